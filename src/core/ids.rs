@@ -1,0 +1,151 @@
+//! Names and keys of the things a room is made of, each its own type so that none is taken for another.
+//!
+//! Names come from outside and are checked on the way in; keys are ours, dense and cheap to copy.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, de};
+
+/// A name was refused; the message says what is accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    #[error("a room name has 3 to 64 characters, each a letter, a digit, '-' or '_'")]
+    Room,
+    #[error("an identity has 1 to 64 characters and no control characters")]
+    Identity,
+    #[error("a message id has 1 to 64 characters, each a letter, a digit, '-' or '_'")]
+    Message,
+}
+
+fn is_plain(name: &str) -> bool {
+    name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}
+
+/// Makes a newtype over `String` whose only constructor checks its input.
+macro_rules! checked_name {
+    ($(#[$meta:meta])* $name:ident, $error:expr, $check:expr) => {
+        $(#[$meta])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[cfg_attr(test, derive(ts_rs::TS), ts(type = "string"))]
+        #[serde(transparent)]
+        pub struct $name(String);
+
+        impl $name {
+            /// # Errors
+            /// [`NameError`], saying what is accepted.
+            pub fn parse(text: &str) -> Result<Self, NameError> {
+                let accepted: fn(&str) -> bool = $check;
+                if accepted(text) { Ok(Self(text.to_owned())) } else { Err($error) }
+            }
+
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(input)?;
+                Self::parse(&text).map_err(de::Error::custom)
+            }
+        }
+    };
+}
+
+checked_name!(
+    /// A room's name, as in its link: 3–64 characters of `[A-Za-z0-9_-]`.
+    RoomName,
+    NameError::Room,
+    |text| (3..=64).contains(&text.len()) && is_plain(text)
+);
+
+checked_name!(
+    /// Who a participant is within a room: a token's `sub`, or what a guest calls itself. Unique in the room.
+    Identity,
+    NameError::Identity,
+    |text| {
+        !text.trim().is_empty()
+            && text.chars().count() <= 64
+            && !text.chars().any(char::is_control)
+    }
+);
+
+checked_name!(
+    /// A chat message's id, made by its author so that sending it again is not a second message.
+    MessageId,
+    NameError::Message,
+    |text| (1..=64).contains(&text.len()) && is_plain(text)
+);
+
+/// The capability to act as one joined participant: resume, trickle, leave. 128 random bits, hex on the wire.
+/// It opens a session to whoever holds it, so it has no readable `Debug`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u128);
+
+impl SessionId {
+    /// # Errors
+    /// Anything but 32 hex digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        digits.then(|| u128::from_str_radix(text, 16).ok().map(Self))?
+    }
+
+    /// The 32 hex digits that go into a URL. Never log them.
+    pub fn reveal(&self) -> String {
+        format!("{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionId(redacted)")
+    }
+}
+
+/// One shard of this node: a pinned thread with its own UDP port. Dense from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct ShardId(pub u8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_room_name_is_plain_and_of_fair_length() {
+        for good in ["abc", "Team-9_x", &"a".repeat(64)] {
+            assert!(RoomName::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", "ab", "a b c", "café", "../x", &"a".repeat(65), "a%2F"] {
+            assert_eq!(RoomName::parse(bad), Err(NameError::Room), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_identity_may_be_any_name_but_not_blank() {
+        assert!(Identity::parse("Zoë 🙂").is_ok());
+        for bad in ["", "  ", "a\nb", &"é".repeat(65)] {
+            assert_eq!(Identity::parse(bad), Err(NameError::Identity));
+        }
+    }
+
+    #[test]
+    fn a_session_id_survives_its_text_and_hides_in_debug() {
+        let id = SessionId(0xfeed);
+        assert_eq!(SessionId::parse(&id.reveal()), Some(id));
+        assert_eq!(SessionId::parse("feed"), None);
+        assert_eq!(SessionId::parse(&"+".repeat(32)), None);
+        assert!(!format!("{id:?}").contains("feed"));
+    }
+}

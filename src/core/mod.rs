@@ -1,0 +1,7 @@
+//! Decides. No socket, clock, task, lock or async in here; time arrives as an argument, randomness as a seed.
+//!
+//! Every part is driven the same way: `handle_*(now, …)`, then `poll_output` until it is empty. Ordered maps
+//! only, so that a run repeats from its seed. Input from the network never panics.
+
+pub mod ids;
+pub mod protocol;

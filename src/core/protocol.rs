@@ -1,0 +1,506 @@
+//! The messages of the `control` data channel, protocol `antiphon.v1`: one JSON object each, `{"type": …}`.
+//!
+//! `docs/PROTOCOL.md` tells the same in prose, and the client's `protocol.ts` is generated from these types.
+//! A client ignores a type it does not know; the server refuses one with [`Code::UnknownType`]. Any client
+//! message may carry `request`, which the server's `ok` or `error` repeats.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::{Identity, MessageId, RoomName};
+
+/// Name of the data channel's protocol, sent in its DCEP open (RFC 8832).
+pub const PROTOCOL: &str = "antiphon.v1";
+/// Label of the reliable, ordered channel that carries these messages.
+pub const CONTROL_LABEL: &str = "control";
+/// Label of the unordered, unreliable channel whose data is relayed as it is.
+pub const LOSSY_LABEL: &str = "lossy";
+/// A larger message is refused with [`Code::TooLarge`]; the connection lives on.
+pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+
+/// Forwarded as it is (SFU), or decoded and mixed (MCU).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    #[default]
+    Sfu,
+    Mcu,
+}
+
+/// Who may join without a token of the room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+#[serde(rename_all = "lowercase")]
+pub enum Access {
+    /// Anyone with the link, where the node admits guests at all.
+    #[default]
+    Open,
+    /// Only holders of a token for this room.
+    Private,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    Audio,
+    Video,
+}
+
+/// What a track shows. Its name is the track's id within its participant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    Microphone,
+    Camera,
+    Screen,
+    ScreenAudio,
+}
+
+impl Source {
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::Microphone | Self::ScreenAudio => Kind::Audio,
+            Self::Camera | Self::Screen => Kind::Video,
+        }
+    }
+}
+
+/// The room as everyone in it sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct RoomState {
+    pub name: RoomName,
+    pub mode: Mode,
+    pub access: Access,
+    /// Nobody new gets in but those with an admin grant.
+    pub locked: bool,
+    /// New people wait until an admin admits them.
+    pub lobby: bool,
+    pub participants_max: u32,
+    /// Milliseconds since the Unix epoch.
+    #[cfg_attr(test, ts(type = "number"))]
+    pub opened_at_ms: u64,
+}
+
+/// What a participant may do: a token's `room` grant, without the room's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct Grant {
+    pub publish: bool,
+    pub subscribe: bool,
+    pub chat: bool,
+    pub files: bool,
+    pub admin: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct TrackState {
+    pub source: Source,
+    pub kind: Kind,
+    pub muted: bool,
+    /// Such as `vp8` or `opus`; absent until the first packet.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[cfg_attr(test, ts(optional))]
+    pub codec: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct ParticipantState {
+    pub identity: Identity,
+    /// What to show; the identity unless the participant chose another name.
+    pub name: String,
+    pub grant: Grant,
+    pub tracks: Vec<TrackState>,
+    pub hand_raised: bool,
+    /// False while the connection is lost and may still resume.
+    pub connected: bool,
+    #[cfg_attr(test, ts(type = "number"))]
+    pub joined_at_ms: u64,
+}
+
+/// What a receive slot carries now. A slot with no `participant` is silent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct SlotState {
+    /// The client's m-line (RFC 5888 `mid`) that is this slot.
+    pub mid: String,
+    pub kind: Kind,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[cfg_attr(test, ts(optional))]
+    pub participant: Option<Identity>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[cfg_attr(test, ts(optional))]
+    pub source: Option<Source>,
+    /// Bound, but nothing is sent: off screen, or no bandwidth for its lowest layer.
+    pub paused: bool,
+}
+
+/// A wish for one video slot; a slot never wished for gets the default of 720 lines and an automatic track.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct SlotWish {
+    pub mid: String,
+    /// Height in pixels at which the slot is shown; 0 for off screen: nothing is sent.
+    pub max_height: u32,
+    /// Pins a participant's track to the slot; absent, the room picks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, ts(optional))]
+    pub participant: Option<Identity>,
+    /// With `participant`: which of its tracks. Default `camera`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, ts(optional))]
+    pub source: Option<Source>,
+}
+
+/// Says what one of the client's sending m-lines carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct PublishedTrack {
+    pub mid: String,
+    pub source: Source,
+    #[serde(default)]
+    pub muted: bool,
+    /// Height in pixels of the fullest encoding, when known; lets layers be matched to slots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, ts(optional))]
+    pub height: Option<u32>,
+}
+
+/// A chat message as it stands now, edits and reactions applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct ChatMessage {
+    pub id: MessageId,
+    /// Its place in the room's one order, from 1.
+    #[cfg_attr(test, ts(type = "number"))]
+    pub seq: u64,
+    pub identity: Identity,
+    pub name: String,
+    /// Plain text; empty once deleted. Never HTML.
+    pub text: String,
+    #[cfg_attr(test, ts(type = "number"))]
+    pub sent_at_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[cfg_attr(test, ts(optional, type = "number"))]
+    pub edited_at_ms: Option<u64>,
+    pub deleted: bool,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[cfg_attr(test, ts(optional))]
+    pub reply_to: Option<MessageId>,
+    /// Emoji → who reacted with it.
+    pub reactions: BTreeMap<String, Vec<Identity>>,
+}
+
+/// What one slot gets at the moment, for the stats panel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct SlotStats {
+    pub mid: String,
+    /// The RID or spatial layer being sent, such as `q`, `h`, `f` or `s1`; absent when nothing is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[cfg_attr(test, ts(optional))]
+    pub layer: Option<String>,
+    #[cfg_attr(test, ts(type = "number"))]
+    pub bitrate_bps: u64,
+}
+
+/// From the client to the server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+#[serde(tag = "type")]
+pub enum ClientMessage {
+    /// Names what each sending m-line carries, and whether it is muted. Replaces what was said before.
+    #[serde(rename = "publish")]
+    Publish { tracks: Vec<PublishedTrack> },
+    /// Wishes for some slots; the others keep theirs.
+    #[serde(rename = "slots.wish")]
+    SlotsWish { slots: Vec<SlotWish> },
+    #[serde(rename = "chat.send")]
+    ChatSend {
+        id: MessageId,
+        text: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(test, ts(optional))]
+        reply_to: Option<MessageId>,
+    },
+    /// By the author only.
+    #[serde(rename = "chat.edit")]
+    ChatEdit { id: MessageId, text: String },
+    /// By the author or an admin.
+    #[serde(rename = "chat.delete")]
+    ChatDelete { id: MessageId },
+    #[serde(rename = "chat.react")]
+    ChatReact { id: MessageId, emoji: String, on: bool },
+    #[serde(rename = "chat.typing")]
+    ChatTyping { typing: bool },
+    /// Messages before this `seq`, newest last; without it the newest. Answered by `chat.history`.
+    #[serde(rename = "chat.history")]
+    ChatHistory {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(test, ts(optional, type = "number"))]
+        before: Option<u64>,
+    },
+    /// A reaction to the moment, shown and forgotten.
+    #[serde(rename = "react")]
+    React { emoji: String },
+    /// Changes what others see of me.
+    #[serde(rename = "me.update")]
+    MeUpdate {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(test, ts(optional))]
+        name: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(test, ts(optional))]
+        hand_raised: Option<bool>,
+    },
+    /// Admins: silence a participant's tracks; without `source`, all its audio.
+    #[serde(rename = "moderate.mute")]
+    ModerateMute {
+        participant: Identity,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(test, ts(optional))]
+        source: Option<Source>,
+    },
+    #[serde(rename = "moderate.remove")]
+    ModerateRemove { participant: Identity },
+    #[serde(rename = "moderate.admit")]
+    ModerateAdmit { participant: Identity },
+    #[serde(rename = "moderate.deny")]
+    ModerateDeny { participant: Identity },
+    /// Admins: change the room; what is absent stays.
+    #[serde(rename = "room.update")]
+    RoomUpdate(RoomChange),
+    #[serde(rename = "room.close")]
+    RoomClose,
+    /// Turns the server's `stats` messages on or off.
+    #[serde(rename = "stats.watch")]
+    StatsWatch { on: bool },
+    #[serde(rename = "ping")]
+    Ping,
+}
+
+/// A change of a room's settings; absent fields stay. The body of `PATCH /v1/rooms/{room}` too.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+#[serde(deny_unknown_fields)]
+pub struct RoomChange {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, ts(optional))]
+    #[schema(value_type = Option<String>, example = "sfu")]
+    pub mode: Option<Mode>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, ts(optional))]
+    #[schema(value_type = Option<String>, example = "open")]
+    pub access: Option<Access>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, ts(optional))]
+    pub locked: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, ts(optional))]
+    pub lobby: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, ts(optional))]
+    pub participants_max: Option<u32>,
+}
+
+/// A client's message with the number by which its answer is known.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<u64>,
+    #[serde(flatten)]
+    pub message: ClientMessage,
+}
+
+/// From the server to the client.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+#[serde(tag = "type")]
+pub enum ServerMessage {
+    /// First message once in the room: everything there is to know. Sent again after a resume.
+    #[serde(rename = "welcome")]
+    Welcome {
+        protocol: String,
+        room: RoomState,
+        me: Identity,
+        participants: Vec<ParticipantState>,
+        slots: Vec<SlotState>,
+        /// The newest messages, oldest first.
+        messages: Vec<ChatMessage>,
+        /// There are older messages than these.
+        more_messages: bool,
+        /// Identities waiting in the lobby; empty but for admins.
+        knocking: Vec<Identity>,
+        /// Seconds during which a lost connection may resume.
+        resume_seconds: u32,
+    },
+    /// First message when the room has a lobby: wait for `welcome` or `removed`.
+    #[serde(rename = "waiting")]
+    Waiting { room: RoomName },
+    #[serde(rename = "room")]
+    Room { room: RoomState },
+    #[serde(rename = "participant.joined")]
+    ParticipantJoined { participant: ParticipantState },
+    #[serde(rename = "participant.updated")]
+    ParticipantUpdated { participant: ParticipantState },
+    #[serde(rename = "participant.left")]
+    ParticipantLeft { identity: Identity, reason: LeaveReason },
+    /// The slots that changed.
+    #[serde(rename = "slots")]
+    Slots { slots: Vec<SlotState> },
+    /// Who is heard, loudest first; empty when nobody is.
+    #[serde(rename = "speakers")]
+    Speakers { speakers: Vec<Identity> },
+    /// To a publisher: which encodings (RIDs) of its m-line somebody takes. Pause the others.
+    #[serde(rename = "layers")]
+    Layers { mid: String, active: Vec<String> },
+    /// A message that is new, edited, deleted or reacted to: put it in place of the one with its id.
+    #[serde(rename = "chat.message")]
+    ChatMessage { message: ChatMessage },
+    #[serde(rename = "chat.history")]
+    ChatHistory { messages: Vec<ChatMessage>, more: bool },
+    #[serde(rename = "chat.typing")]
+    ChatTyping { identity: Identity, typing: bool },
+    #[serde(rename = "react")]
+    React { identity: Identity, emoji: String },
+    /// To admins: somebody waits in the lobby.
+    #[serde(rename = "knock")]
+    Knock { identity: Identity, name: String },
+    /// To admins: who knocked was admitted, denied or went away.
+    #[serde(rename = "knock.gone")]
+    KnockGone { identity: Identity },
+    /// An admin muted this track of mine; unmute it with `publish`.
+    #[serde(rename = "muted")]
+    Muted { source: Source, by: Identity },
+    /// The last message of this connection.
+    #[serde(rename = "removed")]
+    Removed { reason: LeaveReason },
+    #[serde(rename = "stats")]
+    Stats {
+        /// Send-side bandwidth estimate towards this client.
+        #[cfg_attr(test, ts(type = "number"))]
+        estimate_bps: u64,
+        slots: Vec<SlotStats>,
+    },
+    #[serde(rename = "pong")]
+    Pong {
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        #[cfg_attr(test, ts(optional, type = "number"))]
+        request: Option<u64>,
+    },
+    #[serde(rename = "ok")]
+    Ok {
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        #[cfg_attr(test, ts(optional, type = "number"))]
+        request: Option<u64>,
+    },
+    #[serde(rename = "error")]
+    Error {
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        #[cfg_attr(test, ts(optional, type = "number"))]
+        request: Option<u64>,
+        code: Code,
+        message: String,
+    },
+}
+
+/// Why a participant is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+#[serde(rename_all = "snake_case")]
+pub enum LeaveReason {
+    /// It said goodbye.
+    Left,
+    /// It was lost and did not come back in time.
+    Lost,
+    /// An admin removed it.
+    Removed,
+    /// An admin did not let it in.
+    Denied,
+    /// The same identity joined again elsewhere.
+    Replaced,
+    /// The room was closed.
+    Closed,
+    /// The node is going down.
+    Draining,
+}
+
+/// Why something was refused: stable strings, the same on the `control` channel and in the HTTP API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// Not JSON, or not of the message's form.
+    Malformed,
+    UnknownType,
+    TooLarge,
+    /// More messages a second than allowed.
+    RateLimited,
+    /// No token, or not a valid one.
+    Unauthorized,
+    /// The grant does not cover this.
+    Forbidden,
+    NotFound,
+    RoomExists,
+    RoomLocked,
+    RoomFull,
+    RoomPrivate,
+    /// No more rooms or participants on this node.
+    NodeFull,
+    Draining,
+    /// The SDP offer cannot be used.
+    BadOffer,
+    UnsupportedMediaType,
+    PreconditionFailed,
+    PreconditionRequired,
+    /// Cannot be done now, such as MCU mode where no mixer is.
+    Unavailable,
+    Internal,
+}
+
+impl Code {
+    /// The stable string.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::UnknownType => "unknown_type",
+            Self::TooLarge => "too_large",
+            Self::RateLimited => "rate_limited",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not_found",
+            Self::RoomExists => "room_exists",
+            Self::RoomLocked => "room_locked",
+            Self::RoomFull => "room_full",
+            Self::RoomPrivate => "room_private",
+            Self::NodeFull => "node_full",
+            Self::Draining => "draining",
+            Self::BadOffer => "bad_offer",
+            Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::PreconditionFailed => "precondition_failed",
+            Self::PreconditionRequired => "precondition_required",
+            Self::Unavailable => "unavailable",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+/// Something was refused, with words for the one who asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    pub code: Code,
+    pub message: String,
+}
+
+impl Refusal {
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}

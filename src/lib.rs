@@ -1,0 +1,12 @@
+//! Antiphon, a media server: rooms that forward video (SFU), with chat over data channels.
+//!
+//! Imports point one way: `main → cli → node → shells → core`. Shells (`control`, `signal`, `media`,
+//! `events`) meet only through mailboxes; one exception: `control` calls `events`. `config`, `telemetry` and
+//! `mailbox` are leaves. `tests/tidy.rs` holds this to be so.
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod control;
+pub mod core;
+pub mod events;
+pub mod mailbox;

@@ -1,0 +1,3 @@
+//! The `antiphon` binary: everything is in the library.
+
+fn main() {}
