@@ -77,7 +77,7 @@ pub enum Patched {
 }
 
 /// A room in a listing.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct RoomSummary {
     #[serde(flatten)]
     pub state: RoomState,
@@ -87,7 +87,7 @@ pub struct RoomSummary {
 }
 
 /// One page of a room's chat, oldest first.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct MessagePage {
     pub messages: Vec<ChatMessage>,
     /// There are more beyond this page in the direction asked for.
@@ -105,14 +105,14 @@ pub enum HistoryRange {
 }
 
 /// Live figures of one room, as `GET /v1/rooms/{room}/stats` shows them.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct RoomStats {
     pub room: RoomName,
     pub shard: u8,
     pub participants: Vec<ParticipantStats>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct ParticipantStats {
     pub identity: Identity,
     /// `member`, `publisher` or `viewer`.
@@ -135,7 +135,7 @@ pub struct ParticipantStats {
 }
 
 /// One encoding that a participant sends.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct EncodingStats {
     pub source: Source,
     pub codec: Option<String>,
@@ -148,7 +148,7 @@ pub struct EncodingStats {
 }
 
 /// What one slot of a participant gets.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct SlotReport {
     pub mid: String,
     pub participant: Option<Identity>,

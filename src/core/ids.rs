@@ -25,7 +25,8 @@ fn is_plain(name: &str) -> bool {
 macro_rules! checked_name {
     ($(#[$meta:meta])* $name:ident, $error:expr, $check:expr) => {
         $(#[$meta])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, utoipa::ToSchema)]
+        #[schema(value_type = String)]
         #[cfg_attr(test, derive(ts_rs::TS), ts(type = "string"))]
         #[serde(transparent)]
         pub struct $name(String);
