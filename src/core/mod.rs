@@ -5,3 +5,6 @@
 
 pub mod ids;
 pub mod protocol;
+
+#[cfg(test)]
+mod protocol_export;

@@ -1,0 +1,191 @@
+/**
+ * The messages of the `control` data channel, protocol `antiphon.v1`.
+ *
+ * Generated from `src/core/protocol.rs`; do not edit. Rewrite it with
+ * `UPDATE=1 cargo test --lib protocol_export`.
+ */
+
+export const PROTOCOL = 'antiphon.v1';
+export const CONTROL_LABEL = 'control';
+export const LOSSY_LABEL = 'lossy';
+export const MESSAGE_BYTES_MAX = 65536;
+
+/**
+ * A room's name, as in its link: 3–64 characters of `[A-Za-z0-9_-]`.
+ */
+export type RoomName = string;
+
+/**
+ * Who a participant is within a room: a token's `sub`, or what a guest calls itself. Unique in the room.
+ */
+export type Identity = string;
+
+/**
+ * A chat message's id, made by its author so that sending it again is not a second message.
+ */
+export type MessageId = string;
+
+/**
+ * Forwarded as it is (SFU), or decoded and mixed (MCU).
+ */
+export type Mode = "sfu" | "mcu";
+
+/**
+ * Who may join without a token of the room.
+ */
+export type Access = "open" | "private";
+
+export type Kind = "audio" | "video";
+
+/**
+ * What a track shows. Its name is the track's id within its participant.
+ */
+export type Source = "microphone" | "camera" | "screen" | "screen-audio";
+
+/**
+ * The room as everyone in it sees it.
+ */
+export type RoomState = { name: RoomName, mode: Mode, access: Access, 
+/**
+ * Nobody new gets in but those with an admin grant.
+ */
+locked: boolean, 
+/**
+ * New people wait until an admin admits them.
+ */
+lobby: boolean, participants_max: number, 
+/**
+ * Milliseconds since the Unix epoch.
+ */
+opened_at_ms: number, };
+
+/**
+ * A change of a room's settings; absent fields stay. The body of `PATCH /v1/rooms/{room}` too.
+ */
+export type RoomChange = { mode?: Mode, access?: Access, locked?: boolean, lobby?: boolean, participants_max?: number, };
+
+/**
+ * What a participant may do: a token's `room` grant, without the room's name.
+ */
+export type Grant = { publish: boolean, subscribe: boolean, chat: boolean, files: boolean, admin: boolean, };
+
+export type TrackState = { source: Source, kind: Kind, muted: boolean, 
+/**
+ * Such as `vp8` or `opus`; absent until the first packet.
+ */
+codec?: string, };
+
+export type ParticipantState = { identity: Identity, 
+/**
+ * What to show; the identity unless the participant chose another name.
+ */
+name: string, grant: Grant, tracks: Array<TrackState>, hand_raised: boolean, 
+/**
+ * False while the connection is lost and may still resume.
+ */
+connected: boolean, joined_at_ms: number, };
+
+/**
+ * What a receive slot carries now. A slot with no `participant` is silent.
+ */
+export type SlotState = { 
+/**
+ * The client's m-line (RFC 5888 `mid`) that is this slot.
+ */
+mid: string, kind: Kind, participant?: Identity, source?: Source, 
+/**
+ * Bound, but nothing is sent: off screen, or no bandwidth for its lowest layer.
+ */
+paused: boolean, };
+
+/**
+ * A wish for one video slot; a slot never wished for gets the default of 720 lines and an automatic track.
+ */
+export type SlotWish = { mid: string, 
+/**
+ * Height in pixels at which the slot is shown; 0 for off screen: nothing is sent.
+ */
+max_height: number, 
+/**
+ * Pins a participant's track to the slot; absent, the room picks.
+ */
+participant?: Identity, 
+/**
+ * With `participant`: which of its tracks. Default `camera`.
+ */
+source?: Source, };
+
+/**
+ * Says what one of the client's sending m-lines carries.
+ */
+export type PublishedTrack = { mid: string, source: Source, muted: boolean, 
+/**
+ * Height in pixels of the fullest encoding, when known; lets layers be matched to slots.
+ */
+height?: number, };
+
+/**
+ * A chat message as it stands now, edits and reactions applied.
+ */
+export type ChatMessage = { id: MessageId, 
+/**
+ * Its place in the room's one order, from 1.
+ */
+seq: number, identity: Identity, name: string, 
+/**
+ * Plain text; empty once deleted. Never HTML.
+ */
+text: string, sent_at_ms: number, edited_at_ms?: number, deleted: boolean, reply_to?: MessageId, 
+/**
+ * Emoji → who reacted with it.
+ */
+reactions: { [key in string]: Array<Identity> }, };
+
+/**
+ * What one slot gets at the moment, for the stats panel.
+ */
+export type SlotStats = { mid: string, 
+/**
+ * The RID or spatial layer being sent, such as `q`, `h`, `f` or `s1`; absent when nothing is.
+ */
+layer?: string, bitrate_bps: number, };
+
+/**
+ * Why a participant is gone.
+ */
+export type LeaveReason = "left" | "lost" | "removed" | "denied" | "replaced" | "closed" | "draining";
+
+/**
+ * Why something was refused: stable strings, the same on the `control` channel and in the HTTP API.
+ */
+export type Code = "malformed" | "unknown_type" | "too_large" | "rate_limited" | "unauthorized" | "forbidden" | "not_found" | "room_exists" | "room_locked" | "room_full" | "room_private" | "node_full" | "draining" | "bad_offer" | "unsupported_media_type" | "precondition_failed" | "precondition_required" | "unavailable" | "internal";
+
+/**
+ * From the client to the server.
+ */
+export type ClientMessage = { "type": "publish", tracks: Array<PublishedTrack>, } | { "type": "slots.wish", slots: Array<SlotWish>, } | { "type": "chat.send", id: MessageId, text: string, reply_to?: MessageId, } | { "type": "chat.edit", id: MessageId, text: string, } | { "type": "chat.delete", id: MessageId, } | { "type": "chat.react", id: MessageId, emoji: string, on: boolean, } | { "type": "chat.typing", typing: boolean, } | { "type": "chat.history", before?: number, } | { "type": "react", emoji: string, } | { "type": "me.update", name?: string, hand_raised?: boolean, } | { "type": "moderate.mute", participant: Identity, source?: Source, } | { "type": "moderate.remove", participant: Identity, } | { "type": "moderate.admit", participant: Identity, } | { "type": "moderate.deny", participant: Identity, } | { "type": "room.update" } & RoomChange | { "type": "room.close" } | { "type": "stats.watch", on: boolean, } | { "type": "ping" };
+
+/**
+ * From the server to the client.
+ */
+export type ServerMessage = { "type": "welcome", protocol: string, room: RoomState, me: Identity, participants: Array<ParticipantState>, slots: Array<SlotState>, 
+/**
+ * The newest messages, oldest first.
+ */
+messages: Array<ChatMessage>, 
+/**
+ * There are older messages than these.
+ */
+more_messages: boolean, 
+/**
+ * Identities waiting in the lobby; empty but for admins.
+ */
+knocking: Array<Identity>, 
+/**
+ * Seconds during which a lost connection may resume.
+ */
+resume_seconds: number, } | { "type": "waiting", room: RoomName, } | { "type": "room", room: RoomState, } | { "type": "participant.joined", participant: ParticipantState, } | { "type": "participant.updated", participant: ParticipantState, } | { "type": "participant.left", identity: Identity, reason: LeaveReason, } | { "type": "slots", slots: Array<SlotState>, } | { "type": "speakers", speakers: Array<Identity>, } | { "type": "layers", mid: string, active: Array<string>, } | { "type": "chat.message", message: ChatMessage, } | { "type": "chat.history", messages: Array<ChatMessage>, more: boolean, } | { "type": "chat.typing", identity: Identity, typing: boolean, } | { "type": "react", identity: Identity, emoji: string, } | { "type": "knock", identity: Identity, name: string, } | { "type": "knock.gone", identity: Identity, } | { "type": "muted", source: Source, by: Identity, } | { "type": "removed", reason: LeaveReason, } | { "type": "stats", 
+/**
+ * Send-side bandwidth estimate towards this client.
+ */
+estimate_bps: number, slots: Array<SlotStats>, } | { "type": "pong", request?: number, } | { "type": "ok", request?: number, } | { "type": "error", request?: number, code: Code, message: string, };
