@@ -4,6 +4,7 @@
 //! `events`) meet only through mailboxes; one exception: `control` calls `events`. `config`, `telemetry` and
 //! `mailbox` are leaves. `tests/tidy.rs` holds this to be so.
 #![forbid(unsafe_code)]
+#![warn(clippy::dbg_macro, clippy::todo, clippy::unimplemented, clippy::unwrap_used)]
 
 pub mod config;
 pub mod control;

@@ -5,6 +5,7 @@
 
 pub mod ids;
 pub mod protocol;
+pub mod refusal;
 
 #[cfg(test)]
 mod protocol_export;

