@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![warn(clippy::dbg_macro, clippy::todo, clippy::unimplemented, clippy::unwrap_used)]
 
+pub mod bench;
 pub mod config;
 pub mod control;
 pub mod core;

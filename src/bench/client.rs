@@ -1,0 +1,500 @@
+//! A WebRTC client on str0m, as a browser would behave: it offers, is ICE-controlling, answers transport-cc
+//! and NACK, resends what is asked for and asks for key frames when a picture is stuck.
+//!
+//! No socket, clock or thread: datagrams and time come in by `handle_*`, what is to be sent waits in
+//! [`Client::poll_transmit`]. The load tool drives it over UDP, tests over an emulated network.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use str0m::change::{SdpAnswer, SdpPendingOffer};
+use str0m::channel::{ChannelConfig, ChannelId, Reliability};
+use str0m::crypto::CryptoProvider;
+use str0m::crypto::dtls::DtlsCert;
+use str0m::format::Codec;
+use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Mid, Pt, Rid, Simulcast, SimulcastLayer};
+use str0m::net::{Protocol, Receive, Transmit};
+use str0m::rtp::{ExtensionValues, RtpPacket, RtpWrite, Ssrc};
+use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcError};
+
+use super::reception::{Arrival, Slot};
+use super::source::{AUDIO_LEVEL_DBOV, AudioSource, MediaPacket, VideoSource};
+use super::stamp::Stamp;
+use crate::core::protocol::{CONTROL_LABEL, LOSSY_LABEL, PROTOCOL};
+
+/// How often a receiving client looks whether a picture is stuck.
+const PLAYOUT_CHECK: Duration = Duration::from_millis(50);
+/// Unread messages kept for each client; beyond it the oldest are dropped.
+const MESSAGES_MAX: usize = 10_000;
+
+/// The client cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("the answer is no SDP: {0}")]
+    Sdp(String),
+    #[error("WebRTC: {0}")]
+    Rtc(#[from] RtcError),
+    #[error("the answer accepts no {0}")]
+    Refused(&'static str),
+    #[error("the local address {0} is no candidate")]
+    Address(SocketAddr),
+}
+
+/// What a client offers.
+#[derive(Default)]
+pub struct Offer {
+    pub video: Option<VideoSource>,
+    pub audio: Option<AudioSource>,
+    /// `recvonly` video lines.
+    pub video_slots: usize,
+    /// `recvonly` audio lines.
+    pub audio_slots: usize,
+    /// The data channels `control` and `lossy`.
+    pub channels: bool,
+    /// Keep every frame shown in [`super::reception::Playout::timeline`].
+    pub timeline: bool,
+}
+
+/// A line that sends.
+struct Sending<S> {
+    mid: Mid,
+    source: S,
+    pt: Option<Pt>,
+}
+
+/// When things happened first.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Milestones {
+    pub connected: Option<Instant>,
+    pub first_packet: Option<Instant>,
+    pub first_frame: Option<Instant>,
+}
+
+/// A message on a data channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChannelMessage {
+    pub channel: Channel,
+    pub data: Vec<u8>,
+}
+
+/// The contract's two data channels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Channel {
+    Control,
+    Lossy,
+}
+
+/// One connection to the server.
+pub struct Client {
+    rtc: Rtc,
+    local: SocketAddr,
+    pending: Option<SdpPendingOffer>,
+    clock_base: Instant,
+    video: Option<Sending<VideoSource>>,
+    audio: Option<Sending<AudioSource>>,
+    slots: BTreeMap<Mid, Slot>,
+    mid_by_ssrc: BTreeMap<u32, Mid>,
+    timeline: bool,
+    channels: Vec<(ChannelId, Channel, bool)>,
+    messages: VecDeque<ChannelMessage>,
+    milestones: Milestones,
+    transmits: VecDeque<Transmit>,
+    rtc_at: Instant,
+    playout_at: Instant,
+    /// One-way delays of media since the last [`Client::drain_delays`], nanoseconds; only while wanted.
+    delays_ns: Option<Vec<u64>>,
+    key_frames_requested: u64,
+    foreign_packets: u64,
+    closed: bool,
+}
+
+/// One certificate for all clients of a process: making one costs a millisecond.
+fn identity() -> (Arc<CryptoProvider>, Option<DtlsCert>) {
+    static IDENTITY: OnceLock<(Arc<CryptoProvider>, Option<DtlsCert>)> = OnceLock::new();
+    IDENTITY
+        .get_or_init(|| {
+            let provider = str0m_aws_lc_rs::default_provider();
+            let cert = provider.dtls_provider.generate_certificate();
+            (Arc::new(provider), cert)
+        })
+        .clone()
+}
+
+impl Client {
+    /// A client at `local` and its SDP offer. `clock_base` is instant 0 of the run's stamps.
+    ///
+    /// # Errors
+    /// [`ClientError::Address`] for an address that ICE cannot use, such as port 0.
+    pub fn new(
+        now: Instant,
+        clock_base: Instant,
+        local: SocketAddr,
+        offer: Offer,
+    ) -> Result<(Self, String), ClientError> {
+        let mut rtc = rtc_config().build(now);
+        let candidate = Candidate::host(local, "udp").map_err(|_| ClientError::Address(local))?;
+        rtc.add_local_candidate(candidate);
+        let mut api = rtc.sdp_api();
+        let send = |api: &mut str0m::change::SdpApi<'_>, kind, simulcast| {
+            api.add_media(kind, Direction::SendOnly, None, None, simulcast)
+        };
+        let audio = offer.audio.map(|source| {
+            let mid = send(&mut api, MediaKind::Audio, None);
+            Sending { mid, source, pt: None }
+        });
+        let video = offer.video.map(|source| {
+            let mid = send(&mut api, MediaKind::Video, simulcast_of(&source));
+            Sending { mid, source, pt: None }
+        });
+        let mut receive = |kind| api.add_media(kind, Direction::RecvOnly, None, None, None);
+        let mut slots: Vec<Mid> = (0..offer.audio_slots).map(|_| receive(MediaKind::Audio)).collect();
+        slots.extend((0..offer.video_slots).map(|_| receive(MediaKind::Video)));
+        let mut channels = Vec::new();
+        if offer.channels {
+            channels.push((api.add_channel_with_config(control_channel()), Channel::Control, false));
+            channels.push((api.add_channel_with_config(lossy_channel()), Channel::Lossy, false));
+        }
+        let (sdp, pending) = api.apply().ok_or(ClientError::Refused("offer without a line"))?;
+        let mut client = Self {
+            rtc,
+            local,
+            pending: Some(pending),
+            clock_base,
+            video,
+            audio,
+            slots: BTreeMap::new(),
+            mid_by_ssrc: BTreeMap::new(),
+            timeline: offer.timeline,
+            channels,
+            messages: VecDeque::new(),
+            milestones: Milestones::default(),
+            transmits: VecDeque::new(),
+            rtc_at: now,
+            playout_at: now,
+            delays_ns: None,
+            key_frames_requested: 0,
+            foreign_packets: 0,
+            closed: false,
+        };
+        for mid in slots {
+            client.slots.insert(mid, client.empty_slot());
+        }
+        Ok((client, sdp.to_sdp_string()))
+    }
+
+    fn empty_slot(&self) -> Slot {
+        let mut slot = Slot::default();
+        slot.playout.timeline = self.timeline.then(Vec::new);
+        slot
+    }
+
+    /// Takes the server's answer; ICE begins.
+    ///
+    /// # Errors
+    /// An answer that is no SDP, does not fit the offer, or refuses what was to be sent.
+    pub fn accept_answer(&mut self, now: Instant, answer: &str) -> Result<(), ClientError> {
+        let answer =
+            SdpAnswer::from_sdp_string(answer).map_err(|error| ClientError::Sdp(error.to_string()))?;
+        let pending = self.pending.take().ok_or(ClientError::Refused("second answer"))?;
+        self.rtc.sdp_api().accept_answer(pending, answer)?;
+        if let Some(video) = &mut self.video {
+            let pt = negotiated(&self.rtc, video.mid, Codec::Vp8).ok_or(ClientError::Refused("VP8"))?;
+            video.pt = Some(pt);
+        }
+        if let Some(audio) = &mut self.audio {
+            let pt = negotiated(&self.rtc, audio.mid, Codec::Opus).ok_or(ClientError::Refused("Opus"))?;
+            audio.pt = Some(pt);
+        }
+        self.handle_timeout(now)
+    }
+
+    /// A datagram from `source`. One that is nothing WebRTC knows is ignored, as a browser does.
+    ///
+    /// # Errors
+    /// The connection cannot go on.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        source: SocketAddr,
+        datagram: &[u8],
+    ) -> Result<(), ClientError> {
+        let Ok(receive) = Receive::new(Protocol::Udp, source, self.local, datagram) else { return Ok(()) };
+        self.rtc.handle_input(Input::Receive(now, receive))?;
+        self.drain(now)
+    }
+
+    /// Does what is due: ICE, feedback, and sending of media.
+    ///
+    /// # Errors
+    /// The connection cannot go on.
+    pub fn handle_timeout(&mut self, now: Instant) -> Result<(), ClientError> {
+        if self.milestones.connected.is_some() {
+            self.send_media(now);
+            if now >= self.playout_at {
+                self.playout_at = now + PLAYOUT_CHECK;
+                self.ask_key_frames(now);
+            }
+        }
+        self.rtc.handle_input(Input::Timeout(now))?;
+        self.drain(now)
+    }
+
+    /// When [`Client::handle_timeout`] is due.
+    pub fn timeout(&self) -> Instant {
+        if self.milestones.connected.is_none() {
+            return self.rtc_at;
+        }
+        let video = self.video.as_ref().map(|video| video.source.next_at());
+        let audio = self.audio.as_ref().map(|audio| audio.source.next_at());
+        let playout = (!self.slots.is_empty()).then_some(self.playout_at);
+        [video, audio, playout].into_iter().flatten().fold(self.rtc_at, Instant::min)
+    }
+
+    /// The next datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    /// The next message of a data channel.
+    pub fn poll_message(&mut self) -> Option<ChannelMessage> {
+        self.messages.pop_front()
+    }
+
+    /// Sends on a data channel; false while it is not open or its buffer is full.
+    ///
+    /// # Errors
+    /// The connection cannot go on.
+    pub fn send_message(&mut self, now: Instant, to: Channel, data: &[u8]) -> Result<bool, ClientError> {
+        let open = self.channels.iter().find(|(_, channel, open)| *channel == to && *open);
+        let Some(mut channel) = open.and_then(|(id, ..)| self.rtc.channel(*id)) else { return Ok(false) };
+        let sent = channel.write(to == Channel::Lossy, data)?;
+        self.rtc.handle_input(Input::Timeout(now))?;
+        self.drain(now)?;
+        Ok(sent)
+    }
+
+    /// Whether a data channel is open.
+    pub fn is_open(&self, channel: Channel) -> bool {
+        self.channels.iter().any(|(_, which, open)| *which == channel && *open)
+    }
+
+    pub fn milestones(&self) -> Milestones {
+        self.milestones
+    }
+
+    /// The receiving lines by mid, in the order of the offer for up to ten of a kind.
+    pub fn slots(&self) -> &BTreeMap<Mid, Slot> {
+        &self.slots
+    }
+
+    /// The camera, if it has one.
+    pub fn video(&mut self) -> Option<&mut VideoSource> {
+        self.video.as_mut().map(|video| &mut video.source)
+    }
+
+    /// The microphone, if it has one.
+    pub fn audio(&self) -> Option<&AudioSource> {
+        self.audio.as_ref().map(|audio| &audio.source)
+    }
+
+    /// PLI and FIR that came for what this client sends.
+    pub fn key_frames_requested(&self) -> u64 {
+        self.key_frames_requested
+    }
+
+    /// Media packets that no synthetic source made.
+    pub fn foreign_packets(&self) -> u64 {
+        self.foreign_packets
+    }
+
+    /// The server ended the connection, or ICE gave it up.
+    pub fn is_closed(&self) -> bool {
+        self.closed || !self.rtc.is_alive()
+    }
+
+    /// Turns recording of one-way delays on or off; off forgets them.
+    pub fn record_delays(&mut self, on: bool) {
+        self.delays_ns = on.then(Vec::new);
+    }
+
+    /// The one-way delays since the last call, nanoseconds.
+    pub fn drain_delays(&mut self) -> impl Iterator<Item = u64> + '_ {
+        self.delays_ns.iter_mut().flat_map(|delays| delays.drain(..))
+    }
+
+    /// The engine, for a test that needs more.
+    pub fn rtc(&mut self) -> &mut Rtc {
+        &mut self.rtc
+    }
+
+    fn send_media(&mut self, now: Instant) {
+        let clock_ns = now.saturating_duration_since(self.clock_base).as_nanos() as u64;
+        let mut direct = self.rtc.direct_api();
+        if let Some(Sending { mid, source, pt: Some(pt) }) = &mut self.video {
+            let rids: Vec<Option<Rid>> = source.encodings().map(|e| e.rid.map(Rid::from)).collect();
+            source.emit(now, clock_ns, |packet| {
+                let rid = rids.get(packet.encoding).copied().flatten();
+                if let Some(stream) = direct.stream_tx_by_mid(*mid, rid) {
+                    stream.write_rtp(rtp_write(&packet, *pt, now).nackable(true));
+                }
+            });
+        }
+        if let Some(Sending { mid, source, pt: Some(pt) }) = &mut self.audio {
+            source.emit(now, clock_ns, |packet| {
+                let values = ExtensionValues {
+                    audio_level: Some(AUDIO_LEVEL_DBOV),
+                    voice_activity: Some(true),
+                    ..ExtensionValues::default()
+                };
+                if let Some(stream) = direct.stream_tx_by_mid(*mid, None) {
+                    stream.write_rtp(rtp_write(&packet, *pt, now).ext_vals(values));
+                }
+            });
+        }
+    }
+
+    fn ask_key_frames(&mut self, now: Instant) {
+        for slot in self.slots.values_mut() {
+            if !slot.playout.wants_key_frame(now) {
+                continue;
+            }
+            let Some(ssrc) = slot.ssrcs.last() else { continue };
+            if let Some(stream) = self.rtc.direct_api().stream_rx(&Ssrc::from(*ssrc)) {
+                stream.request_keyframe(KeyframeRequestKind::Pli);
+            }
+        }
+    }
+
+    fn drain(&mut self, now: Instant) -> Result<(), ClientError> {
+        loop {
+            match self.rtc.poll_output()? {
+                Output::Timeout(at) => {
+                    self.rtc_at = at;
+                    return Ok(());
+                }
+                Output::Transmit(transmit) => self.transmits.push_back(transmit),
+                Output::Event(event) => self.handle_event(now, event),
+            }
+        }
+    }
+
+    fn handle_event(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::RtpPacket(packet) => self.handle_rtp(now, &packet),
+            Event::Connected => self.milestones.connected = Some(now),
+            Event::KeyframeRequest(request) => {
+                self.key_frames_requested += 1;
+                if let Some(video) = &mut self.video {
+                    video.source.request_key_frame(request.rid.as_deref());
+                }
+            }
+            Event::ChannelOpen(id, _) => {
+                for (_, _, open) in self.channels.iter_mut().filter(|(channel, ..)| *channel == id) {
+                    *open = true;
+                }
+            }
+            Event::ChannelData(data) => {
+                let channel = self.channels.iter().find(|(id, ..)| *id == data.id);
+                if let Some((_, channel, _)) = channel {
+                    if self.messages.len() == MESSAGES_MAX {
+                        self.messages.pop_front();
+                    }
+                    self.messages.push_back(ChannelMessage { channel: *channel, data: data.data });
+                }
+            }
+            Event::ChannelClose(id) => {
+                for (_, _, open) in self.channels.iter_mut().filter(|(channel, ..)| *channel == id) {
+                    *open = false;
+                }
+            }
+            Event::Closed => self.closed = true,
+            Event::IceConnectionStateChange(IceConnectionState::Disconnected) => self.closed = true,
+            _ => {}
+        }
+    }
+
+    fn handle_rtp(&mut self, now: Instant, packet: &RtpPacket) {
+        let Some(stamp) = Stamp::read(&packet.payload) else {
+            self.foreign_packets += 1;
+            return;
+        };
+        let ssrc = *packet.header.ssrc;
+        let Some(mid) = self.mid_of(ssrc) else {
+            self.foreign_packets += 1;
+            return;
+        };
+        let Some(slot) = self.slots.get_mut(&mid) else { return };
+        let at = packet.timestamp;
+        let marker = packet.header.marker;
+        let new = slot.handle(Arrival { seq_no: *packet.seq_no, ssrc, marker, stamp, at });
+        self.milestones.first_packet.get_or_insert(at);
+        if slot.playout.frames > 0 {
+            self.milestones.first_frame.get_or_insert(now);
+        }
+        if let Some(delays) = self.delays_ns.as_mut().filter(|_| new) {
+            let arrived_ns = at.saturating_duration_since(self.clock_base).as_nanos() as u64;
+            delays.push(arrived_ns.saturating_sub(stamp.sent_ns));
+        }
+    }
+
+    fn mid_of(&mut self, ssrc: u32) -> Option<Mid> {
+        if let Some(mid) = self.mid_by_ssrc.get(&ssrc) {
+            return Some(*mid);
+        }
+        let mid = self.rtc.direct_api().stream_rx(&Ssrc::from(ssrc))?.mid();
+        self.mid_by_ssrc.insert(ssrc, mid);
+        Some(mid)
+    }
+}
+
+fn rtc_config() -> str0m::RtcConfig {
+    let (provider, cert) = identity();
+    let config = Rtc::builder()
+        .set_crypto_provider(provider)
+        .set_rtp_mode(true)
+        .clear_codecs()
+        .enable_opus(true, false)
+        .enable_vp8(true)
+        .set_stats_interval(None);
+    match cert {
+        Some(cert) => config.set_dtls_cert(cert),
+        None => config,
+    }
+}
+
+fn simulcast_of(source: &VideoSource) -> Option<Simulcast> {
+    let mut simulcast = Simulcast::new();
+    for rid in source.encodings().filter_map(|encoding| encoding.rid) {
+        simulcast.add_send_layer(SimulcastLayer::new(rid));
+    }
+    (!simulcast.send.is_empty()).then_some(simulcast)
+}
+
+fn control_channel() -> ChannelConfig {
+    ChannelConfig { label: CONTROL_LABEL.into(), protocol: PROTOCOL.into(), ..ChannelConfig::default() }
+}
+
+fn lossy_channel() -> ChannelConfig {
+    ChannelConfig {
+        label: LOSSY_LABEL.into(),
+        ordered: false,
+        reliability: Reliability::MaxRetransmits { retransmits: 0 },
+        ..ChannelConfig::default()
+    }
+}
+
+/// The payload type that the answer chose for `codec` on this line.
+fn negotiated(rtc: &Rtc, mid: Mid, codec: Codec) -> Option<Pt> {
+    let pts = rtc.media(mid)?.remote_pts();
+    rtc.codec_config()
+        .params()
+        .iter()
+        .find(|params| params.spec().codec == codec && pts.contains(&params.pt()))
+        .map(|params| params.pt())
+}
+
+fn rtp_write(packet: &MediaPacket<'_>, pt: Pt, now: Instant) -> RtpWrite {
+    RtpWrite::new(pt, packet.seq_no.into(), packet.rtp_time, now, packet.payload).marker(packet.marker)
+}
