@@ -8,9 +8,10 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
+pub use crate::core::chat::{HistoryRange, MessagePage};
 use crate::core::ids::{Identity, RoomName, SessionId};
 use crate::core::protocol::{
-    Access, ChatMessage, Code, Grant, Mode, ParticipantState, Refusal, RoomChange, RoomState, Source,
+    Access, Code, Grant, Mode, ParticipantState, Refusal, RoomChange, RoomState, Source,
 };
 
 /// Settings of a room that is about to be made.
@@ -84,24 +85,6 @@ pub struct RoomSummary {
     pub participants: u32,
     pub publishers: u32,
     pub viewers: u32,
-}
-
-/// One page of a room's chat, oldest first.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
-pub struct MessagePage {
-    pub messages: Vec<ChatMessage>,
-    /// There are more beyond this page in the direction asked for.
-    pub more: bool,
-}
-
-/// Which part of the history to read.
-#[derive(Debug, Clone, Copy)]
-pub enum HistoryRange {
-    /// The first messages with a greater `seq`.
-    After(u64),
-    /// The last messages with a lesser `seq`.
-    Before(u64),
-    Newest,
 }
 
 /// Live figures of one room, as `GET /v1/rooms/{room}/stats` shows them.
