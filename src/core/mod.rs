@@ -5,7 +5,9 @@
 
 pub mod chat;
 pub mod event;
+pub mod forward;
 pub mod ids;
+pub mod payload;
 pub mod protocol;
 pub mod refusal;
 
