@@ -9,6 +9,7 @@
 # except Rust, which rustup puts where it always does. What is already on the machine and new enough is used.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export PATH="$PWD/.tools/bin:$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 
 say() { echo "setup: $*" >&2; }
 die() { echo "setup: $*" >&2; exit 1; }
@@ -47,9 +48,10 @@ rust_is_there() {
 # Puts a toolchain in front of an older one that is on the PATH.
 link_rust() {
   local from=$1 tool
+  rust_is_there && return
   mkdir -p .tools/bin
   for tool in cargo rustc rustdoc rustfmt cargo-fmt cargo-clippy clippy-driver; do
-    [ -e "$from/$tool" ] && ln -sf "$from/$tool" ".tools/bin/$tool"
+    if [ -e "$from/$tool" ]; then ln -sf "$from/$tool" ".tools/bin/$tool"; fi
   done
   hash -r
 }
@@ -126,13 +128,14 @@ node_js() {
   node_is_there || die "Node.js 20.19, 22.12 or newer is needed"
 }
 
-# npm_packages DIR: npm ci, when the lock file changed since the last one.
+# npm_packages DIR: installs what the lock file says, when it changed since the last time. Not by `npm ci`, which
+# refuses a lock file without the optional packages of other platforms.
 npm_packages() {
   [ -f "$1/package-lock.json" ] || return 0
   local stamp=$1/node_modules/.installed-lock.json
   cmp -s "$1/package-lock.json" "$stamp" && return
   say "installing npm packages of $1/"
-  (cd "$1" && npm ci --no-audit --no-fund --loglevel=error >&2)
+  (cd "$1" && npm install --no-save --no-audit --no-fund --loglevel=error >&2)
   cp "$1/package-lock.json" "$stamp"
 }
 

@@ -1,0 +1,146 @@
+/**
+ * The real server, started on ports and a data directory of its own and stopped by its own process id.
+ *
+ * `ANTIPHON_BIN` names the binary; without it the debug build is taken.
+ */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { until } from './until.js';
+
+const TREE = resolve(dirname(fileURLToPath(import.meta.url)), '../../..');
+const BINARY = process.env.ANTIPHON_BIN ?? join(TREE, 'target/debug/antiphon');
+/** Lines of the server's log that are kept to be shown when a test fails. */
+const LOG_LINES_MAX = 2000;
+
+/** A TCP port that is free now, together with the ones after it. */
+async function freePort() {
+  const probe = createServer();
+  probe.listen(0, '127.0.0.1');
+  await once(probe, 'listening');
+  const address = probe.address();
+  probe.close();
+  await once(probe, 'close');
+  if (address === null || typeof address === 'string') throw new Error('no port');
+  return address.port;
+}
+
+export class Server {
+  /** @type {import('node:child_process').ChildProcess} */
+  #child;
+  /** @type {string[]} */
+  #log = [];
+
+  /**
+   * @param {import('node:child_process').ChildProcess} child
+   * @param {string} url
+   * @param {string} dataDir
+   */
+  constructor(child, url, dataDir) {
+    this.#child = child;
+    this.url = url;
+    this.dataDir = dataDir;
+    for (const stream of [child.stdout, child.stderr]) {
+      stream?.setEncoding('utf8').on('data', (/** @type {string} */ text) => {
+        this.#log.push(...text.split('\n').filter(Boolean));
+        this.#log.splice(0, this.#log.length - LOG_LINES_MAX);
+      });
+    }
+  }
+
+  /**
+   * Starts a server and waits until it is ready.
+   *
+   * @param {Record<string, string>} [settings] more configuration, by `SECTION__KEY`
+   */
+  static async start(settings = {}) {
+    const [http, tcp, udp] = await Promise.all([freePort(), freePort(), freePort()]);
+    const dataDir = await mkdtemp(join(tmpdir(), 'antiphon-e2e-'));
+    const configuration = {
+      HTTP__LISTEN: `127.0.0.1:${http}`,
+      MEDIA__TCP_PORT: String(tcp),
+      MEDIA__UDP_PORT: String(udp),
+      NODE__DATA_DIR: dataDir,
+      NODE__DRAIN_SECONDS: '0',
+      ...settings,
+    };
+    const env = { ...process.env };
+    for (const [key, value] of Object.entries(configuration)) env[`ANTIPHON_${key}`] = value;
+    const child = spawn(BINARY, ['serve', '--dev'], { env, stdio: ['ignore', 'pipe', 'pipe'], cwd: dataDir });
+    child.on('error', (error) => server.#log.push(`cannot start ${BINARY}: ${error.message}`));
+    const server = new Server(child, `http://127.0.0.1:${http}`, dataDir);
+    try {
+      await until('the server is ready', async () => {
+        if (child.exitCode !== null || child.pid === undefined)
+          throw new Error('the server ended at its start');
+        const answer = await fetch(`${server.url}/readyz`).catch(() => undefined);
+        return answer?.ok;
+      });
+    } catch (error) {
+      await server.stop();
+      throw new Error(`${error}\n${server.log()}`);
+    }
+    return server;
+  }
+
+  /** The last lines of what the server said. */
+  log(lines = 60) {
+    return this.#log.slice(-lines).join('\n');
+  }
+
+  /** The process id, for what a test does to the process itself. */
+  get pid() {
+    if (this.#child.pid === undefined) throw new Error('the server does not run');
+    return this.#child.pid;
+  }
+
+  /** Stops the process in its tracks, as a suspended virtual machine does. */
+  pause() {
+    process.kill(this.pid, 'SIGSTOP');
+  }
+
+  resume() {
+    process.kill(this.pid, 'SIGCONT');
+  }
+
+  /**
+   * A call of the HTTP API; fails on a status outside 2xx unless `allow` has it.
+   *
+   * @param {string} method
+   * @param {string} path below `/v1`
+   * @param {{ body?: unknown, token?: string, allow?: number[] }} [options]
+   */
+  async call(method, path, { body, token, allow = [] } = {}) {
+    /** @type {Record<string, string>} */
+    const headers = {};
+    if (body !== undefined) headers['content-type'] = 'application/json';
+    if (token !== undefined) headers.authorization = `Bearer ${token}`;
+    const answer = await fetch(`${this.url}/v1${path}`, {
+      method,
+      headers,
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
+    const text = await answer.text();
+    if (!answer.ok && !allow.includes(answer.status)) {
+      throw new Error(`${method} ${path}: ${answer.status} ${text}`);
+    }
+    return { status: answer.status, body: text === '' ? undefined : JSON.parse(text) };
+  }
+
+  /** Sends SIGTERM, waits for the end, and removes the data directory. Killed after five seconds. */
+  async stop() {
+    if (this.#child.exitCode === null && this.#child.signalCode === null && this.#child.pid !== undefined) {
+      this.#child.kill('SIGCONT');
+      this.#child.kill('SIGTERM');
+      const ended = once(this.#child, 'exit');
+      const timer = setTimeout(() => this.#child.kill('SIGKILL'), 5000);
+      await ended;
+      clearTimeout(timer);
+    }
+    await rm(this.dataDir, { recursive: true, force: true });
+  }
+}
