@@ -1,6 +1,6 @@
 /**
- * What a test reads inside a page: the browser's own counters, by wrapping `RTCPeerConnection` before the page
- * runs. Nothing of the page is changed.
+ * What a test reads inside a page: the browser's own counters, by wrapping `RTCPeerConnection` before the
+ * page runs. Nothing of the page is changed.
  */
 
 /**

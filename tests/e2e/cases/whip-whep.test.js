@@ -1,0 +1,149 @@
+/**
+ * Pages of somebody else's site publish by WHIP and watch by WHEP: no library, no data channel, another
+ * origin.
+ *
+ * @import { Browser } from '../harness/browsers.js'
+ * @import { Person } from '../harness/person.js'
+ */
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { startChromium, startFirefox } from '../harness/browsers.js';
+import { startPageServer } from '../harness/page-server.js';
+import { Server } from '../harness/server.js';
+import { until } from '../harness/until.js';
+import { hangUp, plays, publish, view } from '../harness/whip.js';
+
+describe('WHIP in, WHEP out, from another origin', () => {
+  /** @type {Server} */
+  let server;
+  /** @type {{ url: string, close: () => Promise<void> }} */
+  let site;
+  /** @type {Browser} */
+  let chromium;
+  /** @type {Browser} */
+  let firefox;
+
+  before(async () => {
+    [server, site, chromium, firefox] = await Promise.all([
+      Server.start(),
+      startPageServer(),
+      startChromium(),
+      startFirefox(),
+    ]);
+  });
+
+  after(async () => {
+    await Promise.all([chromium?.close(), firefox?.close(), site?.close()]);
+    await server?.stop();
+  });
+
+  /**
+   * @param {Browser} browser
+   * @param {string} name
+   */
+  async function visitor(browser, name) {
+    const person = await browser.person(name);
+    await person.page.goto(site.url);
+    return person;
+  }
+
+  for (const [codec, room] of [
+    ['vp8', 'stage-vp8'],
+    ['h264', 'stage-h264'],
+    ['vp9', 'stage-vp9'],
+    ['av1', 'stage-av1'],
+  ]) {
+    test(`${codec} from a WHIP page plays in a WHEP page`, { timeout: 90_000 }, async () => {
+      const sender = await visitor(chromium, 'sender');
+      const viewer = await visitor(chromium, 'viewer');
+      const endpoint = `${server.url}/v1/rooms/${room}`;
+      const published = await publish(sender, { endpoint: `${endpoint}/whip?identity=studio`, codec });
+      assert.equal(published.status, 201, published.body);
+      assert.ok(published.etag, 'the answer carries an ETag');
+      const viewed = await view(viewer, `${endpoint}/whep?identity=viewer`);
+      assert.equal(viewed.status, 201, viewed.body);
+      const video = await plays(viewer);
+      assert.equal(video.codec.toLowerCase(), `video/${codec}`);
+      assert.ok(video.height >= 180, `${video.height} lines`);
+      await viewerHears(viewer);
+
+      assert.equal(await hangUp(sender), 200);
+      assert.equal(await hangUp(viewer), 200);
+      const { body } = await server.call('GET', `/rooms/${room}/participants`);
+      assert.doesNotMatch(JSON.stringify(body), /studio/);
+      await Promise.all([sender.close(), viewer.close()]);
+    });
+  }
+
+  test('a WHEP page in Firefox follows one participant of several', { timeout: 90_000 }, async () => {
+    const endpoint = `${server.url}/v1/rooms/two-stages`;
+    const senders = [];
+    for (const identity of ['left', 'right']) {
+      const sender = await visitor(chromium, identity);
+      const answer = await publish(sender, {
+        endpoint: `${endpoint}/whip?identity=${identity}`,
+        codec: 'vp8',
+      });
+      assert.equal(answer.status, 201, answer.body);
+      senders.push(sender);
+    }
+    const viewer = await visitor(firefox, 'viewer');
+    const answer = await view(viewer, `${endpoint}/whep?identity=viewer&participant=right`);
+    assert.equal(answer.status, 201, answer.body);
+    await plays(viewer);
+    const { body: stats } = await server.call('GET', '/rooms/two-stages/stats');
+    const gets = stats.participants.flatMap((/** @type {any} */ each) => each.gets);
+    const bound = gets.filter((/** @type {any} */ slot) => slot.participant !== null);
+    assert.ok(bound.length > 0, JSON.stringify(gets));
+    assert.ok(
+      bound.every((/** @type {any} */ slot) => slot.participant === 'right'),
+      JSON.stringify(gets),
+    );
+    for (const person of [...senders, viewer]) await person.close();
+  });
+
+  test('a WHEP page with two video lines gets two participants', { timeout: 90_000 }, async () => {
+    const endpoint = `${server.url}/v1/rooms/duet`;
+    const people = [];
+    for (const identity of ['one', 'two']) {
+      const sender = await visitor(chromium, identity);
+      await publish(sender, { endpoint: `${endpoint}/whip?identity=${identity}`, codec: 'vp8' });
+      people.push(sender);
+    }
+    const viewer = await visitor(chromium, 'viewer');
+    people.push(viewer);
+    assert.equal((await view(viewer, `${endpoint}/whep?identity=viewer`, 2)).status, 201);
+    await until(
+      'both video lines decode',
+      async () =>
+        (await viewer.inbound()).filter((stream) => stream.kind === 'video' && stream.frames > 5).length ===
+        2,
+      { show: () => viewer.inbound() },
+    );
+    for (const person of people) await person.close();
+  });
+
+  test('an offer that is not SDP is refused with words', async () => {
+    for (const call of ['whip', 'whep', 'participants']) {
+      const answer = await fetch(`${server.url}/v1/rooms/refusals/${call}?identity=x`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/sdp' },
+        body: 'v=1\r\nnonsense',
+      });
+      assert.equal(answer.status, 400, call);
+      assert.equal(answer.headers.get('content-type'), 'application/problem+json');
+      const problem = await answer.json();
+      assert.equal(problem.code, 'bad_offer');
+      assert.ok(problem.detail.length > 10, JSON.stringify(problem));
+    }
+  });
+
+  /** @param {Person} person */
+  async function viewerHears(person) {
+    await until(
+      `${person.name} gets audio`,
+      async () => (await person.audio()).some((stream) => stream.packets > 20 && stream.samples > 0),
+      { show: () => person.audio() },
+    );
+  }
+});
