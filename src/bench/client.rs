@@ -6,23 +6,21 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use str0m::change::{SdpAnswer, SdpPendingOffer};
-use str0m::channel::{ChannelConfig, ChannelId, Reliability};
-use str0m::crypto::CryptoProvider;
-use str0m::crypto::dtls::DtlsCert;
+use str0m::channel::ChannelId;
 use str0m::format::Codec;
-use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Mid, Pt, Rid, Simulcast, SimulcastLayer};
+use str0m::media::{KeyframeRequestKind, Mid, Pt, Rid};
 use str0m::net::{Protocol, Receive, Transmit};
 use str0m::rtp::{ExtensionValues, RtpPacket, RtpWrite, Ssrc};
 use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcError};
 
+pub use super::offer::{Channel, Offer};
+use super::offer::{negotiated, rtc_config};
 use super::reception::{Arrival, Slot};
 use super::source::{AUDIO_LEVEL_DBOV, AudioSource, MediaPacket, VideoSource};
 use super::stamp::Stamp;
-use crate::core::protocol::{CONTROL_LABEL, LOSSY_LABEL, PROTOCOL};
 
 /// How often a receiving client looks whether a picture is stuck.
 const PLAYOUT_CHECK: Duration = Duration::from_millis(50);
@@ -40,21 +38,6 @@ pub enum ClientError {
     Refused(&'static str),
     #[error("the local address {0} is no candidate")]
     Address(SocketAddr),
-}
-
-/// What a client offers.
-#[derive(Default)]
-pub struct Offer {
-    pub video: Option<VideoSource>,
-    pub audio: Option<AudioSource>,
-    /// `recvonly` video lines.
-    pub video_slots: usize,
-    /// `recvonly` audio lines.
-    pub audio_slots: usize,
-    /// The data channels `control` and `lossy`.
-    pub channels: bool,
-    /// Keep every frame shown in [`super::reception::Playout::timeline`].
-    pub timeline: bool,
 }
 
 /// A line that sends.
@@ -77,13 +60,6 @@ pub struct Milestones {
 pub struct ChannelMessage {
     pub channel: Channel,
     pub data: Vec<u8>,
-}
-
-/// The contract's two data channels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Channel {
-    Control,
-    Lossy,
 }
 
 /// One connection to the server.
@@ -110,18 +86,6 @@ pub struct Client {
     closed: bool,
 }
 
-/// One certificate for all clients of a process: making one costs a millisecond.
-fn identity() -> (Arc<CryptoProvider>, Option<DtlsCert>) {
-    static IDENTITY: OnceLock<(Arc<CryptoProvider>, Option<DtlsCert>)> = OnceLock::new();
-    IDENTITY
-        .get_or_init(|| {
-            let provider = str0m_aws_lc_rs::default_provider();
-            let cert = provider.dtls_provider.generate_certificate();
-            (Arc::new(provider), cert)
-        })
-        .clone()
-}
-
 impl Client {
     /// A client at `local` and its SDP offer. `clock_base` is instant 0 of the run's stamps.
     ///
@@ -136,27 +100,10 @@ impl Client {
         let mut rtc = rtc_config().build(now);
         let candidate = Candidate::host(local, "udp").map_err(|_| ClientError::Address(local))?;
         rtc.add_local_candidate(candidate);
-        let mut api = rtc.sdp_api();
-        let send = |api: &mut str0m::change::SdpApi<'_>, kind, simulcast| {
-            api.add_media(kind, Direction::SendOnly, None, None, simulcast)
-        };
-        let audio = offer.audio.map(|source| {
-            let mid = send(&mut api, MediaKind::Audio, None);
-            Sending { mid, source, pt: None }
-        });
-        let video = offer.video.map(|source| {
-            let mid = send(&mut api, MediaKind::Video, simulcast_of(&source));
-            Sending { mid, source, pt: None }
-        });
-        let mut receive = |kind| api.add_media(kind, Direction::RecvOnly, None, None, None);
-        let mut slots: Vec<Mid> = (0..offer.audio_slots).map(|_| receive(MediaKind::Audio)).collect();
-        slots.extend((0..offer.video_slots).map(|_| receive(MediaKind::Video)));
-        let mut channels = Vec::new();
-        if offer.channels {
-            channels.push((api.add_channel_with_config(control_channel()), Channel::Control, false));
-            channels.push((api.add_channel_with_config(lossy_channel()), Channel::Lossy, false));
-        }
-        let (sdp, pending) = api.apply().ok_or(ClientError::Refused("offer without a line"))?;
+        let (sdp, pending, lines) =
+            offer.lines(&mut rtc).ok_or(ClientError::Refused("offer without a line"))?;
+        let video = offer.video.zip(lines.video).map(|(source, mid)| Sending { mid, source, pt: None });
+        let audio = offer.audio.zip(lines.audio).map(|(source, mid)| Sending { mid, source, pt: None });
         let mut client = Self {
             rtc,
             local,
@@ -167,7 +114,7 @@ impl Client {
             slots: BTreeMap::new(),
             mid_by_ssrc: BTreeMap::new(),
             timeline: offer.timeline,
-            channels,
+            channels: lines.channels.into_iter().map(|(id, channel)| (id, channel, false)).collect(),
             messages: VecDeque::new(),
             milestones: Milestones::default(),
             transmits: VecDeque::new(),
@@ -178,10 +125,10 @@ impl Client {
             foreign_packets: 0,
             closed: false,
         };
-        for mid in slots {
+        for mid in lines.slots {
             client.slots.insert(mid, client.empty_slot());
         }
-        Ok((client, sdp.to_sdp_string()))
+        Ok((client, sdp))
     }
 
     fn empty_slot(&self) -> Slot {
@@ -329,6 +276,17 @@ impl Client {
         &mut self.rtc
     }
 
+    /// The connection stands: media begins.
+    fn begin(&mut self, now: Instant) {
+        self.milestones.connected = Some(now);
+        if let Some(video) = &mut self.video {
+            video.source.postpone_to(now);
+        }
+        if let Some(audio) = &mut self.audio {
+            audio.source.postpone_to(now);
+        }
+    }
+
     fn send_media(&mut self, now: Instant) {
         let clock_ns = now.saturating_duration_since(self.clock_base).as_nanos() as u64;
         let mut direct = self.rtc.direct_api();
@@ -383,7 +341,7 @@ impl Client {
     fn handle_event(&mut self, now: Instant, event: Event) {
         match event {
             Event::RtpPacket(packet) => self.handle_rtp(now, &packet),
-            Event::Connected => self.milestones.connected = Some(now),
+            Event::Connected => self.begin(now),
             Event::KeyframeRequest(request) => {
                 self.key_frames_requested += 1;
                 if let Some(video) = &mut self.video {
@@ -447,52 +405,6 @@ impl Client {
         self.mid_by_ssrc.insert(ssrc, mid);
         Some(mid)
     }
-}
-
-fn rtc_config() -> str0m::RtcConfig {
-    let (provider, cert) = identity();
-    let config = Rtc::builder()
-        .set_crypto_provider(provider)
-        .set_rtp_mode(true)
-        .clear_codecs()
-        .enable_opus(true, false)
-        .enable_vp8(true)
-        .set_stats_interval(None);
-    match cert {
-        Some(cert) => config.set_dtls_cert(cert),
-        None => config,
-    }
-}
-
-fn simulcast_of(source: &VideoSource) -> Option<Simulcast> {
-    let mut simulcast = Simulcast::new();
-    for rid in source.encodings().filter_map(|encoding| encoding.rid) {
-        simulcast.add_send_layer(SimulcastLayer::new(rid));
-    }
-    (!simulcast.send.is_empty()).then_some(simulcast)
-}
-
-fn control_channel() -> ChannelConfig {
-    ChannelConfig { label: CONTROL_LABEL.into(), protocol: PROTOCOL.into(), ..ChannelConfig::default() }
-}
-
-fn lossy_channel() -> ChannelConfig {
-    ChannelConfig {
-        label: LOSSY_LABEL.into(),
-        ordered: false,
-        reliability: Reliability::MaxRetransmits { retransmits: 0 },
-        ..ChannelConfig::default()
-    }
-}
-
-/// The payload type that the answer chose for `codec` on this line.
-fn negotiated(rtc: &Rtc, mid: Mid, codec: Codec) -> Option<Pt> {
-    let pts = rtc.media(mid)?.remote_pts();
-    rtc.codec_config()
-        .params()
-        .iter()
-        .find(|params| params.spec().codec == codec && pts.contains(&params.pt()))
-        .map(|params| params.pt())
 }
 
 fn rtp_write(packet: &MediaPacket<'_>, pt: Pt, now: Instant) -> RtpWrite {

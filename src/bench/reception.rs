@@ -1,8 +1,8 @@
 //! What a client got, judged as a browser would: by slot, in order, frame by frame.
 //!
-//! A [`Slot`] is one m-line. Its packets are counted by their [`Stamp`]s (loss, duplicates, order, latency),
-//! and video is played out as a jitter buffer and a VP8 decoder would: a frame shows once it is whole and what
-//! it refers to was shown. A slot that is stuck asks for a key frame.
+//! A [`Slot`] is one m-line. Its packets are counted by their [`Stamp`]s (loss, duplicates, order), and video
+//! is played out as a jitter buffer and a VP8 decoder would: a frame shows once it is whole and what it
+//! refers to was shown. A slot that is stuck asks for a key frame.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,6 +13,9 @@ use super::stamp::{AUDIO, Stamp};
 const KEY_FRAME_AFTER: Duration = Duration::from_millis(300);
 /// Packets that wait for a gap to be filled: 2 s of a 4 Mbit/s stream. Beyond it the oldest are given up.
 const WAITING_MAX: usize = 1024;
+
+/// Greatest step of a counter that is believed.
+const LEAP_MAX: u32 = 1 << 20;
 
 /// A packet as it came off the wire.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +39,8 @@ pub struct Shown {
 }
 
 /// Which packets of one encoding came: a bit for each counter.
+///
+/// A counter far beyond the highest one is refused: it would only be a broken server's, and cost memory.
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
     seen: Vec<u64>,
@@ -49,6 +54,9 @@ pub struct Tally {
 impl Tally {
     fn mark(&mut self, counter: u32) {
         let (word, bit) = (counter as usize / 64, 1u64 << (counter % 64));
+        if counter > self.next().saturating_add(LEAP_MAX) && self.highest.is_some() {
+            return;
+        }
         if word >= self.seen.len() {
             self.seen.resize(word + 1, 0);
         }
@@ -62,6 +70,11 @@ impl Tally {
             self.reordered += 1;
         }
         self.highest = self.highest.max(Some(counter));
+    }
+
+    /// One more than the highest counter seen.
+    pub fn next(&self) -> u32 {
+        self.highest.map_or(0, |highest| highest.saturating_add(1))
     }
 
     /// Distinct packets with a counter in `from..to`.
@@ -78,8 +91,11 @@ impl Tally {
 pub struct Slot {
     /// Every SSRC that was seen; a slot of this server has one.
     pub ssrcs: Vec<u32>,
-    /// By publisher and encoding.
+    /// By the sender's numbers, for each publisher and encoding.
     pub tallies: BTreeMap<(u32, u8), Tally>,
+    /// By the slot's own sequence numbers, counted from [`Slot::first_seq_no`].
+    pub sequence: Tally,
+    pub first_seq_no: Option<u64>,
     pub playout: Playout,
 }
 
@@ -94,6 +110,12 @@ impl Slot {
         let packets = tally.packets;
         tally.mark(stamp.counter);
         let new = tally.packets > packets;
+        // Before the first one seen there may be a few that were overtaken; they are not part of the account.
+        let first = *self.first_seq_no.get_or_insert(arrival.seq_no);
+        if let Some(number) = arrival.seq_no.checked_sub(first).and_then(|number| u32::try_from(number).ok())
+        {
+            self.sequence.mark(number);
+        }
         if new && stamp.encoding != AUDIO {
             self.playout.handle(arrival);
         }

@@ -1,8 +1,8 @@
 //! Synthetic media, as an encoder would hand it over: VP8 frames in bursts of RTP payloads, Opus every 20 ms.
 //!
 //! The VP8 payload descriptors (RFC 7741) and frame headers (RFC 6386 §9.1) are valid, so a server may parse
-//! and rewrite them; what follows is filler with a [`Stamp`] at the end, so no decoder is needed to judge what
-//! arrived. Runs on the instants it is given, hence in virtual time too.
+//! and rewrite them; what follows is filler with a [`Stamp`] at the end, so no decoder is needed to judge
+//! what arrived. Runs on the instants it is given, hence in virtual time too.
 
 use std::time::{Duration, Instant};
 
@@ -115,6 +115,14 @@ impl VideoSource {
         }
     }
 
+    /// Begins at `first_at` instead, if it has not begun: nothing is made up for the time until then.
+    pub fn postpone_to(&mut self, first_at: Instant) {
+        if self.frame == 0 {
+            self.first_at = first_at;
+            self.key_at = first_at;
+        }
+    }
+
     /// When the next frame is due.
     pub fn next_at(&self) -> Instant {
         self.first_at + Duration::from_secs(1) * self.frame / self.frames_per_second
@@ -123,6 +131,11 @@ impl VideoSource {
     /// The encodings, lowest first.
     pub fn encodings(&self) -> impl Iterator<Item = Encoding> + '_ {
         self.encodings.iter().map(|encoding| encoding.config)
+    }
+
+    /// Pictures captured so far.
+    pub fn frames(&self) -> u32 {
+        self.frame
     }
 
     /// What each encoding has sent.
@@ -283,6 +296,13 @@ impl AudioSource {
             seq_no: u64::from(publisher % 30_000),
             sent: Sent::default(),
             scratch: Vec::with_capacity(Self::PAYLOAD_LEN),
+        }
+    }
+
+    /// As [`VideoSource::postpone_to`].
+    pub fn postpone_to(&mut self, first_at: Instant) {
+        if self.sent.packets == 0 {
+            self.first_at = first_at;
         }
     }
 

@@ -1,4 +1,4 @@
-//! The mark in the last bytes of every synthetic payload: who sent it, as which packet of which frame, and when.
+//! The mark in the last bytes of every synthetic payload: who sent it, as which packet of which frame, when.
 //!
 //! It sits at the end, so that a server may rewrite the payload descriptor at the front. With it loss, order,
 //! duplicates and one-way latency are exact, as long as sender and receiver share one clock.

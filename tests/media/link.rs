@@ -1,4 +1,4 @@
-//! One direction of an emulated network path: bandwidth with a drop-tail queue, delay, jitter, loss, reordering.
+//! One direction of an emulated path: bandwidth with a drop-tail queue, delay, jitter, loss, reordering.
 //!
 //! Virtual time and a seed: the same datagrams at the same instants meet the same fate.
 

@@ -1,4 +1,4 @@
-//! A server and its clients, each behind a path of its own, in virtual time: no clock is read, nothing sleeps.
+//! A server and its clients, each behind a path of its own, in virtual time: nothing sleeps.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -1,0 +1,194 @@
+//! The loop that drives all clients over real UDP: one thread, one epoll, one socket for each client.
+//!
+//! Datagrams are received singly and without GRO, so that a server's use of GSO is not flattered by a
+//! receiver that never splits its packets: on loopback the splitting is charged to the server, as a network
+//! card's driver would be. A socket that is full drops, as a network does.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::net::UdpSocket;
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use super::client::{Client, ClientError, Offer};
+
+/// Wakes the loop for an answer; no client has this number.
+const ANSWER: Token = Token(usize::MAX);
+/// Shortest time between two wake-ups of one client, so that none can keep the loop busy.
+const REST: Duration = Duration::from_micros(250);
+/// Receive buffer asked of the kernel for each socket: half a second of 50 Mbit/s.
+const RECEIVE_BUFFER_LEN: usize = 4 << 20;
+
+/// A client and its socket.
+pub struct Seat {
+    pub client: Client,
+    /// Why it is out, once it is.
+    pub failure: Option<String>,
+    socket: UdpSocket,
+    /// The earliest entry of this seat in the queue of wake-ups.
+    scheduled: Option<Instant>,
+}
+
+/// Datagrams through all sockets.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Traffic {
+    pub received: u64,
+    pub received_bytes: u64,
+    pub sent: u64,
+    /// Not sent because a socket was full.
+    pub unsent: u64,
+}
+
+/// All clients of a run.
+pub struct Engine {
+    pub seats: Vec<Seat>,
+    /// Instant 0 of the stamps.
+    pub base: Instant,
+    pub traffic: Traffic,
+    local: IpAddr,
+    poll: Poll,
+    events: Events,
+    wakes: BinaryHeap<Reverse<(Instant, usize)>>,
+    buffer: Vec<u8>,
+}
+
+impl Engine {
+    /// Clients will be at `local`.
+    ///
+    /// # Errors
+    /// The system has no epoll to give.
+    pub fn new(local: IpAddr) -> io::Result<Self> {
+        Ok(Self {
+            seats: Vec::new(),
+            base: Instant::now(),
+            traffic: Traffic::default(),
+            local,
+            poll: Poll::new()?,
+            events: Events::with_capacity(1024),
+            wakes: BinaryHeap::new(),
+            buffer: vec![0; 65_536],
+        })
+    }
+
+    /// What announces an answer to this loop.
+    ///
+    /// # Errors
+    /// The system has no more descriptors.
+    pub fn waker(&self) -> io::Result<Arc<Waker>> {
+        Ok(Arc::new(Waker::new(self.poll.registry(), ANSWER)?))
+    }
+
+    /// Adds a client. Returns its seat and its SDP offer.
+    ///
+    /// # Errors
+    /// The system has no more sockets, or the address cannot be used.
+    pub fn add(&mut self, offer: Offer) -> io::Result<(usize, String)> {
+        let mut socket = UdpSocket::bind(SocketAddr::new(self.local, 0))?;
+        // A smaller buffer than asked for is no failure; what it loses is counted as loss.
+        let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER_LEN);
+        let seat = self.seats.len();
+        self.poll.registry().register(&mut socket, Token(seat), Interest::READABLE)?;
+        let (client, sdp) = Client::new(Instant::now(), self.base, socket.local_addr()?, offer)
+            .map_err(|error| io::Error::other(error.to_string()))?;
+        self.seats.push(Seat { client, failure: None, socket, scheduled: None });
+        Ok((seat, sdp))
+    }
+
+    /// Hands a client its answer.
+    pub fn answer(&mut self, seat: usize, sdp: &str) {
+        let now = Instant::now();
+        if let Some(place) = self.seats.get_mut(seat) {
+            let accepted = place.client.accept_answer(now, sdp);
+            place.settle(seat, now, accepted, &mut self.wakes, &mut self.traffic);
+        }
+    }
+
+    /// Waits for what comes next, until `limit` at the latest, and does it.
+    ///
+    /// # Errors
+    /// The system's polling failed.
+    pub fn turn(&mut self, limit: Instant) -> io::Result<()> {
+        let now = Instant::now();
+        self.wake(now);
+        let next = self.wakes.peek().map_or(limit, |Reverse((at, _))| (*at).min(limit));
+        let wait = next.saturating_duration_since(Instant::now());
+        match self.poll.poll(&mut self.events, Some(wait)) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            _ => {}
+        }
+        for event in &self.events {
+            let Token(seat) = event.token();
+            if let Some(place) = self.seats.get_mut(seat) {
+                place.receive(seat, &mut self.buffer, &mut self.wakes, &mut self.traffic);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets every client do what is due.
+    fn wake(&mut self, now: Instant) {
+        while let Some(Reverse((_, seat))) = self.wakes.peek().filter(|Reverse((at, _))| *at <= now).copied()
+        {
+            self.wakes.pop();
+            let Some(place) = self.seats.get_mut(seat).filter(|place| place.failure.is_none()) else {
+                continue;
+            };
+            // An entry that a later, earlier one has replaced.
+            if place.scheduled.is_none_or(|scheduled| scheduled > now) {
+                continue;
+            }
+            place.scheduled = None;
+            let due = place.client.timeout() <= now;
+            let done = if due { place.client.handle_timeout(now) } else { Ok(()) };
+            place.settle(seat, now, done, &mut self.wakes, &mut self.traffic);
+        }
+    }
+}
+
+type Wakes = BinaryHeap<Reverse<(Instant, usize)>>;
+
+impl Seat {
+    fn receive(&mut self, seat: usize, buffer: &mut [u8], wakes: &mut Wakes, traffic: &mut Traffic) {
+        // Readiness is told once: read until there is nothing left.
+        while let Ok((len, source)) = self.socket.recv_from(buffer) {
+            traffic.received += 1;
+            traffic.received_bytes += len as u64;
+            if self.failure.is_some() {
+                continue;
+            }
+            let now = Instant::now();
+            let Some(datagram) = buffer.get(..len) else { continue };
+            let handled = self.client.handle_datagram(now, source, datagram);
+            self.settle(seat, now, handled, wakes, traffic);
+        }
+    }
+
+    /// After every call into the client: send what it has to send, and note when it wants to be woken.
+    fn settle(
+        &mut self,
+        seat: usize,
+        now: Instant,
+        done: Result<(), ClientError>,
+        wakes: &mut Wakes,
+        traffic: &mut Traffic,
+    ) {
+        if let Err(error) = done {
+            self.failure = Some(error.to_string());
+        }
+        while let Some(transmit) = self.client.poll_transmit() {
+            match self.socket.send_to(&transmit.contents, transmit.destination) {
+                Ok(_) => traffic.sent += 1,
+                Err(_) => traffic.unsent += 1,
+            }
+        }
+        let at = self.client.timeout().max(now + REST);
+        if self.scheduled.is_none_or(|scheduled| at < scheduled) {
+            self.scheduled = Some(at);
+            wakes.push(Reverse((at, seat)));
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! `antiphon bench forward`: rooms of publishers and viewers against a running server, and what it cost.
+//!
+//! One thread drives all clients and one joins them, so the tool takes little more than a core; its own CPU
+//! share is in the report, and above about 0.9 the figures are the tool's and not the server's.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use rand::RngExt;
+use reqwest::Url;
+
+use super::client::Offer;
+use super::engine::{Engine, Seat};
+use super::join::{self, Joiner, Post, Posted};
+use super::process::Snapshot;
+use super::report::{self, Report, Window};
+use super::source::{AudioSource, VideoSource, simulcast, single};
+
+/// How long clients may take to connect and see a picture, on top of the time that the join rate takes.
+const CONNECT_WITHIN: Duration = Duration::from_secs(15);
+/// Time for estimates, layers and caches to settle before measuring.
+const SETTLE: Duration = Duration::from_secs(2);
+/// Time for what is under way to arrive after measuring.
+const GRACE: Duration = Duration::from_millis(500);
+/// Longest wait of the loop between two looks at the clock.
+const TURN_MAX: Duration = Duration::from_millis(20);
+
+/// The run cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    #[error("--url {0}: not an http:// URL with a host that can be reached")]
+    Url(String),
+    #[error("--server-pid {0}: no such process, or not ours to look at: {1}")]
+    Pid(u32, io::Error),
+    #[error("this machine has no more sockets, threads or memory: {0}")]
+    System(#[from] io::Error),
+    #[error("the report is no JSON: {0}")]
+    Report(#[from] serde_json::Error),
+}
+
+/// Which kind of server is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// WHIP and WHEP under `/v1/rooms/{room}`, as this server has them.
+    Whip,
+}
+
+fn target(text: &str) -> Result<Target, String> {
+    match text {
+        "whip" => Ok(Target::Whip),
+        "livekit" | "janus" => Err(format!("{text} cannot be measured by this version; accepted: whip")),
+        _ => Err("accepted: whip".into()),
+    }
+}
+
+/// Options of `antiphon bench forward`.
+#[derive(Debug, Clone, Args)]
+pub struct ForwardArgs {
+    /// Kind of server: whip
+    #[arg(long, default_value = "whip", value_parser = target)]
+    pub target: Target,
+    /// Base URL of the server; it must let anyone join, as `antiphon serve --dev` does
+    #[arg(long, default_value = "http://127.0.0.1:7880")]
+    pub url: String,
+    #[arg(long, default_value_t = 1)]
+    pub rooms: u32,
+    /// Publishers in each room
+    #[arg(long, default_value_t = 1)]
+    pub publishers: u32,
+    /// Viewers in each room; each gets all publishers of its room
+    #[arg(long, default_value_t = 10)]
+    pub subscribers: u32,
+    /// Seconds to measure
+    #[arg(long, default_value_t = 15)]
+    pub seconds: u32,
+    /// Process of the server, to read its CPU time and memory
+    #[arg(long)]
+    pub server_pid: Option<u32>,
+    /// Video bits per second of each publisher; with simulcast, of its top encoding
+    #[arg(long, default_value_t = 1_500_000)]
+    pub bitrate: u64,
+    /// Publish three encodings
+    #[arg(long)]
+    pub simulcast: bool,
+    /// Seconds between key frames that nobody asked for
+    #[arg(long, default_value_t = 10)]
+    pub key_interval: u32,
+    /// Joins a second
+    #[arg(long, default_value_t = 15.0)]
+    pub join_rate: f64,
+}
+
+/// Who sits where.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    pub room: u32,
+    /// Number of the publisher, unique in the run; none for a viewer.
+    pub publisher: Option<u32>,
+    /// When its offer was posted.
+    pub posted_at: Option<Instant>,
+}
+
+/// Measures and prints one JSON object.
+///
+/// # Errors
+/// The run cannot be made; see [`BenchError`].
+pub fn run(args: &ForwardArgs) -> Result<ExitCode, BenchError> {
+    let report = measure(args)?;
+    println!("{}", serde_json::to_string_pretty(&report)?);
+    let anyone = report.connected.publishers + report.connected.subscribers > 0;
+    Ok(if anyone { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Measures.
+///
+/// # Errors
+/// The run cannot be made; see [`BenchError`].
+pub fn measure(args: &ForwardArgs) -> Result<Report, BenchError> {
+    let snapshot = |pid: u32| Snapshot::of(pid).map_err(|error| BenchError::Pid(pid, error));
+    let server_idle = args.server_pid.map(snapshot).transpose()?;
+    let mut run = Run::new(args)?;
+    run.join_all(true)?;
+    run.join_all(false)?;
+    run.drive_for(SETTLE)?;
+
+    let start = run.window_edge(args, true)?;
+    run.drive_for(Duration::from_secs(u64::from(args.seconds)))?;
+    let end = run.window_edge(args, false)?;
+    run.drive_for(GRACE)?;
+
+    let report = report::make(args, &mut run.engine.seats, &run.places, server_idle, &start, &end);
+    join::leave(std::mem::take(&mut run.sessions))?;
+    Ok(report)
+}
+
+struct Run<'a> {
+    args: &'a ForwardArgs,
+    url: Url,
+    /// Sets this run's rooms apart from those of another.
+    name: String,
+    engine: Engine,
+    places: Vec<Place>,
+    joiner: Joiner,
+    answers: mpsc::Receiver<Posted>,
+    sessions: Vec<Url>,
+}
+
+impl<'a> Run<'a> {
+    fn new(args: &'a ForwardArgs) -> Result<Self, BenchError> {
+        let bad_url = || BenchError::Url(args.url.clone());
+        let url = Url::parse(&args.url).map_err(|_| bad_url())?;
+        let engine = Engine::new(local_towards(&url).ok_or_else(bad_url)?)?;
+        let (sender, answers) = mpsc::channel();
+        let waker = engine.waker()?;
+        let joiner = Joiner::start(sender, move || {
+            // Waking fails only when the loop is gone, and then nobody waits.
+            let _ = waker.wake();
+        })?;
+        let name = format!("bench-{:08x}", rand::rng().random::<u32>());
+        Ok(Self { args, url, name, engine, places: Vec::new(), joiner, answers, sessions: Vec::new() })
+    }
+
+    /// Joins all publishers or all viewers at the rate asked for, and waits until they are in.
+    fn join_all(&mut self, publishers: bool) -> Result<(), BenchError> {
+        let each = if publishers { self.args.publishers } else { self.args.subscribers };
+        let first = self.places.len();
+        let start = Instant::now();
+        let mut next_at = start;
+        for room in 0..self.args.rooms {
+            for number in 0..each {
+                self.drive_until(next_at, |_| false)?;
+                next_at += Duration::from_secs_f64(1.0 / self.args.join_rate.max(0.01));
+                self.join(room, publishers.then_some(room * each + number), number)?;
+            }
+        }
+        let in_time = Instant::now() + CONNECT_WITHIN;
+        self.drive_until(in_time, |run| {
+            run.engine.seats.iter().skip(first).all(|seat| is_in(seat, publishers))
+        })
+    }
+
+    fn join(&mut self, room: u32, publisher: Option<u32>, number: u32) -> Result<(), BenchError> {
+        let now = Instant::now();
+        let lines = self.args.publishers as usize;
+        let (offer, path, identity) = match publisher {
+            Some(publisher) => (self.publish(publisher, now), "whip", format!("publisher-{number}")),
+            None => {
+                let offer = Offer { audio_slots: lines, video_slots: lines, ..Offer::default() };
+                (offer, "whep", format!("viewer-{number}"))
+            }
+        };
+        let (seat, offer) = self.engine.add(offer)?;
+        self.places.push(Place { room, publisher, posted_at: None });
+        let path = format!("/v1/rooms/{}-{room}/{path}?identity={identity}", self.name);
+        let url = self.url.join(&path).map_err(|_| BenchError::Url(self.args.url.clone()))?;
+        if !self.joiner.post(Post { seat, url, offer })
+            && let Some(seat) = self.engine.seats.get_mut(seat)
+        {
+            seat.failure = Some("too many joins wait for the server".into());
+        }
+        Ok(())
+    }
+
+    fn publish(&self, publisher: u32, now: Instant) -> Offer {
+        let bitrate = self.args.bitrate;
+        let encodings = if self.args.simulcast { simulcast(bitrate) } else { single(bitrate) };
+        let key_interval = Duration::from_secs(u64::from(self.args.key_interval.max(1)));
+        Offer {
+            video: Some(VideoSource::new(publisher, encodings, now, key_interval)),
+            audio: Some(AudioSource::new(publisher, now)),
+            ..Offer::default()
+        }
+    }
+
+    fn drive_for(&mut self, duration: Duration) -> Result<(), BenchError> {
+        self.drive_until(Instant::now() + duration, |_| false)
+    }
+
+    /// Runs the loop until `end`, or until `done`.
+    fn drive_until(&mut self, end: Instant, done: impl Fn(&Self) -> bool) -> Result<(), BenchError> {
+        loop {
+            let now = Instant::now();
+            if now >= end || done(self) {
+                return Ok(());
+            }
+            self.engine.turn(end.min(now + TURN_MAX))?;
+            while let Ok(posted) = self.answers.try_recv() {
+                self.take(posted);
+            }
+        }
+    }
+
+    fn take(&mut self, posted: Posted) {
+        let Some(place) = self.places.get_mut(posted.seat) else { return };
+        place.posted_at = Some(posted.posted_at);
+        match posted.result {
+            Ok((sdp, session)) => {
+                self.sessions.extend(session);
+                self.engine.answer(posted.seat, &sdp);
+            }
+            Err(failure) => {
+                if let Some(seat) = self.engine.seats.get_mut(posted.seat) {
+                    seat.failure = Some(failure);
+                }
+            }
+        }
+    }
+
+    fn window_edge(&mut self, args: &ForwardArgs, begins: bool) -> Result<Window, BenchError> {
+        if begins {
+            for seat in &mut self.engine.seats {
+                seat.client.record_delays(true);
+            }
+        }
+        let own = Snapshot::of(std::process::id())?;
+        let snapshot = |pid: u32| Snapshot::of(pid).map_err(|error| BenchError::Pid(pid, error));
+        let server = args.server_pid.map(snapshot).transpose()?;
+        Ok(Window::edge(&mut self.engine.seats, &self.places, self.engine.traffic, server, own))
+    }
+}
+
+/// Whether nothing more is to be waited for: in, with a picture if it is a viewer, or out.
+fn is_in(seat: &Seat, publisher: bool) -> bool {
+    let milestones = seat.client.milestones();
+    let there = if publisher { milestones.connected } else { milestones.first_frame };
+    there.is_some() || seat.failure.is_some()
+}
+
+/// This machine's address on the way to the server.
+fn local_towards(url: &Url) -> Option<IpAddr> {
+    let host = url.host_str()?.trim_start_matches('[').trim_end_matches(']');
+    let server = (host, url.port_or_known_default()?).to_socket_addrs().ok()?.next()?;
+    let any: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(server).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_can_be_measured_is_a_target() {
+        assert_eq!(target("whip"), Ok(Target::Whip));
+        assert!(target("janus").is_err_and(|words| words.contains("janus cannot be measured")));
+        assert!(target("zoom").is_err());
+    }
+
+    #[test]
+    fn clients_towards_loopback_are_on_loopback() {
+        let url = Url::parse("http://127.0.0.1:7880").expect("a URL");
+        assert_eq!(local_towards(&url), Some(IpAddr::from([127, 0, 0, 1])));
+    }
+}

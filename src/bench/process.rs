@@ -1,0 +1,100 @@
+//! What the kernel says a process costs: CPU time and resident memory, from `/proc` (Linux).
+
+use std::time::{Duration, Instant};
+use std::{fs, io};
+
+use serde::Serialize;
+
+/// Ticks a second of `/proc/PID/stat` (USER_HZ), the same on every Linux architecture that matters.
+const TICKS_PER_SECOND: u64 = 100;
+
+/// A process at one moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Snapshot {
+    at: Instant,
+    /// Sum over the threads that live, from the scheduler, exact to the nanosecond.
+    cpu: Duration,
+    /// utime + stime of `/proc/PID/stat`: coarse, but counts threads that ended too.
+    cpu_ticks: Duration,
+    pub rss_bytes: u64,
+    pub threads: u32,
+}
+
+/// What a process used between two snapshots.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Usage {
+    pub cpu_seconds: f64,
+    /// By the coarse count, to check the fine one by.
+    pub cpu_seconds_by_ticks: f64,
+    /// Cores' worth of CPU: 1.0 is one core, fully busy.
+    pub cpu_share: f64,
+    pub rss_start_bytes: u64,
+    pub rss_end_bytes: u64,
+    pub threads: u32,
+}
+
+impl Snapshot {
+    /// # Errors
+    /// There is no such process, or it may not be looked at.
+    pub fn of(pid: u32) -> io::Result<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        // The second field is a name in parentheses that may hold anything; utime and stime are 14 and 15.
+        let ticks = stat.rsplit(')').next().map(|rest| rest.split_ascii_whitespace().skip(11));
+        let ticks: u64 =
+            ticks.into_iter().flatten().take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        let (mut cpu_ns, mut threads) = (0, 0);
+        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+            // A thread may end while the list is read.
+            let Ok(schedstat) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
+            cpu_ns += schedstat.split_ascii_whitespace().next().and_then(|ns| ns.parse().ok()).unwrap_or(0);
+            threads += 1;
+        }
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let rss_kib =
+            rss.and_then(|rss| rss.split_ascii_whitespace().next()).and_then(|kib| kib.parse().ok());
+        Ok(Self {
+            at: Instant::now(),
+            cpu: Duration::from_nanos(cpu_ns),
+            cpu_ticks: Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND),
+            rss_bytes: rss_kib.unwrap_or(0u64) * 1024,
+            threads,
+        })
+    }
+
+    /// What was used from `self` to `later`.
+    pub fn until(&self, later: &Self) -> Usage {
+        let cpu = later.cpu.saturating_sub(self.cpu).as_secs_f64();
+        Usage {
+            cpu_seconds: cpu,
+            cpu_seconds_by_ticks: later.cpu_ticks.saturating_sub(self.cpu_ticks).as_secs_f64(),
+            cpu_share: cpu / later.at.saturating_duration_since(self.at).as_secs_f64().max(f64::EPSILON),
+            rss_start_bytes: self.rss_bytes,
+            rss_end_bytes: later.rss_bytes,
+            threads: later.threads,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_of_this_process_shows() {
+        let before = Snapshot::of(std::process::id()).expect("this process can be read");
+        let end = Instant::now() + Duration::from_millis(60);
+        while Instant::now() < end {
+            std::hint::spin_loop();
+        }
+        let usage = before.until(&Snapshot::of(std::process::id()).expect("this process can be read"));
+        assert!(usage.cpu_seconds > 0.005, "{usage:?}");
+        assert!(usage.rss_end_bytes > 1 << 20);
+        assert!(usage.threads >= 1);
+    }
+
+    #[test]
+    fn a_process_that_is_not_there_is_an_error() {
+        assert!(Snapshot::of(u32::MAX).is_err());
+    }
+}
