@@ -1,7 +1,13 @@
 //! The configuration: one TOML file, every key also as `ANTIPHON_SECTION__KEY`, flags above both.
 //!
 //! Parsed once into valid types; what is wrong names itself, its place and what is accepted. Secrets have no
-//! readable `Debug` and print as `hidden`.
+//! readable `Debug` and print as `hidden`. Pure: reading the file and the environment is [`load`]'s.
+
+mod check;
+mod load;
+
+pub use check::Problems;
+pub use load::{Flags, LoadError, Sources};
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -37,10 +43,17 @@ impl Serialize for Secret {
     }
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// Key id that `--dev` nodes accept besides those configured.
+pub const DEV_KEY_ID: &str = "devkey";
+/// Its secret. Known to all, so a node refuses it unless it serves on loopback alone.
+pub const DEV_KEY_SECRET: &str = "known-to-all-and-for-development-only";
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-#[derive(Default)]
 pub struct Config {
+    /// `--dev`: loopback only, everything open, [`DEV_KEY_ID`] accepted. A flag, never in the file.
+    #[serde(skip)]
+    pub dev: bool,
     pub http: Http,
     pub tls: Tls,
     pub node: Node,

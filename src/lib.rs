@@ -7,8 +7,11 @@
 #![warn(clippy::dbg_macro, clippy::todo, clippy::unimplemented, clippy::unwrap_used)]
 
 pub mod bench;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod core;
 pub mod events;
 pub mod mailbox;
+pub mod node;
+pub mod signal;

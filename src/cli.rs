@@ -1,0 +1,240 @@
+//! The command line: `serve`, `check-config`, `token`, `keys`.
+//!
+//! Exit codes: 0, 1 for what failed, 2 for a wrong usage or configuration. Output meant for programs goes to
+//! stdout, words for people to stderr.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, DEV_KEY_ID, DEV_KEY_SECRET, Flags, LoadError, Sources};
+use crate::core::ids::{Identity, RoomName};
+use crate::node;
+use crate::signal::token::{EVERY_ROOM, Keys, RoomGrant, Token, new_key};
+
+/// Video rooms that forward, with chat over data channels
+#[derive(Debug, Parser)]
+#[command(name = "antiphon", version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server
+    Serve(ConfigArgs),
+    /// Print the effective configuration as TOML, secrets hidden, and point out what deserves a thought
+    CheckConfig(ConfigArgs),
+    /// Print a token (JWT) for one person and one room
+    Token(TokenArgs),
+    /// Print a new key, ready for the configuration
+    Keys,
+}
+
+/// Where the configuration comes from. Flags win over environment over file.
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// TOML file; every key may also be set as ANTIPHON_SECTION__KEY
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Try it out: loopback only, rooms open to anyone, a known development key
+    #[arg(long)]
+    dev: bool,
+    /// HTTP address, such as 0.0.0.0:7880
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Address under which clients reach the media ports; may be given again
+    #[arg(long, value_name = "IP")]
+    public_ip: Vec<IpAddr>,
+    /// Event log, files, recordings
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl ConfigArgs {
+    fn load(self) -> Result<Config, LoadError> {
+        // A variable that is no UTF-8 is none of ours: names and values of the configuration all are.
+        let env = std::env::vars_os()
+            .filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok()));
+        let Self { config: file, dev, listen, public_ip, data_dir } = self;
+        Config::load(&Sources { file, env: env.collect(), flags: Flags { dev, listen, public_ip, data_dir } })
+    }
+}
+
+#[derive(Debug, Args)]
+struct TokenArgs {
+    /// The room, or * for all
+    #[arg(long, value_parser = parse_room)]
+    room: String,
+    /// Who this is
+    #[arg(long, value_parser = parse_identity)]
+    identity: Identity,
+    /// What others see
+    #[arg(long)]
+    name: Option<String>,
+    /// May rule the room
+    #[arg(long)]
+    admin: bool,
+    #[arg(long)]
+    no_publish: bool,
+    #[arg(long)]
+    no_subscribe: bool,
+    #[arg(long)]
+    no_chat: bool,
+    #[arg(long)]
+    no_files: bool,
+    /// How long it holds, such as 30m, 6h or 7d
+    #[arg(long, default_value = "6h", value_parser = parse_duration)]
+    ttl: Duration,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// Does what the command line says.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help goes to stdout and is no failure; clap knows. A closed pipe is nobody's loss.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match cli.command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("antiphon: {error:#}");
+            ExitCode::from(if error.is::<LoadError>() { 2 } else { 1 })
+        }
+    }
+}
+
+impl Command {
+    fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::Serve(args) => serve(args.load()?),
+            Self::CheckConfig(args) => check_config(&args.load()?),
+            Self::Token(args) => token(args),
+            Self::Keys => {
+                keys();
+                Ok(())
+            }
+        }
+    }
+}
+
+fn serve(config: Config) -> anyhow::Result<()> {
+    for warning in config.warnings() {
+        eprintln!("warning: {warning}");
+    }
+    if config.dev {
+        eprintln!("development node: open to anyone on this machine, at http://{}", config.http.listen);
+        eprintln!("development key: id {DEV_KEY_ID}, secret {DEV_KEY_SECRET}");
+    }
+    node::run(config)
+}
+
+fn check_config(config: &Config) -> anyhow::Result<()> {
+    print!("{}", toml::to_string_pretty(config).context("the configuration cannot be shown as TOML")?);
+    for warning in config.warnings() {
+        eprintln!("warning: {warning}");
+    }
+    Ok(())
+}
+
+fn token(args: TokenArgs) -> anyhow::Result<()> {
+    let config = args.config.load()?;
+    anyhow::ensure!(
+        !config.auth.keys.is_empty(),
+        "auth.keys is empty, so the server would not know the token's key: `antiphon keys` makes one"
+    );
+    let room = RoomGrant {
+        room: args.room,
+        publish: !args.no_publish,
+        subscribe: !args.no_subscribe,
+        chat: !args.no_chat,
+        files: !args.no_files,
+        admin: args.admin,
+    };
+    let expires_at_s = jsonwebtoken::get_current_timestamp().saturating_add(args.ttl.as_secs());
+    let token = Token { identity: args.identity, name: args.name, room };
+    println!("{}", Keys::new(&config.auth.keys).sign(token, expires_at_s)?);
+    Ok(())
+}
+
+fn keys() {
+    let (id, secret) = new_key();
+    println!("[auth.keys]\n{id} = \"{}\"", secret.reveal());
+    eprintln!("Put this into the configuration file, and keep it secret: whoever has it may make any token.");
+}
+
+fn parse_room(text: &str) -> Result<String, String> {
+    if text != EVERY_ROOM {
+        RoomName::parse(text).map_err(|error| format!("{error}, or it is {EVERY_ROOM}"))?;
+    }
+    Ok(text.to_owned())
+}
+
+fn parse_identity(text: &str) -> Result<Identity, String> {
+    Identity::parse(text).map_err(|error| error.to_string())
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let accepted = "accepted is a number with s, m, h or d, such as 6h";
+    let at = text.len().saturating_sub(1);
+    let (number, unit) = text.split_at_checked(at).ok_or(accepted)?;
+    let unit_s: u64 = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        "d" => 24 * 60 * 60,
+        _ => return Err(accepted.into()),
+    };
+    let count: u64 = number.parse().map_err(|_| accepted)?;
+    match count.checked_mul(unit_s) {
+        Some(seconds @ 1..) => Ok(Duration::from_secs(seconds)),
+        _ => Err(accepted.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_duration_has_a_number_and_a_unit() {
+        assert_eq!(parse_duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("6h"), Ok(Duration::from_secs(21_600)));
+        for bad in ["", "h", "6", "0s", "-1h", "6é", "99999999999999999d"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_room_is_a_name_or_a_star() {
+        assert!(parse_room("*").is_ok() && parse_room("abc").is_ok());
+        assert!(parse_room("a b").unwrap_err().contains("3 to 64"));
+    }
+
+    #[test]
+    fn the_effective_configuration_hides_its_secrets() {
+        let flags = Flags { dev: true, ..Flags::default() };
+        let config = Config::load(&Sources { flags, ..Sources::default() }).unwrap();
+        let text = toml::to_string_pretty(&config).unwrap();
+        assert!(text.contains("devkey = \"hidden\"") && !text.contains(DEV_KEY_SECRET), "{text}");
+        assert!(text.contains("listen = \"127.0.0.1:7880\""));
+    }
+}

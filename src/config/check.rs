@@ -1,0 +1,235 @@
+//! What a configuration must be beyond its types, and what in it deserves a warning. Pure.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use tracing_subscriber::EnvFilter;
+
+use super::{Config, DEV_KEY_SECRET};
+
+/// RFC 7518 §3.2: an HS256 key is no shorter than its hash.
+const SECRET_BYTES_MIN: usize = 32;
+/// More shards than any machine has cores; the ports above `media.udp_port` are counted with it.
+const SHARDS_MAX: u16 = 255;
+
+/// Everything that is wrong, one line each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problems(pub Vec<String>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl std::error::Error for Problems {}
+
+impl Config {
+    /// # Errors
+    /// Every key whose value cannot be used, with what is accepted.
+    pub fn validate(&self) -> Result<(), Problems> {
+        let mut wrong = Vec::new();
+        self.check_http(&mut wrong);
+        self.check_media(&mut wrong);
+        self.check_auth(&mut wrong);
+        self.check_limits(&mut wrong);
+        if EnvFilter::try_new(&self.log.filter).is_err() {
+            wrong.push("`log.filter`: accepted is what RUST_LOG takes, such as `info,antiphon=debug`".into());
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(Problems(wrong)) }
+    }
+
+    /// What works, but maybe not as its owner expects.
+    pub fn warnings(&self) -> Vec<&'static str> {
+        let mut warnings = Vec::new();
+        let public = !self.http.listen.ip().is_loopback();
+        if public && self.tls.cert.is_none() {
+            warnings.push(
+                "HTTP without TLS beyond loopback: browsers withhold camera and microphone there; set tls.cert \
+                 and tls.key, or put a proxy with TLS in front",
+            );
+        }
+        if public && self.auth.guests {
+            warnings.push("auth.guests is on: whoever reaches this node may make rooms and join them");
+        }
+        if self.auth.keys.is_empty() {
+            warnings.push(
+                "auth.keys is empty: owner tokens are signed with a key that ends with the process; `antiphon \
+                 keys` makes one that stays",
+            );
+        }
+        warnings
+    }
+
+    fn check_http(&self, wrong: &mut Vec<String>) {
+        if self.dev && !self.http.listen.ip().is_loopback() {
+            wrong.push(format!(
+                "`http.listen` is {}: with --dev everything is open, so only loopback is accepted",
+                self.http.listen
+            ));
+        }
+        if self.tls.cert.is_some() != self.tls.key.is_some() {
+            wrong.push("`tls.cert` and `tls.key`: give both PEM files, or neither".into());
+        }
+        if let Some(url) = &self.http.public_url
+            && !is_origin(url.strip_suffix('/').unwrap_or(url))
+        {
+            wrong.push(
+                "`http.public_url`: accepted is such as `https://meet.example.org`, without a path".into(),
+            );
+        }
+        for origin in &self.http.cors_origins {
+            if origin != "*" && !is_origin(origin) {
+                wrong.push(format!(
+                    "`http.cors_origins`: {origin:?} is no origin; accepted are `*` and such as `https://example.org`"
+                ));
+            }
+        }
+    }
+
+    fn check_media(&self, wrong: &mut Vec<String>) {
+        let media = &self.media;
+        if media.listen.is_empty() {
+            wrong.push("`media.listen`: at least one address is needed, such as `0.0.0.0`".into());
+        }
+        if self.dev && !media.listen.iter().all(IpAddr::is_loopback) {
+            wrong.push("`media.listen`: with --dev only loopback is accepted, `127.0.0.1` and `::1`".into());
+        }
+        if !media.udp && media.tcp_port == 0 {
+            wrong.push("`media.udp` is off and `media.tcp_port` is 0: no way is left for media".into());
+        }
+        let ports = if media.shards == 0 { SHARDS_MAX } else { u16::from(media.shards) };
+        if media.udp_port == 0 || media.udp_port.checked_add(ports).is_none() {
+            wrong.push(format!(
+                "`media.udp_port`: accepted is 1 to {}, as each shard takes the next one",
+                u16::MAX - ports
+            ));
+        }
+        for ip in &self.node.public_ip {
+            if ip.is_unspecified() || ip.is_multicast() {
+                wrong.push(format!("`node.public_ip`: {ip} is no address that a client could reach"));
+            }
+        }
+    }
+
+    fn check_auth(&self, wrong: &mut Vec<String>) {
+        let auth = &self.auth;
+        if auth.keys.is_empty() && !auth.guests {
+            wrong.push(
+                "`auth.keys` is empty, so nobody could come in: run `antiphon keys` and put what it prints into \
+                 the configuration, or set auth.guests = true, or try it out with `antiphon serve --dev`"
+                    .into(),
+            );
+        }
+        for (id, secret) in &auth.keys {
+            let plain = id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+            if !plain || !(1..=64).contains(&id.len()) {
+                wrong.push(format!(
+                    "`auth.keys`: {id:?} is no key id; accepted are 1 to 64 letters, digits, '-' and '_'"
+                ));
+            }
+            if secret.reveal().len() < SECRET_BYTES_MIN {
+                wrong.push(format!(
+                    "`auth.keys.{id}`: a secret has at least {SECRET_BYTES_MIN} bytes; `antiphon keys` makes one"
+                ));
+            }
+            if !self.dev && secret.reveal() == DEV_KEY_SECRET {
+                wrong.push(format!(
+                    "`auth.keys.{id}`: this is the development secret that everyone knows; `antiphon keys` makes one"
+                ));
+            }
+        }
+    }
+
+    fn check_limits(&self, wrong: &mut Vec<String>) {
+        let limits = &self.limits;
+        let counts = [
+            ("rooms", limits.rooms),
+            ("participants_per_room", limits.participants_per_room),
+            ("publishers_per_room", limits.publishers_per_room),
+            ("viewers_per_room", limits.viewers_per_room),
+            ("chat_chars_max", limits.chat_chars_max),
+        ];
+        for (key, count) in counts {
+            if count == 0 {
+                wrong.push(format!("`limits.{key}`: accepted is 1 or more"));
+            }
+        }
+        let rates = [
+            ("joins_per_second", limits.joins_per_second),
+            ("messages_per_second", limits.messages_per_second),
+        ];
+        for (key, rate) in rates {
+            if !rate.is_finite() || rate <= 0.0 {
+                wrong.push(format!("`limits.{key}`: accepted is a number above 0"));
+            }
+        }
+    }
+}
+
+/// Scheme and host, maybe a port: what browsers call an origin.
+fn is_origin(text: &str) -> bool {
+    let Some(host) = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")) else {
+        return false;
+    };
+    !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    fn valid() -> Config {
+        let mut config = Config::default();
+        config.auth.keys.insert("k1".into(), Secret::new("s".repeat(32)));
+        config
+    }
+
+    fn refusal(change: impl FnOnce(&mut Config)) -> String {
+        let mut config = valid();
+        change(&mut config);
+        config.validate().map_or_else(|problems| problems.to_string(), |()| String::new())
+    }
+
+    #[test]
+    fn the_defaults_with_a_key_are_valid() {
+        assert_eq!(valid().validate(), Ok(()));
+    }
+
+    #[test]
+    fn each_wrong_value_names_its_key() {
+        let cases: [(&str, fn(&mut Config)); 12] = [
+            ("tls.cert", |c| c.tls.cert = Some("a.pem".into())),
+            ("http.public_url", |c| c.http.public_url = Some("meet.example.org".into())),
+            ("http.public_url", |c| c.http.public_url = Some("https://a/b".into())),
+            ("http.cors_origins", |c| c.http.cors_origins = vec!["example.org".into()]),
+            ("media.listen", |c| c.media.listen.clear()),
+            ("media.udp_port", |c| c.media.udp_port = 65_535),
+            ("media.tcp_port", |c| (c.media.udp, c.media.tcp_port) = (false, 0)),
+            ("node.public_ip", |c| c.node.public_ip = vec![IpAddr::from([0, 0, 0, 0])]),
+            ("auth.keys.k1", |c| drop(c.auth.keys.insert("k1".into(), Secret::new("short")))),
+            ("auth.keys.k1", |c| drop(c.auth.keys.insert("k1".into(), Secret::new(DEV_KEY_SECRET)))),
+            ("limits.rooms", |c| c.limits.rooms = 0),
+            ("limits.joins_per_second", |c| c.limits.joins_per_second = f64::NAN),
+        ];
+        for (key, change) in cases {
+            assert!(refusal(change).contains(key), "{key}: {}", refusal(change));
+        }
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told_at_once() {
+        let words = refusal(|c| {
+            c.limits.rooms = 0;
+            c.tls.key = Some("k.pem".into());
+        });
+        assert_eq!(words.lines().count(), 2, "{words}");
+    }
+
+    #[test]
+    fn a_secret_is_never_in_the_words() {
+        let words = refusal(|c| drop(c.auth.keys.insert("k1".into(), Secret::new("tell-nobody"))));
+        assert!(!words.contains("tell-nobody"));
+    }
+}

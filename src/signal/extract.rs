@@ -1,0 +1,167 @@
+//! Parts of a request, checked on the way in; what does not fit is answered by a [`Problem`].
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Query, RawPathParams, Request};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
+use serde::de::DeserializeOwned;
+
+use super::error::Problem;
+use crate::core::ids::{Identity, RoomName, SessionId};
+use crate::core::protocol::Code;
+
+/// A larger body is refused: an offer with many slots and candidates has some 20 KiB.
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Media type of offers and answers (RFC 8866).
+pub const SDP: &str = "application/sdp";
+/// Media type of trickled candidates and ICE restarts (RFC 8840 §9).
+pub const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
+
+/// The `{room}` of a path.
+pub struct InRoom(pub RoomName);
+
+impl<S: Send + Sync> FromRequestParts<S> for InRoom {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        Ok(Self(RoomName::parse(&path_part(parts, state, "room").await?)?))
+    }
+}
+
+/// The `{identity}` of a path.
+pub struct OfIdentity(pub Identity);
+
+impl<S: Send + Sync> FromRequestParts<S> for OfIdentity {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        Ok(Self(Identity::parse(&path_part(parts, state, "identity").await?)?))
+    }
+}
+
+/// The `{session}` of a path. What is no session id is no session: 404.
+pub struct OfSession(pub SessionId);
+
+impl<S: Send + Sync> FromRequestParts<S> for OfSession {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let text = path_part(parts, state, "session").await?;
+        SessionId::parse(&text)
+            .map(Self)
+            .ok_or_else(|| Problem::new(Code::NotFound, "there is no such session"))
+    }
+}
+
+async fn path_part<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str) -> Result<String, Problem> {
+    let params = RawPathParams::from_request_parts(parts, state)
+        .await
+        .map_err(|_| Problem::new(Code::Malformed, "the path is no percent-encoded UTF-8"))?;
+    let value = params.iter().find_map(|(key, value)| (key == name).then(|| value.to_owned()));
+    value.ok_or_else(|| Problem::new(Code::Internal, "the path lacks a part"))
+}
+
+/// The query; unknown keys are passed over.
+pub struct Params<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let query = Query::try_from_uri(&parts.uri).map_err(|error| {
+            Problem::new(Code::Malformed, format!("the query does not fit: {}", error.body_text()))
+        })?;
+        Ok(Self(query.0))
+    }
+}
+
+/// Where the connection comes from. Never logged.
+pub struct From(pub IpAddr);
+
+impl<S: Send + Sync> FromRequestParts<S> for From {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let ConnectInfo(address) = ConnectInfo::<SocketAddr>::from_request_parts(parts, state)
+            .await
+            .map_err(|_| Problem::new(Code::Internal, "the connection has no address"))?;
+        Ok(Self(address.ip().to_canonical()))
+    }
+}
+
+/// A body of type [`SDP`].
+pub struct Offer(pub String);
+
+impl<S: Send + Sync> FromRequest<S> for Offer {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        text_of_type(request, state, SDP).await.map(Self)
+    }
+}
+
+/// A body of type [`FRAGMENT`].
+pub struct Fragment(pub String);
+
+impl<S: Send + Sync> FromRequest<S> for Fragment {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        text_of_type(request, state, FRAGMENT).await.map(Self)
+    }
+}
+
+/// A JSON body; an empty one stands for all defaults.
+pub struct Json<T>(pub T);
+
+impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let is_json = has_type(request.headers(), "application/json");
+        let body = Bytes::from_request(request, state).await.map_err(unreadable)?;
+        if body.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        if !is_json {
+            return Err(wrong_type("application/json"));
+        }
+        serde_json::from_slice(&body)
+            .map(Self)
+            .map_err(|error| Problem::new(Code::Malformed, format!("the JSON body does not fit: {error}")))
+    }
+}
+
+async fn text_of_type<S: Send + Sync>(
+    request: Request,
+    state: &S,
+    accepted: &str,
+) -> Result<String, Problem> {
+    if !has_type(request.headers(), accepted) {
+        return Err(wrong_type(accepted));
+    }
+    let body = Bytes::from_request(request, state).await.map_err(unreadable)?;
+    String::from_utf8(body.into()).map_err(|_| Problem::new(Code::Malformed, "the body is no UTF-8"))
+}
+
+/// Compares the media type alone: case and parameters such as `charset` are free.
+fn has_type(headers: &HeaderMap, accepted: &str) -> bool {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case(accepted))
+}
+
+fn wrong_type(accepted: &str) -> Problem {
+    Problem::new(Code::UnsupportedMediaType, format!("the body's `Content-Type` must be `{accepted}`"))
+}
+
+fn unreadable(rejection: BytesRejection) -> Problem {
+    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        Problem::new(Code::TooLarge, format!("the body is larger than {BODY_BYTES_MAX} bytes"))
+    } else {
+        Problem::new(Code::Malformed, "the body could not be read")
+    }
+}

@@ -1,0 +1,172 @@
+//! Joins: an SDP offer in, an SDP answer out, and a `Location` by which the session is changed and left.
+//!
+//! Members come here by `POST …/participants`; WHIP and WHEP use the same [`admit`].
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header::{CONTENT_TYPE, ETAG, LOCATION};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+
+use super::Signal;
+use super::auth::{Caller, random_identity};
+use super::error::{Problem, ProblemBody};
+use super::extract::{From, InRoom, Offer, Params, SDP};
+use crate::control::{JoinRequest, Joined, Role};
+use crate::core::ids::{Identity, NameError, RoomName, SessionId};
+use crate::core::protocol::Code;
+
+/// Characters of the name that others see.
+const NAME_CHARS_MAX: usize = 64;
+
+/// The query of a join.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct JoinParams {
+    /// Who a guest is. A token's `sub` stands above it; absent, one is made up.
+    identity: Option<String>,
+    /// What others see. A token's `name` stands above it; absent, the identity.
+    name: Option<String>,
+    /// The session (32 hex digits, the last part of its `Location`) that this connection continues.
+    resume: Option<String>,
+}
+
+/// Who wants in, from where, with what.
+pub struct Arrival {
+    pub room: RoomName,
+    pub caller: Caller,
+    pub from: std::net::IpAddr,
+    pub params: JoinParams,
+    pub offer: String,
+}
+
+/// Join a room
+///
+/// Sends what the offer offers to send; every `recvonly` m-line is a slot that receives. The room's state and
+/// commands ride the data channel `control`.
+#[utoipa::path(
+    post, path = "/v1/rooms/{room}/participants", tag = "join",
+    params(("room" = RoomName, Path), JoinParams),
+    request_body(content = String, content_type = "application/sdp", description = "SDP offer"),
+    responses(
+        (status = 201, body = String, content_type = "application/sdp", description = "SDP answer",
+            headers(("Location", description = "The session: PATCH and DELETE it"),
+                    ("ETag", description = "The ICE session, for If-Match"))),
+        (status = "4XX", body = ProblemBody, content_type = "application/problem+json",
+            description = "401 unauthorized, 403 forbidden or room_private, 404 not_found, 409 room_full, \
+            413 too_large, 415 unsupported_media_type, 422 bad_offer, 423 room_locked, 429 rate_limited"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json",
+            description = "node_full, draining, unavailable"),
+    )
+)]
+pub async fn join(
+    State(signal): State<Arc<Signal>>,
+    InRoom(room): InRoom,
+    Params(params): Params<JoinParams>,
+    From(from): From,
+    headers: HeaderMap,
+    Offer(offer): Offer,
+) -> Result<Response, Problem> {
+    let caller = signal.authority.caller(&headers)?;
+    admit(&signal, Arrival { room, caller, from, params, offer }, Role::Member).await
+}
+
+/// Lets somebody in, in the role for which it came.
+pub async fn admit(signal: &Signal, arrival: Arrival, role: Role) -> Result<Response, Problem> {
+    let room = arrival.room.clone();
+    let request = join_request(signal, arrival, role)?;
+    let joined = signal.control.join(request).await?;
+    Ok(welcome(&room, joined))
+}
+
+fn join_request(signal: &Signal, arrival: Arrival, role: Role) -> Result<JoinRequest, Problem> {
+    let Arrival { room, caller, from, params, offer } = arrival;
+    let grant = signal.authority.grant(&caller, &room)?;
+    let missing = match role {
+        Role::Publisher if !grant.publish => Some("publish"),
+        Role::Viewer { .. } if !grant.subscribe => Some("subscribe"),
+        _ => None,
+    };
+    if let Some(missing) = missing {
+        return Err(Problem::new(Code::Forbidden, format!("the token lacks the `{missing}` grant")));
+    }
+    let has_token = matches!(caller, Caller::Holder(_));
+    let (identity, name) = match caller {
+        Caller::Holder(token) => (token.identity, token.name.or(params.name)),
+        Caller::Guest => (guest_identity(params.identity.as_deref())?, params.name),
+    };
+    let name = display_name(name, &identity)?;
+    let resume = params.resume.map(|text| {
+        SessionId::parse(&text)
+            .ok_or_else(|| Problem::new(Code::Malformed, "`resume` is no session: it has 32 hex digits"))
+    });
+    Ok(JoinRequest {
+        room,
+        identity,
+        name,
+        grant,
+        role,
+        offer,
+        resume: resume.transpose()?,
+        has_token,
+        may_create: signal.authority.admits_guests() || grant.publish || grant.admin,
+        from,
+    })
+}
+
+fn guest_identity(chosen: Option<&str>) -> Result<Identity, NameError> {
+    chosen.map_or_else(|| Ok(random_identity("guest")), Identity::parse)
+}
+
+fn display_name(chosen: Option<String>, identity: &Identity) -> Result<String, Problem> {
+    let chosen = chosen.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+    let name = chosen.unwrap_or_else(|| identity.as_str().to_owned());
+    if name.chars().count() > NAME_CHARS_MAX || name.chars().any(char::is_control) {
+        let words = format!("a name has up to {NAME_CHARS_MAX} characters and no control characters");
+        return Err(Problem::new(Code::Malformed, words));
+    }
+    Ok(name)
+}
+
+/// 201 as RFC 9725 §4.2 wants it.
+fn welcome(room: &RoomName, joined: Joined) -> Response {
+    let location = format!("/v1/rooms/{room}/sessions/{}", joined.session.reveal());
+    let headers = [(CONTENT_TYPE, SDP.to_owned()), (LOCATION, location), (ETAG, joined.etag)];
+    (StatusCode::CREATED, headers, joined.answer).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_names_its_session_and_its_ice_session() {
+        let room = RoomName::parse("abc").unwrap();
+        let joined = Joined { session: SessionId(7), answer: "v=0\r\n".into(), etag: "\"e1\"".into() };
+        let response = welcome(&room, joined);
+        assert_eq!(response.status(), 201);
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/sdp");
+        assert_eq!(response.headers()[ETAG], "\"e1\"");
+        assert_eq!(response.headers()[LOCATION], "/v1/rooms/abc/sessions/00000000000000000000000000000007");
+    }
+
+    #[test]
+    fn a_name_is_trimmed_bounded_and_never_empty() {
+        let ann = Identity::parse("ann").unwrap();
+        assert_eq!(display_name(Some("  Ann B. ".into()), &ann).unwrap(), "Ann B.");
+        assert_eq!(display_name(Some("  ".into()), &ann).unwrap(), "ann");
+        assert_eq!(display_name(None, &ann).unwrap(), "ann");
+        assert!(display_name(Some("x".repeat(65)), &ann).is_err());
+        assert!(display_name(Some("a\u{7}b".into()), &ann).is_err());
+    }
+
+    #[test]
+    fn a_guest_without_a_name_gets_one_of_its_own() {
+        let first = guest_identity(None).unwrap();
+        assert!(first.as_str().starts_with("guest-"));
+        assert_ne!(first, guest_identity(None).unwrap());
+        assert!(guest_identity(Some("")).is_err());
+    }
+}

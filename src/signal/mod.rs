@@ -1,0 +1,59 @@
+//! The HTTP shell (axum): joins by SDP, the API under `/v1`, the embedded client, health and metrics.
+//!
+//! It checks form and token and asks [`Control`] for the rest; it holds no room's state. Once joined, a client
+//! speaks over its data channel.
+
+mod auth;
+mod error;
+mod extract;
+mod health;
+mod join;
+mod messages;
+mod openapi;
+mod page;
+mod participants;
+mod rooms;
+mod router;
+mod serve;
+mod sessions;
+mod stats;
+mod tls;
+pub mod token;
+mod whip;
+
+#[cfg(test)]
+mod tests;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use crate::config::Config;
+use crate::control::Control;
+use auth::Authority;
+
+pub use serve::{ServeError, Server, serve};
+
+/// What every handler sees.
+struct Signal {
+    control: Control,
+    authority: Authority,
+    /// The address that people type, without a slash at its end.
+    public_url: Option<String>,
+    /// Requests come over our own TLS.
+    tls: bool,
+    cors_origins: Vec<String>,
+    metrics: PrometheusHandle,
+}
+
+impl Signal {
+    fn new(config: &Config, control: Control, metrics: PrometheusHandle) -> Self {
+        let public_url = config.http.public_url.as_ref();
+        Self {
+            control,
+            authority: Authority::new(config),
+            public_url: public_url.map(|url| url.trim_end_matches('/').to_owned()),
+            tls: config.tls.cert.is_some(),
+            cors_origins: config.http.cors_origins.clone(),
+            metrics,
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The people of a room: list, remove, mute.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+
+use super::Signal;
+use super::auth::Read;
+use super::error::{Problem, ProblemBody};
+use super::extract::{self, InRoom, OfIdentity};
+use super::rooms::readable;
+use crate::core::ids::{Identity, RoomName};
+use crate::core::protocol::{ParticipantState, Source};
+
+/// Who mutes where nobody showed a token (`--dev`).
+const NOBODY: &str = "owner";
+
+/// The body of a mute.
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct MuteWish {
+    /// Absent: all of its audio.
+    source: Option<Source>,
+}
+
+/// List participants
+#[utoipa::path(
+    get, path = "/v1/rooms/{room}/participants", tag = "participants",
+    params(("room" = RoomName, Path)),
+    responses(
+        (status = 200, body = Vec<ParticipantState>),
+        (status = "4XX", body = ProblemBody, content_type = "application/problem+json",
+            description = "401 unauthorized, 403 forbidden or room_private, 404 not_found"),
+    )
+)]
+pub async fn list(
+    State(signal): State<Arc<Signal>>,
+    InRoom(room): InRoom,
+    headers: HeaderMap,
+) -> Result<Json<Vec<ParticipantState>>, Problem> {
+    readable(&signal, &headers, &room, Read::State).await?;
+    Ok(Json(signal.control.participants(&room).await?))
+}
+
+/// Remove a participant
+///
+/// Needs the room's `admin` grant.
+#[utoipa::path(
+    delete, path = "/v1/rooms/{room}/participants/{identity}", tag = "participants",
+    params(("room" = RoomName, Path), ("identity" = Identity, Path)),
+    responses(
+        (status = 204, description = "It is gone"),
+        (status = "4XX", body = ProblemBody, content_type = "application/problem+json",
+            description = "401 unauthorized, 403 forbidden, 404 not_found"),
+    )
+)]
+pub async fn remove(
+    State(signal): State<Arc<Signal>>,
+    InRoom(room): InRoom,
+    OfIdentity(identity): OfIdentity,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    let caller = signal.authority.caller(&headers)?;
+    signal.authority.may_administer(&caller, &room)?;
+    signal.control.remove_participant(&room, &identity).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Mute a participant
+///
+/// It may unmute itself. Needs the room's `admin` grant.
+#[utoipa::path(
+    post, path = "/v1/rooms/{room}/participants/{identity}/mute", tag = "participants",
+    params(("room" = RoomName, Path), ("identity" = Identity, Path)),
+    request_body = Option<MuteWish>,
+    responses(
+        (status = 204, description = "It is muted"),
+        (status = "4XX", body = ProblemBody, content_type = "application/problem+json",
+            description = "400 malformed, 401 unauthorized, 403 forbidden, 404 not_found"),
+    )
+)]
+pub async fn mute(
+    State(signal): State<Arc<Signal>>,
+    InRoom(room): InRoom,
+    OfIdentity(identity): OfIdentity,
+    headers: HeaderMap,
+    extract::Json(wish): extract::Json<MuteWish>,
+) -> Result<StatusCode, Problem> {
+    let caller = signal.authority.caller(&headers)?;
+    let by = match signal.authority.may_administer(&caller, &room)? {
+        Some(by) => by,
+        None => Identity::parse(NOBODY)?,
+    };
+    signal.control.mute_participant(&room, &identity, wish.source, &by).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,218 @@
+//! Rooms: make, list, look at, change, close.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header::{HOST, LOCATION};
+use axum::http::{HeaderMap, HeaderName, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+
+use super::Signal;
+use super::auth::{Caller, Read};
+use super::error::{Problem, ProblemBody};
+use super::extract::{self, InRoom};
+use super::token::EVERY_ROOM;
+use crate::control::{NewRoom, RoomSummary};
+use crate::core::ids::RoomName;
+use crate::core::protocol::{Access, Code, Mode, RoomChange, RoomState};
+
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// The body of `POST /v1/rooms`.
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RoomWish {
+    /// Absent: a unique, sayable one is generated.
+    #[schema(value_type = Option<String>, min_length = 3, max_length = 64, pattern = "^[A-Za-z0-9_-]+$")]
+    name: Option<String>,
+    mode: Mode,
+    access: Access,
+    /// New people wait until an admin admits them.
+    lobby: bool,
+    /// Absent: the node's limit.
+    participants_max: Option<u32>,
+}
+
+/// A room that was made.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct MadeRoom {
+    name: RoomName,
+    /// The link to share.
+    url: String,
+    /// A JWT with every grant in this room, for 24 hours.
+    owner_token: String,
+}
+
+/// Make a room
+///
+/// With a token: it needs the `admin` grant for this name, or for `*`. Without: where guests are admitted.
+#[utoipa::path(
+    post, path = "/v1/rooms", tag = "rooms",
+    request_body = Option<RoomWish>,
+    responses(
+        (status = 201, body = MadeRoom, headers(("Location", description = "The room in this API"))),
+        (status = "4XX", body = ProblemBody, content_type = "application/problem+json",
+            description = "400 malformed, 401 unauthorized, 403 forbidden, 409 room_exists"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json",
+            description = "node_full, draining, unavailable"),
+    )
+)]
+pub async fn create(
+    State(signal): State<Arc<Signal>>,
+    uri: Uri,
+    headers: HeaderMap,
+    extract::Json(wish): extract::Json<RoomWish>,
+) -> Result<Response, Problem> {
+    let name = wish.name.as_deref().map(RoomName::parse).transpose()?;
+    let caller = signal.authority.caller(&headers)?;
+    signal.authority.may_create(&caller, name.as_ref())?;
+    let RoomWish { mode, access, lobby, participants_max, .. } = wish;
+    let room = signal.control.create_room(NewRoom { name, mode, access, lobby, participants_max }).await?;
+    let name = room.name;
+    let made = MadeRoom {
+        url: format!("{}/r/{name}", base_url(&signal, &uri, &headers)),
+        owner_token: signal.authority.owner_token(&name)?,
+        name,
+    };
+    let location = [(LOCATION, format!("/v1/rooms/{}", made.name))];
+    Ok((StatusCode::CREATED, location, Json(made)).into_response())
+}
+
+/// List the rooms of this node
+///
+/// Needs the `admin` grant for `*`; under `--dev` nothing.
+#[utoipa::path(
+    get, path = "/v1/rooms", tag = "rooms",
+    responses(
+        (status = 200, body = Vec<RoomSummary>),
+        (status = "4XX", body = ProblemBody, content_type = "application/problem+json",
+            description = "401 unauthorized, 403 forbidden"),
+    )
+)]
+pub async fn list(
+    State(signal): State<Arc<Signal>>,
+    headers: HeaderMap,
+) -> Result<Json<Vec<RoomSummary>>, Problem> {
+    match signal.authority.caller(&headers)? {
+        Caller::Guest if signal.authority.is_dev() => (),
+        Caller::Guest => return Err(Problem::new(Code::Unauthorized, "a token is needed to list rooms")),
+        Caller::Holder(token) if token.room.room == EVERY_ROOM && token.room.admin => (),
+        Caller::Holder(_) => {
+            return Err(Problem::new(Code::Forbidden, "listing rooms needs the `admin` grant for `*`"));
+        }
+    }
+    Ok(Json(signal.control.rooms().await?))
+}
+
+/// Look at a room
+#[utoipa::path(
+    get, path = "/v1/rooms/{room}", tag = "rooms",
+    params(("room" = RoomName, Path)),
+    responses(
+        (status = 200, body = RoomSummary),
+        (status = "4XX", body = ProblemBody, content_type = "application/problem+json",
+            description = "401 unauthorized, 403 forbidden or room_private, 404 not_found"),
+    )
+)]
+pub async fn show(
+    State(signal): State<Arc<Signal>>,
+    InRoom(room): InRoom,
+    headers: HeaderMap,
+) -> Result<Json<RoomSummary>, Problem> {
+    readable(&signal, &headers, &room, Read::State).await?;
+    Ok(Json(signal.control.room(&room).await?))
+}
+
+/// Change a room
+///
+/// What is absent stays. Needs the room's `admin` grant.
+#[utoipa::path(
+    patch, path = "/v1/rooms/{room}", tag = "rooms",
+    params(("room" = RoomName, Path)),
+    request_body = RoomChange,
+    responses(
+        (status = 200, body = RoomState),
+        (status = "4XX", body = ProblemBody, content_type = "application/problem+json",
+            description = "400 malformed, 401 unauthorized, 403 forbidden, 404 not_found"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json",
+            description = "unavailable: this mode cannot be had now"),
+    )
+)]
+pub async fn change(
+    State(signal): State<Arc<Signal>>,
+    InRoom(room): InRoom,
+    headers: HeaderMap,
+    extract::Json(change): extract::Json<RoomChange>,
+) -> Result<Json<RoomState>, Problem> {
+    let caller = signal.authority.caller(&headers)?;
+    signal.authority.may_administer(&caller, &room)?;
+    Ok(Json(signal.control.change_room(&room, change).await?))
+}
+
+/// Close a room
+///
+/// Everyone in it leaves; its history stays. Needs the room's `admin` grant.
+#[utoipa::path(
+    delete, path = "/v1/rooms/{room}", tag = "rooms",
+    params(("room" = RoomName, Path)),
+    responses(
+        (status = 204, description = "The room is closed"),
+        (status = "4XX", body = ProblemBody, content_type = "application/problem+json",
+            description = "401 unauthorized, 403 forbidden, 404 not_found"),
+    )
+)]
+pub async fn close(
+    State(signal): State<Arc<Signal>>,
+    InRoom(room): InRoom,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    let caller = signal.authority.caller(&headers)?;
+    signal.authority.may_administer(&caller, &room)?;
+    signal.control.close_room(&room).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// May this request read about the room? Guests read of open rooms alone; a room that is not open now has no
+/// rule of its own.
+pub async fn readable(
+    signal: &Signal,
+    headers: &HeaderMap,
+    room: &RoomName,
+    what: Read,
+) -> Result<(), Problem> {
+    let caller = signal.authority.caller(headers)?;
+    signal.authority.may_read(&caller, room, what)?;
+    if caller != Caller::Guest || signal.authority.is_dev() {
+        return Ok(());
+    }
+    match signal.control.room(room).await {
+        Ok(summary) if summary.state.access == Access::Private => {
+            Err(Problem::new(Code::RoomPrivate, "the room is private: a token for it is needed"))
+        }
+        Ok(_) => Ok(()),
+        Err(refusal) if refusal.code == Code::NotFound => Ok(()),
+        Err(refusal) => Err(refusal.into()),
+    }
+}
+
+/// Where people reach this node: as configured, else as this very request did.
+fn base_url(signal: &Signal, uri: &Uri, headers: &HeaderMap) -> String {
+    if let Some(url) = &signal.public_url {
+        return url.clone();
+    }
+    let forwarded = headers.get(X_FORWARDED_PROTO).and_then(|value| value.to_str().ok());
+    let scheme = match forwarded {
+        Some("https") => "https",
+        Some("http") => "http",
+        _ if signal.tls => "https",
+        _ => "http",
+    };
+    // HTTP/2 names the host in its `:authority`, HTTP/1.1 in `Host`.
+    let host = uri.authority().map(|authority| authority.as_str());
+    let host =
+        host.or_else(|| headers.get(HOST).and_then(|value| value.to_str().ok())).unwrap_or("localhost");
+    let plain = host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b));
+    format!("{scheme}://{}", if plain { host } else { "localhost" })
+}

@@ -1,0 +1,142 @@
+//! Every route in one place, and what wraps them all: limits, CORS, security headers, compression, tracing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
+use axum::http::header::{
+    ALLOW, AUTHORIZATION, CONTENT_TYPE, ETAG, IF_MATCH, LINK, LOCATION, REFERRER_POLICY, RETRY_AFTER,
+    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tower_http::compression::CompressionLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::set_header::SetResponseHeaderLayer;
+use tower_http::timeout::TimeoutLayer;
+use tower_http::trace::{DefaultOnResponse, TraceLayer};
+use tracing::{Level, Span};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::error::Problem;
+use super::extract::{BODY_BYTES_MAX, FRAGMENT, SDP};
+use super::{Signal, health, join, messages, openapi, page, participants, rooms, sessions, stats, whip};
+use crate::core::protocol::Code;
+
+const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
+const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
+
+/// A request that takes longer is given up: joins answer in milliseconds, slow bodies are not waited for.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a browser may keep the answer to a preflight.
+const PREFLIGHT_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The API: a route exists by being described.
+pub fn api() -> OpenApiRouter<Arc<Signal>> {
+    OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(rooms::create, rooms::list))
+        .routes(routes!(rooms::show, rooms::change, rooms::close))
+        .routes(routes!(join::join, participants::list))
+        .routes(routes!(participants::remove))
+        .routes(routes!(participants::mute))
+        .routes(routes!(whip::publish))
+        .routes(routes!(whip::view))
+        .routes(routes!(sessions::patch, sessions::leave))
+        .routes(routes!(stats::show))
+        .routes(routes!(messages::page))
+        .routes(routes!(health::alive))
+        .routes(routes!(health::ready))
+        .routes(routes!(health::metrics))
+}
+
+/// The whole service.
+pub fn router(signal: Arc<Signal>) -> Router {
+    let (api, document) = api().split_for_parts();
+    let document = Arc::new(document);
+    let cors = cors(&signal.cors_origins);
+    api.route("/v1/openapi.json", get(move || async move { axum::Json(document.as_ref().clone()) }))
+        .route("/", get(page::index))
+        .route("/r/{room}", get(page::index))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(async || Problem::method_not_allowed())
+        .with_state(signal)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, REQUEST_TIMEOUT))
+        .layer(cors)
+        .layer(middleware::from_fn(advertise))
+        .layer(header(X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .layer(header(REFERRER_POLICY, "no-referrer"))
+        .layer(CompressionLayer::new())
+        .layer(
+            TraceLayer::new_for_http()
+                .make_span_with(span)
+                .on_response(DefaultOnResponse::new().level(Level::DEBUG)),
+        )
+}
+
+/// The route's pattern and no more: paths hold sessions, queries hold names, headers hold tokens.
+fn span(request: &Request) -> Span {
+    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str);
+    tracing::info_span!("http", method = %request.method(), route)
+}
+
+fn header(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<HeaderValue> {
+    SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
+}
+
+/// Pages elsewhere may call the API. It takes no cookies, so a page gains nothing that it does not hold itself.
+fn cors(origins: &[String]) -> CorsLayer {
+    let origin = if origins.iter().any(|origin| origin == "*") {
+        AllowOrigin::any()
+    } else {
+        AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
+    };
+    CorsLayer::new()
+        .allow_origin(origin)
+        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE, Method::OPTIONS])
+        .allow_headers([AUTHORIZATION, CONTENT_TYPE, IF_MATCH])
+        .expose_headers([
+            LOCATION,
+            ETAG,
+            LINK,
+            ALLOW,
+            RETRY_AFTER,
+            WWW_AUTHENTICATE,
+            ACCEPT_POST,
+            ACCEPT_PATCH,
+        ])
+        .max_age(PREFLIGHT_AGE)
+}
+
+/// Says in the answer to `OPTIONS` which bodies are taken (RFC 9725 §4.1, RFC 5789 §3.1).
+async fn advertise(request: Request, next: Next) -> Response {
+    let accepts = match request.extensions().get::<MatchedPath>().map(MatchedPath::as_str) {
+        _ if request.method() != Method::OPTIONS => None,
+        Some("/v1/rooms/{room}/participants" | "/v1/rooms/{room}/whip" | "/v1/rooms/{room}/whep") => {
+            Some((ACCEPT_POST, SDP))
+        }
+        Some("/v1/rooms/{room}/sessions/{session}") => Some((ACCEPT_PATCH, FRAGMENT)),
+        _ => None,
+    };
+    let mut response = next.run(request).await;
+    if let Some((name, value)) = accepts {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+async fn no_such_path(method: Method, uri: Uri) -> Response {
+    let is_read = method == Method::GET || method == Method::HEAD;
+    if is_read
+        && !uri.path().starts_with("/v1/")
+        && let Some(asset) = page::asset(uri.path())
+    {
+        return asset;
+    }
+    Problem::new(Code::NotFound, "there is nothing at this path; /v1/openapi.json lists what there is")
+        .into_response()
+}

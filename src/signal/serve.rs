@@ -1,0 +1,101 @@
+//! Binds the HTTP port and serves until told to stop, over TLS where files are configured.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum_server::Handle;
+use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use super::tls::{Files, TlsError};
+use super::{Signal, router};
+use crate::config::Config;
+use crate::control::Control;
+
+/// What open requests get to end by, once the node stops.
+const GRACE: Duration = Duration::from_secs(5);
+/// A connection that has sent no request by then is closed.
+const FIRST_REQUEST: Duration = Duration::from_secs(10);
+
+/// HTTP cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("cannot listen on {address}: {reason}; choose another by http.listen or --listen")]
+    Bind { address: SocketAddr, reason: std::io::Error },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("HTTP ended: {0}")]
+    Ended(#[from] std::io::Error),
+}
+
+/// A bound port that is not served yet.
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    tls: Option<(Files, RustlsConfig)>,
+    signal: Arc<Signal>,
+}
+
+impl Server {
+    /// # Errors
+    /// [`ServeError::Bind`], [`ServeError::Tls`].
+    pub fn bind(config: &Config, control: Control, metrics: PrometheusHandle) -> Result<Self, ServeError> {
+        let address = config.http.listen;
+        let listener = TcpListener::bind(address).map_err(|reason| ServeError::Bind { address, reason })?;
+        let address = listener.local_addr()?;
+        let tls = match (&config.tls.cert, &config.tls.key) {
+            (Some(cert), Some(key)) => Some(Files::load(cert, key)?),
+            _ => None,
+        };
+        let signal = Arc::new(Signal::new(config, control, metrics));
+        Ok(Self { listener, address, tls, signal })
+    }
+
+    /// Where it listens; with port 0 configured, the one that was given.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown` is done, then lets open requests end.
+    ///
+    /// # Errors
+    /// [`ServeError::Ended`].
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
+        let handle = Handle::new();
+        let service = router::router(self.signal).into_make_service_with_connect_info::<SocketAddr>();
+        let server =
+            axum_server::from_tcp(self.listener)?.handle(handle.clone()).first_request_timeout(FIRST_REQUEST);
+        let stop = async {
+            shutdown.await;
+            handle.graceful_shutdown(Some(GRACE));
+            std::future::pending::<()>().await;
+        };
+        let Some((files, config)) = self.tls else {
+            tracing::info!(address = %self.address, "serving HTTP");
+            tokio::select! {
+                ended = server.serve(service) => return Ok(ended?),
+                () = stop => return Ok(()),
+            }
+        };
+        tracing::info!(address = %self.address, "serving HTTPS");
+        tokio::select! {
+            ended = server.acceptor(RustlsAcceptor::new(config.clone())).serve(service) => Ok(ended?),
+            () = stop => Ok(()),
+            () = files.follow(config) => Ok(()),
+        }
+    }
+}
+
+/// Binds and serves until `shutdown` is done.
+///
+/// # Errors
+/// [`ServeError`].
+pub async fn serve(
+    config: &Config,
+    control: Control,
+    metrics: PrometheusHandle,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    Server::bind(config, control, metrics)?.run(shutdown).await
+}
