@@ -1,4 +1,5 @@
-//! Makes sure that the folder of the built web client exists and that the binary is built again when it changes.
+//! Makes sure that the folder of the built web client exists and that the binary is built again when it
+//! changes.
 
 fn main() {
     let dist = "web/dist";

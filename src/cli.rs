@@ -15,7 +15,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{Config, DEV_KEY_ID, DEV_KEY_SECRET, Flags, LoadError, Sources};
 use crate::core::ids::{Identity, RoomName};
 use crate::node;
-use crate::signal::token::{EVERY_ROOM, Keys, RoomGrant, Token, new_key};
+use crate::token::{EVERY_ROOM, Keys, RoomGrant, Token, new_key};
 
 /// Video rooms that forward, with chat over data channels
 #[derive(Debug, Parser)]

@@ -20,15 +20,16 @@ const WIDTH_MAX: usize = 110;
 const EDGES: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     ("lib", &["*"]),
-    ("cli", &["node", "bench", "config", "core", "telemetry"]),
+    ("cli", &["node", "bench", "config", "core", "telemetry", "token"]),
     ("node", &["*"]),
     ("bench", &["config", "core", "telemetry"]),
     ("control", &["events", "core", "config", "mailbox", "telemetry"]),
-    ("signal", &["control", "core", "config", "mailbox", "telemetry"]),
+    ("signal", &["control", "core", "config", "mailbox", "telemetry", "token"]),
     ("media", &["core", "config", "mailbox", "telemetry"]),
     ("events", &["core", "config", "mailbox", "telemetry"]),
     ("config", &[]),
     ("telemetry", &["config"]),
+    ("token", &["config", "core"]),
     ("mailbox", &[]),
     ("core", &[]),
 ];

@@ -45,8 +45,8 @@ impl Config {
         let public = !self.http.listen.ip().is_loopback();
         if public && self.tls.cert.is_none() {
             warnings.push(
-                "HTTP without TLS beyond loopback: browsers withhold camera and microphone there; set tls.cert \
-                 and tls.key, or put a proxy with TLS in front",
+                "HTTP without TLS beyond loopback: browsers withhold camera and microphone there; set \
+                 tls.cert and tls.key, or put a proxy with TLS in front",
             );
         }
         if public && self.auth.guests {
@@ -54,8 +54,8 @@ impl Config {
         }
         if self.auth.keys.is_empty() {
             warnings.push(
-                "auth.keys is empty: owner tokens are signed with a key that ends with the process; `antiphon \
-                 keys` makes one that stays",
+                "auth.keys is empty: owner tokens are signed with a key that ends with the process; \
+                 `antiphon keys` makes one that stays",
             );
         }
         warnings
@@ -81,7 +81,8 @@ impl Config {
         for origin in &self.http.cors_origins {
             if origin != "*" && !is_origin(origin) {
                 wrong.push(format!(
-                    "`http.cors_origins`: {origin:?} is no origin; accepted are `*` and such as `https://example.org`"
+                    "`http.cors_origins`: {origin:?} is no origin; accepted are `*` and such as \
+                     `https://example.org`"
                 ));
             }
         }
@@ -116,8 +117,8 @@ impl Config {
         let auth = &self.auth;
         if auth.keys.is_empty() && !auth.guests {
             wrong.push(
-                "`auth.keys` is empty, so nobody could come in: run `antiphon keys` and put what it prints into \
-                 the configuration, or set auth.guests = true, or try it out with `antiphon serve --dev`"
+                "`auth.keys` is empty, so nobody could come in: run `antiphon keys` and put what it prints \
+                 into the configuration, or set auth.guests = true, or try it out with `antiphon serve --dev`"
                     .into(),
             );
         }
@@ -130,12 +131,14 @@ impl Config {
             }
             if secret.reveal().len() < SECRET_BYTES_MIN {
                 wrong.push(format!(
-                    "`auth.keys.{id}`: a secret has at least {SECRET_BYTES_MIN} bytes; `antiphon keys` makes one"
+                    "`auth.keys.{id}`: a secret has at least {SECRET_BYTES_MIN} bytes; \
+                     `antiphon keys` makes one"
                 ));
             }
             if !self.dev && secret.reveal() == DEV_KEY_SECRET {
                 wrong.push(format!(
-                    "`auth.keys.{id}`: this is the development secret that everyone knows; `antiphon keys` makes one"
+                    "`auth.keys.{id}`: this is the development secret that everyone knows; \
+                     `antiphon keys` makes one"
                 ));
             }
         }

@@ -7,10 +7,10 @@ use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 
 use super::error::Problem;
-use super::token::{EVERY_ROOM, Keys, RoomGrant, Token};
 use crate::config::Config;
 use crate::core::ids::{Identity, RoomName};
 use crate::core::protocol::{Code, Grant};
+use crate::token::{EVERY_ROOM, Keys, RoomGrant, Token};
 
 /// Seconds for which a room's owner token holds.
 const OWNER_TOKEN_SECONDS: u64 = 24 * 60 * 60;

@@ -24,7 +24,8 @@ pub async fn alive() -> &'static str {
     get, path = "/readyz", tag = "node",
     responses(
         (status = 200, body = String, content_type = "text/plain", description = "New rooms are welcome"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json", description = "draining"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json",
+            description = "draining"),
     )
 )]
 pub async fn ready(State(signal): State<Arc<Signal>>) -> Result<&'static str, Problem> {
@@ -41,7 +42,8 @@ pub async fn ready(State(signal): State<Arc<Signal>>) -> Result<&'static str, Pr
 /// Figures for Prometheus
 #[utoipa::path(
     get, path = "/metrics", tag = "node",
-    responses((status = 200, body = String, content_type = "text/plain", description = "Prometheus text format"))
+    responses((status = 200, body = String, content_type = "text/plain",
+        description = "Prometheus text format"))
 )]
 pub async fn metrics(State(signal): State<Arc<Signal>>) -> impl IntoResponse {
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], signal.metrics.render())

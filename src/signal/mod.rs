@@ -1,7 +1,7 @@
 //! The HTTP shell (axum): joins by SDP, the API under `/v1`, the embedded client, health and metrics.
 //!
-//! It checks form and token and asks [`Control`] for the rest; it holds no room's state. Once joined, a client
-//! speaks over its data channel.
+//! It checks form and token and asks [`Control`] for the rest; it holds no room's state. Once joined, a
+//! client speaks over its data channel.
 
 mod auth;
 mod error;
@@ -18,7 +18,6 @@ mod serve;
 mod sessions;
 mod stats;
 mod tls;
-pub mod token;
 mod whip;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The web client, embedded in the binary from `web/dist`.
 //!
-//! `/` and `/r/{room}` are the same page; it reads the room from its own address. Files under `assets/` carry a
-//! hash in their names and never change.
+//! `/` and `/r/{room}` are the same page; it reads the room from its own address. Files under `assets/` carry
+//! a hash in their names and never change.
 
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderName, StatusCode};

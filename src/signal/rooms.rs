@@ -13,10 +13,10 @@ use super::Signal;
 use super::auth::{Caller, Read};
 use super::error::{Problem, ProblemBody};
 use super::extract::{self, InRoom};
-use super::token::EVERY_ROOM;
 use crate::control::{NewRoom, RoomSummary};
 use crate::core::ids::RoomName;
 use crate::core::protocol::{Access, Code, Mode, RoomChange, RoomState};
+use crate::token::EVERY_ROOM;
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 

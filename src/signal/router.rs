@@ -88,7 +88,8 @@ fn header(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<Heade
     SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
 }
 
-/// Pages elsewhere may call the API. It takes no cookies, so a page gains nothing that it does not hold itself.
+/// Pages elsewhere may call the API. It takes no cookies, so a page gains nothing that it does not hold
+/// itself.
 fn cors(origins: &[String]) -> CorsLayer {
     let origin = if origins.iter().any(|origin| origin == "*") {
         AllowOrigin::any()

@@ -50,8 +50,8 @@ impl Files {
         Ok((files, config))
     }
 
-    /// Follows the files for ever. A pair that is no good leaves the last good one in place; that is said once
-    /// for each change.
+    /// Follows the files for ever. A pair that is no good leaves the last good one in place; that is said
+    /// once for each change.
     pub async fn follow(mut self, config: RustlsConfig) {
         loop {
             tokio::time::sleep(POLL).await;

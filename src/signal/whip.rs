@@ -1,7 +1,7 @@
 //! WHIP publishers (RFC 9725) and WHEP viewers (draft-ietf-wish-whep): a join in a narrower role.
 //!
-//! The session's `PATCH` and `DELETE` are those of every join, see `sessions`. Other methods are answered 405,
-//! as RFC 9725 §4.1 reserves them.
+//! The session's `PATCH` and `DELETE` are those of every join, see `sessions`. Other methods are answered
+//! 405, as RFC 9725 §4.1 reserves them.
 
 use std::sync::Arc;
 
@@ -57,8 +57,8 @@ pub async fn publish(
 
 /// Watch by WHEP
 ///
-/// The room's programme (the active speaker), or one participant's tracks. With several `recvonly` video lines
-/// and no `participant`: as many participants as there are lines.
+/// The room's programme (the active speaker), or one participant's tracks. With several `recvonly` video
+/// lines and no `participant`: as many participants as there are lines.
 #[utoipa::path(
     post, path = "/v1/rooms/{room}/whep", tag = "join",
     params(("room" = RoomName, Path), WhepParams, JoinParams),

@@ -1,7 +1,8 @@
 //! JSON Web Tokens (RFC 7519): HS256 alone, by keys that the configuration names.
 //!
 //! `iss` is the key's id, `sub` the identity, `exp` is a must, and `room` says what is granted where. What a
-//! grant does not name is not granted.
+//! grant does not name is not granted. Used by the HTTP shell, which checks tokens, and by the command line,
+//! which makes them.
 
 use std::collections::BTreeMap;
 
