@@ -202,7 +202,8 @@ mod tests {
 
     #[test]
     fn each_wrong_value_names_its_key() {
-        let cases: [(&str, fn(&mut Config)); 12] = [
+        type Change = fn(&mut Config);
+        let cases: [(&str, Change); 12] = [
             ("tls.cert", |c| c.tls.cert = Some("a.pem".into())),
             ("http.public_url", |c| c.http.public_url = Some("meet.example.org".into())),
             ("http.public_url", |c| c.http.public_url = Some("https://a/b".into())),
