@@ -32,6 +32,14 @@ impl<T> ControlSender<T> {
     pub fn send(&self, item: T) -> Result<(), Refused> {
         self.0.try_send(item).map_err(|_| Refused)
     }
+
+    /// Waits for its turn, for commands that end something and must not be refused.
+    ///
+    /// # Errors
+    /// [`Refused`] when nobody reads any more.
+    pub async fn send_when_free(&self, item: T) -> Result<(), Refused> {
+        self.0.send(item).await.map_err(|_| Refused)
+    }
 }
 
 /// A queue of commands, `depth` deep.

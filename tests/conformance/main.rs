@@ -1,0 +1,51 @@
+//! One suite for every event log, and what only the durable one promises.
+
+mod durability;
+mod sqlite;
+mod suite;
+mod writer;
+
+use antiphon::core::event::{Event, EventBody, EventId};
+use antiphon::core::ids::{Identity, MessageId, RoomName};
+
+fn room(name: &str) -> RoomName {
+    RoomName::parse(name).expect("a plain name")
+}
+
+fn identity(name: &str) -> Identity {
+    Identity::parse(name).expect("a plain name")
+}
+
+fn message(name: &str) -> MessageId {
+    MessageId::parse(name).expect("a plain id")
+}
+
+/// The sending of message `m{seq}`.
+fn sent(room_name: &str, seq: u64) -> Event {
+    sent_as(room_name, &format!("m{seq}"), seq)
+}
+
+fn sent_as(room_name: &str, id: &str, seq: u64) -> Event {
+    let body = EventBody::ChatSent {
+        message: message(id),
+        seq,
+        identity: identity("ann"),
+        name: "Ann".into(),
+        text: format!("message {seq} <b>'\";--\u{1f642}"),
+        reply_to: None,
+    };
+    Event { id: EventId::of_message(&message(id)), room: room(room_name), at_ms: 1000 + seq, body }
+}
+
+fn event(room_name: &str, id: &str, body: EventBody) -> Event {
+    Event { id: EventId::from_stored(id.into()), room: room(room_name), at_ms: 5000, body }
+}
+
+fn edited(room_name: &str, id: &str, seq: u64, text: &str) -> Event {
+    let body = EventBody::ChatEdited {
+        message: message(&format!("m{seq}")),
+        by: identity("ann"),
+        text: text.into(),
+    };
+    event(room_name, id, body)
+}
