@@ -7,9 +7,11 @@ pub mod chat;
 pub mod event;
 pub mod forward;
 pub mod ids;
+pub mod layers;
 pub mod payload;
 pub mod protocol;
 pub mod refusal;
+pub mod speaker;
 
 #[cfg(test)]
 mod protocol_export;
