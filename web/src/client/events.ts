@@ -1,0 +1,41 @@
+/** What a room is joined with, and what it tells of: the types around `Room`. */
+
+import type { SlotCounts } from './peer';
+import type { Identity, LeaveReason, SlotStats, Source } from './protocol';
+import type { Snapshot } from './snapshot';
+
+export interface RoomOptions {
+  room: string;
+  identity: Identity;
+  /** What others see; the identity unless given. */
+  name?: string;
+  token?: string | undefined;
+  /** Origin of the API; by default the page's own. */
+  base?: string;
+  slots?: SlotCounts;
+  /** False: nothing will be sent, so no sending m-lines are offered. */
+  send?: boolean;
+  rtc?: RTCConfiguration;
+}
+
+export type Status =
+  | { phase: 'joining' | 'waiting' | 'connected' | 'reconnecting' }
+  | { phase: 'closed'; reason: LeaveReason | 'failed'; message: string };
+
+export interface ServerStats {
+  estimate_bps: number;
+  slots: readonly SlotStats[];
+}
+
+export interface RoomEvents {
+  status: Status;
+  snapshot: Snapshot;
+  /** A slot was bound to something else, or paused. */
+  slots: undefined;
+  reaction: { identity: Identity; emoji: string };
+  /** An admin silenced one of our tracks. */
+  muted: { source: Source; by: Identity };
+  stats: ServerStats;
+  /** Application data from the `lossy` channel. */
+  data: string | ArrayBuffer;
+}

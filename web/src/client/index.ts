@@ -1,0 +1,22 @@
+/** The client as a library: joins a room, and keeps joined. Needs a browser's WebRTC, but no page. */
+export type { Outgoing, OutgoingState } from './chat';
+export type { Chat } from './conversation';
+export {
+  type DeviceChoice,
+  DeviceProblem,
+  type Devices,
+  listDevices,
+  openCamera,
+  openMicrophone,
+  openScreen,
+} from './devices';
+export { asRefused, type RefusalCode, Refused } from './errors';
+export type { RoomEvents, RoomOptions, ServerStats, Status } from './events';
+export type { LocalMedia, LocalTrack } from './local';
+export { SLOTS_DEFAULT, type SlotCounts, VIDEO_SLOTS_MAX } from './peer';
+export * from './protocol';
+export { Room } from './room';
+export { createRoom, type NewRoom, presentIdentities } from './signaling';
+export { type Slot, type View, viewKey } from './slots';
+export { myGrant, type Snapshot } from './snapshot';
+export { type Sample, StatsSampler, type StreamRate } from './stats';

@@ -1,0 +1,128 @@
+/**
+ * One `RTCPeerConnection` as a room wants it: two data channels, one sending m-line for each source, and the
+ * receive slots, all offered at once, so that nothing later needs another offer but an ICE restart.
+ */
+import { preferOpusDtx, restartFragment, spliceFragment } from './fragment';
+import { CONTROL_LABEL, type Kind, LOSSY_LABEL, PROTOCOL, type Source } from './protocol';
+
+export interface SlotCounts {
+  audio: number;
+  video: number;
+}
+
+export const SLOTS_DEFAULT: SlotCounts = { audio: 3, video: 9 };
+/** More video slots than this are not offered: a wall of 25 tiles. */
+export const VIDEO_SLOTS_MAX = 25;
+
+const CAMERA: RTCRtpEncodingParameters[] = [
+  { rid: 'q', scaleResolutionDownBy: 4, maxBitrate: 150_000 },
+  { rid: 'h', scaleResolutionDownBy: 2, maxBitrate: 500_000 },
+  { rid: 'f', scaleResolutionDownBy: 1, maxBitrate: 1_700_000 },
+];
+const SCREEN: RTCRtpEncodingParameters[] = [
+  { rid: 'h', scaleResolutionDownBy: 2, maxBitrate: 500_000 },
+  { rid: 'f', scaleResolutionDownBy: 1, maxBitrate: 2_500_000 },
+];
+const ENCODINGS: Record<Source, RTCRtpEncodingParameters[]> = {
+  microphone: [{ maxBitrate: 40_000 }],
+  camera: CAMERA,
+  screen: SCREEN,
+  'screen-audio': [{ maxBitrate: 96_000 }],
+};
+const KINDS: Record<Source, Kind> = {
+  microphone: 'audio',
+  camera: 'video',
+  screen: 'video',
+  'screen-audio': 'audio',
+};
+export const SOURCES = Object.keys(KINDS) as Source[];
+
+export class Peer {
+  readonly pc: RTCPeerConnection;
+  readonly control: RTCDataChannel;
+  readonly lossy: RTCDataChannel;
+  readonly sending = new Map<Source, RTCRtpTransceiver>();
+  readonly receiving: RTCRtpTransceiver[] = [];
+  /** RIDs that the server wants of a source; absent until it has said so. */
+  readonly wanted = new Map<Source, ReadonlySet<string>>();
+
+  constructor(slots: SlotCounts, send: boolean, config: RTCConfiguration = {}) {
+    this.pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle', ...config });
+    this.control = this.pc.createDataChannel(CONTROL_LABEL, { protocol: PROTOCOL });
+    this.lossy = this.pc.createDataChannel(LOSSY_LABEL, { ordered: false, maxRetransmits: 0 });
+    if (send) {
+      for (const source of SOURCES) {
+        const init: RTCRtpTransceiverInit = { direction: 'sendonly', sendEncodings: ENCODINGS[source] };
+        this.sending.set(source, this.pc.addTransceiver(KINDS[source], init));
+      }
+    }
+    const video = Math.min(slots.video, VIDEO_SLOTS_MAX);
+    const kinds = [...Array<Kind>(slots.audio).fill('audio'), ...Array<Kind>(video).fill('video')];
+    for (const kind of kinds) this.receiving.push(this.pc.addTransceiver(kind, { direction: 'recvonly' }));
+  }
+
+  /** The offer to join with. Candidates are left out: the server, ICE-lite, learns them from our checks. */
+  async offer(): Promise<string> {
+    await this.pc.setLocalDescription(await this.pc.createOffer());
+    return this.pc.localDescription?.sdp ?? '';
+  }
+
+  async accept(answer: string): Promise<void> {
+    await this.pc.setRemoteDescription({ type: 'answer', sdp: preferOpusDtx(answer) });
+  }
+
+  /** Makes new ICE credentials; gives the fragment that tells the server of them. */
+  async restartOffer(): Promise<string> {
+    await this.pc.setLocalDescription(await this.pc.createOffer({ iceRestart: true }));
+    const fragment = restartFragment(this.pc.localDescription?.sdp ?? '');
+    if (!fragment) throw new Error('the browser offered no ICE credentials');
+    return fragment;
+  }
+
+  async acceptRestart(fragment: string): Promise<void> {
+    const known = this.pc.currentRemoteDescription?.sdp;
+    if (!known) throw new Error('nothing was negotiated yet');
+    await this.pc.setRemoteDescription({ type: 'answer', sdp: spliceFragment(known, fragment) });
+  }
+
+  /** Puts a track, or none, on a source's m-line. */
+  async carry(source: Source, track: MediaStreamTrack | null): Promise<void> {
+    const sender = this.sending.get(source)?.sender;
+    if (!sender || sender.track === track) return;
+    await sender.replaceTrack(track);
+    await this.#applyWanted(source);
+  }
+
+  /** The m-line of a source; undefined before the offer. */
+  midOf(source: Source): string | undefined {
+    return this.sending.get(source)?.mid ?? undefined;
+  }
+
+  /** Pauses the encodings that nobody takes, as a `layers` message names them. */
+  async want(mid: string, active: readonly string[]): Promise<void> {
+    const source = SOURCES.find((one) => this.midOf(one) === mid);
+    if (!source) return;
+    this.wanted.set(source, new Set(active));
+    await this.#applyWanted(source);
+  }
+
+  async #applyWanted(source: Source): Promise<void> {
+    const wanted = this.wanted.get(source);
+    const sender = this.sending.get(source)?.sender;
+    if (!wanted || !sender) return;
+    const parameters = sender.getParameters();
+    if (!parameters.encodings?.length) return;
+    let changed = false;
+    for (const encoding of parameters.encodings) {
+      // An encoding without a RID is the m-line's only one.
+      const active = encoding.rid ? wanted.has(encoding.rid) : wanted.size > 0;
+      changed ||= encoding.active !== active;
+      encoding.active = active;
+    }
+    if (changed) await sender.setParameters(parameters);
+  }
+
+  close(): void {
+    this.pc.close();
+  }
+}
