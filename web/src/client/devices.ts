@@ -80,14 +80,47 @@ async function open(
 const chosen = (deviceId: string | undefined): MediaTrackConstraints =>
   deviceId ? { deviceId: { ideal: deviceId } } : {};
 
+const cameraWith = (deviceId?: string): MediaTrackConstraints => ({
+  ...chosen(deviceId),
+  width: { ideal: 1280 },
+  height: { ideal: 720 },
+  frameRate: { ideal: 30, max: 30 },
+});
+
+const microphoneWith = (deviceId?: string): MediaTrackConstraints => ({
+  ...chosen(deviceId),
+  echoCancellation: true,
+  noiseSuppression: true,
+  autoGainControl: true,
+});
+
 export function openCamera(deviceId?: string): Promise<MediaStreamTrack> {
-  const size = { width: { ideal: 1280 }, height: { ideal: 720 }, frameRate: { ideal: 30, max: 30 } };
-  return open('camera', { video: { ...chosen(deviceId), ...size } });
+  return open('camera', { video: cameraWith(deviceId) });
 }
 
 export function openMicrophone(deviceId?: string): Promise<MediaStreamTrack> {
-  const clean = { echoCancellation: true, noiseSuppression: true, autoGainControl: true };
-  return open('microphone', { audio: { ...chosen(deviceId), ...clean } });
+  return open('microphone', { audio: microphoneWith(deviceId) });
+}
+
+/** Both with one question to the person; each one alone where both together cannot be had. */
+export async function openBoth(ids: {
+  camera?: string;
+  microphone?: string;
+}): Promise<{ camera: MediaStreamTrack | DeviceProblem; microphone: MediaStreamTrack | DeviceProblem }> {
+  try {
+    const constraints = { video: cameraWith(ids.camera), audio: microphoneWith(ids.microphone) };
+    const stream = await mediaDevices('camera').getUserMedia(constraints);
+    const [camera] = stream.getVideoTracks();
+    const [microphone] = stream.getAudioTracks();
+    if (camera && microphone) return { camera, microphone };
+  } catch {
+    // Asked one by one below, so that each says what is wrong with it.
+  }
+  const problem = (error: unknown) => error as DeviceProblem;
+  return {
+    microphone: await openMicrophone(ids.microphone).catch(problem),
+    camera: await openCamera(ids.camera).catch(problem),
+  };
 }
 
 /** The screen or window that the person picks, with its sound where the browser gives it. */

@@ -12,7 +12,7 @@ export {
 } from './devices';
 export { asRefused, type RefusalCode, Refused } from './errors';
 export type { RoomEvents, RoomOptions, ServerStats, Status } from './events';
-export type { LocalMedia, LocalTrack } from './local';
+export { LocalMedia, type LocalTrack } from './local';
 export { SLOTS_DEFAULT, type SlotCounts, VIDEO_SLOTS_MAX } from './peer';
 export * from './protocol';
 export { Room } from './room';

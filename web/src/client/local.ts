@@ -2,7 +2,7 @@
  * What this client sends: its microphone, camera and shared screen. It outlives connections, so that a new one
  * carries the same tracks. A muted microphone stays open and sends silence; a camera that is off is released.
  */
-import { DeviceProblem, openCamera, openMicrophone, openScreen } from './devices';
+import { DeviceProblem, openBoth, openCamera, openMicrophone, openScreen } from './devices';
 import { Emitter } from './emitter';
 import type { PublishedTrack, Source } from './protocol';
 
@@ -45,6 +45,20 @@ export class LocalMedia extends Emitter<LocalEvents> {
     }
     this.#tracks.set(source, { source, track, muted });
     this.emit('change', source);
+  }
+
+  /** Turns microphone and camera on; gives what stood in the way. */
+  async openBoth(): Promise<DeviceProblem[]> {
+    const { camera, microphone } = await openBoth(this.chosen);
+    if (!(microphone instanceof DeviceProblem)) this.adopt('microphone', microphone);
+    if (!(camera instanceof DeviceProblem)) this.adopt('camera', camera);
+    return [microphone, camera].filter((one) => one instanceof DeviceProblem);
+  }
+
+  /** Hands the open tracks to another, and forgets them without closing them. */
+  handTo(other: LocalMedia): void {
+    for (const { source, track, muted } of this.#tracks.values()) other.adopt(source, track, muted);
+    this.#tracks.clear();
   }
 
   /** @throws DeviceProblem */

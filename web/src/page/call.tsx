@@ -1,0 +1,163 @@
+/** The room itself: stage, panels, control bar, and the banner while the connection is being mended. */
+import { useSignal } from '@preact/signals';
+import { useEffect } from 'preact/hooks';
+import type { Mode } from '../client';
+import { Voices } from './audio';
+import { ChatPanel } from './chat';
+import { Controls, DevicesSheet, nextView, type Sheet, ShortcutsSheet } from './controls';
+import { copyRoomLink } from './copy';
+import { Icon, Mark } from './icons';
+import { Knocking, PeoplePanel } from './people';
+import type { Panel, Session } from './session';
+import { listenForShortcuts } from './shortcuts';
+import { Stage } from './stage';
+import { StatsPanel } from './stats';
+
+const TITLES: Record<Exclude<Panel, 'none'>, string> = {
+  chat: 'Chat',
+  people: 'People',
+  stats: 'Statistics',
+};
+
+function ModeSwitch({ session }: { session: Session }) {
+  const mode = session.state.value?.mode;
+  const button = (name: Mode, words: string) => (
+    <button
+      type="button"
+      data-testid={`mode-${name}`}
+      aria-pressed={mode === name}
+      title={words}
+      onClick={() => void session.ask({ type: 'room.update', mode: name })}
+    >
+      {name.toUpperCase()}
+    </button>
+  );
+  return (
+    // biome-ignore lint/a11y/useSemanticElements: a fieldset would bring a legend and a border to the top bar
+    <div class="segments" role="group" aria-label="How the room’s media is carried">
+      {button('sfu', 'Forward everyone’s tracks')}
+      {button('mcu', 'Mix everyone into one picture')}
+    </div>
+  );
+}
+
+function TopBar({ session }: { session: Session }) {
+  const state = session.state.value;
+  const count = session.participants.value.size;
+  return (
+    <header class="top-bar">
+      <Mark />
+      <h1>{session.as.room}</h1>
+      {state?.locked && (
+        <span class="chip" title="Nobody new gets in">
+          <Icon name="lock" /> Locked
+        </span>
+      )}
+      <span class="quiet count">{count === 1 ? 'only you' : `${count} people`}</span>
+      <span class="spring" />
+      {session.grant.value.admin && <ModeSwitch session={session} />}
+      <button type="button" class="button small" onClick={() => void copyRoomLink(session.as.room)}>
+        <Icon name="link" /> <span class="roomy-text">Copy link</span>
+      </button>
+    </header>
+  );
+}
+
+function SidePanel({ session }: { session: Session }) {
+  const panel = session.panel.value;
+  if (panel === 'none') return null;
+  return (
+    <aside class="side-panel" aria-label={TITLES[panel]}>
+      <header>
+        <h2>{TITLES[panel]}</h2>
+        <button
+          type="button"
+          class="icon-button"
+          aria-label={`Close ${TITLES[panel].toLowerCase()}`}
+          onClick={() => session.togglePanel(panel)}
+        >
+          <Icon name="close" />
+        </button>
+      </header>
+      {panel === 'chat' && <ChatPanel session={session} />}
+      {panel === 'people' && <PeoplePanel session={session} />}
+      {panel === 'stats' && <StatsPanel session={session} />}
+    </aside>
+  );
+}
+
+function Banner({ session }: { session: Session }) {
+  const lost = session.status.value.phase === 'reconnecting';
+  return (
+    <div role="status" class={lost ? 'banner' : 'sr-only'}>
+      {lost && (
+        <>
+          <span class="spinner" /> The connection was lost. Reconnecting…
+        </>
+      )}
+    </div>
+  );
+}
+
+function Alone({ session }: { session: Session }) {
+  if (session.participants.value.size > 1) return null;
+  return (
+    <div class="alone">
+      <p>Nobody else is here yet.</p>
+      <button type="button" class="button accent" onClick={() => void copyRoomLink(session.as.room)}>
+        <Icon name="link" /> Copy the link to invite
+      </button>
+    </div>
+  );
+}
+
+export function Call({ session }: { session: Session }) {
+  const sheet = useSignal<Sheet | undefined>(undefined);
+  useEffect(
+    () =>
+      listenForShortcuts({
+        m: () => session.toggleMicrophone(),
+        v: () => session.toggleCamera(),
+        s: () => session.toggleScreen(),
+        h: () => session.toggleHand(),
+        c: () => session.togglePanel('chat'),
+        p: () => session.togglePanel('people'),
+        i: () => session.togglePanel('stats'),
+        g: () => nextView(session),
+        '?': () => {
+          sheet.value = 'shortcuts';
+        },
+      }),
+    [session, sheet],
+  );
+  const close = () => {
+    sheet.value = undefined;
+  };
+  return (
+    <div class="call">
+      <TopBar session={session} />
+      <main class={`floor ${session.panel.value === 'none' ? '' : 'with-panel'}`}>
+        <div class="stage-area">
+          <Banner session={session} />
+          <Stage session={session} />
+          <Alone session={session} />
+          {session.panel.value !== 'people' && (
+            <div class="knock-card">
+              <Knocking session={session} />
+            </div>
+          )}
+        </div>
+        <SidePanel session={session} />
+      </main>
+      <Controls
+        session={session}
+        onSheet={(next) => {
+          sheet.value = next;
+        }}
+      />
+      <Voices session={session} />
+      {sheet.value === 'devices' && <DevicesSheet session={session} onClose={close} />}
+      {sheet.value === 'shortcuts' && <ShortcutsSheet onClose={close} />}
+    </div>
+  );
+}

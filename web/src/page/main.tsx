@@ -1,0 +1,29 @@
+/** Where the page starts. */
+import '@fontsource-variable/figtree/wght.css';
+import './styles/base.css';
+import './styles/parts.css';
+import './styles/home.css';
+import './styles/call.css';
+import './styles/panels.css';
+import { render } from 'preact';
+import { Home } from './home';
+import { RoomPage } from './room-page';
+import { route } from './router';
+import { startTheme } from './theme';
+import { Toasts } from './toasts';
+
+function App() {
+  const { value } = route;
+  return (
+    <>
+      {value.page === 'home' ? <Home /> : <RoomPage key={value.room} room={value.room} />}
+      <Toasts />
+    </>
+  );
+}
+
+const root = document.getElementById('app');
+if (root) {
+  startTheme();
+  render(<App />, root);
+}

@@ -1,0 +1,127 @@
+/** The life of a visit to a room: pre-join, joining, lobby, the call, and the end with a way back. */
+import { useSignal } from '@preact/signals';
+import { useEffect } from 'preact/hooks';
+import type { LocalMedia } from '../client';
+import { Call } from './call';
+import { Icon, Mark } from './icons';
+import { keepRoomToken, roomToken } from './prefs';
+import { Prejoin } from './prejoin';
+import { go, isRoomName } from './router';
+import { Session } from './session';
+
+/** `?name=X&join=1` joins at once. A token in the address is kept by the tab and taken out of sight. */
+function readAddress(room: string): { joinAs: string | undefined } {
+  const query = new URLSearchParams(location.search);
+  const hash = new URLSearchParams(location.hash.slice(1));
+  const token = hash.get('token') ?? query.get('token');
+  if (token) {
+    keepRoomToken(room, token);
+    query.delete('token');
+    const rest = query.toString();
+    history.replaceState(null, '', `${location.pathname}${rest ? `?${rest}` : ''}`);
+  }
+  const name = query.get('name')?.trim();
+  return { joinAs: query.get('join') === '1' && name ? name : undefined };
+}
+
+function Card({ children }: { children: preact.ComponentChildren }) {
+  return (
+    <div class="card-page">
+      <main class="card">
+        <Mark />
+        {children}
+      </main>
+    </div>
+  );
+}
+
+function Ended({ message, onAgain }: { message: string; onAgain: () => void }) {
+  return (
+    <Card>
+      <h1>{message}</h1>
+      <div class="card-actions">
+        <button type="button" class="button accent" data-testid="rejoin" onClick={onAgain}>
+          Join again
+        </button>
+        <button type="button" class="button" onClick={() => go('/')}>
+          Front page
+        </button>
+      </div>
+    </Card>
+  );
+}
+
+export function RoomPage({ room }: { room: string }) {
+  const session = useSignal<Session | undefined>(undefined);
+  const start = (identity: string, media?: LocalMedia) => {
+    const next = new Session({ room, identity, token: roomToken(room) });
+    if (media) media.handTo(next.room.local);
+    else void next.openDevices();
+    session.value = next;
+    void next.join();
+  };
+  useEffect(() => {
+    const { joinAs } = readAddress(room);
+    if (joinAs) start(joinAs);
+    document.title = `${room} · Antiphon`;
+    return () => {
+      document.title = 'Antiphon';
+      void session.peek()?.room.leave();
+    };
+  }, [room]);
+
+  if (!isRoomName(room)) {
+    return <Ended message="That is no room’s name." onAgain={() => go('/')} />;
+  }
+  const current = session.value;
+  if (!current) {
+    const joinAtOnce = new URLSearchParams(location.search).get('join') === '1';
+    const named = new URLSearchParams(location.search).get('name')?.trim();
+    return joinAtOnce && named ? <Connecting /> : <Prejoin room={room} onJoin={start} />;
+  }
+  const status = current.status.value;
+  switch (status.phase) {
+    case 'joining':
+      return <Connecting />;
+    case 'waiting':
+      return <Waiting room={room} onLeave={() => void current.room.leave()} />;
+    case 'closed':
+      return (
+        <Ended
+          message={status.message}
+          onAgain={() => {
+            session.value = undefined;
+            history.replaceState(null, '', location.pathname);
+          }}
+        />
+      );
+    default:
+      return <Call session={current} />;
+  }
+}
+
+function Connecting() {
+  return (
+    <Card>
+      <p role="status" class="joining">
+        <span class="spinner" /> Joining…
+      </p>
+    </Card>
+  );
+}
+
+function Waiting({ room, onLeave }: { room: string; onLeave: () => void }) {
+  return (
+    <Card>
+      <h1>You are in the lobby of {room}</h1>
+      <p role="status" class="joining">
+        <span class="spinner" /> Somebody inside will let you in.
+      </p>
+      <div class="card-actions">
+        <button type="button" class="button" onClick={onLeave}>
+          <Icon name="door" /> Go away
+        </button>
+      </div>
+    </Card>
+  );
+}

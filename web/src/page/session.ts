@@ -1,0 +1,196 @@
+/**
+ * The room as the page shows it: the library's events as signals, so that a component is drawn again only when
+ * what it reads has changed.
+ */
+import { computed, signal } from '@preact/signals';
+import {
+  asRefused,
+  type ClientMessage,
+  DeviceProblem,
+  type Identity,
+  myGrant,
+  Room,
+  type ServerStats,
+  type Source,
+} from '../client';
+import * as prefs from './prefs';
+import { toast } from './toasts';
+
+export interface JoinAs {
+  room: string;
+  identity: string;
+  name?: string | undefined;
+  token?: string | undefined;
+}
+
+export type View = 'auto' | 'grid' | 'speaker';
+export type Panel = 'chat' | 'people' | 'stats' | 'none';
+
+/** How long a reaction floats over its tile. */
+const REACTION_MS = 4_000;
+/** A hidden tab asks for no video after this long: a glance at another tab costs no picture. */
+const HIDDEN_AFTER_MS = 15_000;
+
+const wide = () => matchMedia('(min-width: 1000px)').matches;
+
+export class Session {
+  readonly room: Room;
+  readonly status;
+  readonly snapshot;
+  /** Counts up when slots change; read it, then ask `room.slots`. */
+  readonly slots = signal(0);
+  readonly chat = signal(0);
+  readonly local = signal(0);
+  readonly stats = signal<ServerStats | undefined>(undefined);
+  readonly reactions = signal<readonly { key: number; identity: Identity; emoji: string }[]>([]);
+  readonly unread = signal(0);
+  readonly view = signal<View>('auto');
+  readonly pinned = signal<string | undefined>(undefined);
+  readonly panel = signal<Panel>(prefs.sidePanel.value === 'closed' || !wide() ? 'none' : 'chat');
+  /** Who spoke last, besides us: shown big in the speaker view. */
+  readonly dominant = signal<Identity | undefined>(undefined);
+  readonly participants;
+  readonly speakers;
+  readonly state;
+  readonly knocking;
+  readonly typing;
+  readonly grant;
+  readonly me;
+  #reactionKey = 0;
+  #hiddenTimer: ReturnType<typeof setTimeout> | undefined;
+  readonly #onVisibility = () => this.#visibilityChanged();
+
+  constructor(readonly as: JoinAs) {
+    const { room: name, identity, token } = as;
+    const room = new Room({ room: name, identity, token, name: as.name ?? identity });
+    this.room = room;
+    if (prefs.cameraId.value) room.local.chosen.camera = prefs.cameraId.value;
+    if (prefs.microphoneId.value) room.local.chosen.microphone = prefs.microphoneId.value;
+    this.status = signal(room.status);
+    this.snapshot = signal(room.snapshot);
+    this.participants = computed(() => this.snapshot.value.participants);
+    this.speakers = computed(() => this.snapshot.value.speakers);
+    this.state = computed(() => this.snapshot.value.room);
+    this.knocking = computed(() => this.snapshot.value.knocking);
+    this.typing = computed(() => this.snapshot.value.typing);
+    this.grant = computed(() => myGrant(this.snapshot.value));
+    this.me = computed(() => this.snapshot.value.me || identity);
+    this.#listen();
+  }
+
+  /** Joins; failures show as the status `closed`. */
+  async join(): Promise<void> {
+    await this.room.join().catch(() => undefined);
+  }
+
+  /** Opens the default devices. What cannot be had is said, and the call goes on without. */
+  async openDevices(): Promise<void> {
+    for (const { message } of await this.room.local.openBoth()) toast(message, 'problem');
+  }
+
+  /** Waits for something that may be refused; says so when it was. */
+  async attempt(action: Promise<unknown>): Promise<boolean> {
+    try {
+      await action;
+      return true;
+    } catch (error) {
+      const shared = error instanceof DeviceProblem && error.kind === 'screen' && error.trouble === 'refused';
+      if (!shared)
+        toast(error instanceof DeviceProblem ? error.message : asRefused(error).message, 'problem');
+      return false;
+    }
+  }
+
+  ask(message: ClientMessage): Promise<boolean> {
+    return this.attempt(this.room.request(message));
+  }
+
+  toggleMicrophone(): void {
+    if (!this.grant.value.publish) return;
+    void this.attempt(this.room.local.setMicrophone(!this.room.local.isOn('microphone')));
+  }
+
+  toggleCamera(): void {
+    if (!this.grant.value.publish) return;
+    void this.attempt(this.room.local.setCamera(!this.room.local.isOn('camera')));
+  }
+
+  toggleScreen(): void {
+    if (!this.grant.value.publish) return;
+    void this.attempt(this.room.local.setScreen(!this.room.local.isOn('screen')));
+  }
+
+  toggleHand(): void {
+    const raised = this.participants.value.get(this.me.value)?.hand_raised ?? false;
+    void this.ask({ type: 'me.update', hand_raised: !raised });
+  }
+
+  react(emoji: string): void {
+    void this.ask({ type: 'react', emoji });
+  }
+
+  togglePanel(panel: Panel): void {
+    this.panel.value = this.panel.value === panel ? 'none' : panel;
+    if (wide()) prefs.sidePanel.value = this.panel.value === 'none' ? 'closed' : 'open';
+    if (this.panel.value === 'chat') this.unread.value = 0;
+  }
+
+  nameOf(identity: Identity): string {
+    return this.participants.value.get(identity)?.name ?? identity;
+  }
+
+  /** Not muted, and there. */
+  hasTrack(identity: Identity, source: Source): boolean {
+    const tracks = this.participants.value.get(identity)?.tracks ?? [];
+    return tracks.some((track) => track.source === source && !track.muted);
+  }
+
+  #listen(): void {
+    const { room } = this;
+    room.on('status', (status) => {
+      this.status.value = status;
+      if (status.phase === 'closed') document.removeEventListener('visibilitychange', this.#onVisibility);
+    });
+    room.on('snapshot', (snapshot) => {
+      this.snapshot.value = snapshot;
+      const heard = snapshot.speakers.find((identity) => identity !== snapshot.me);
+      if (heard) this.dominant.value = heard;
+    });
+    room.on('slots', () => {
+      this.slots.value += 1;
+    });
+    room.on('stats', (stats) => {
+      this.stats.value = stats;
+    });
+    room.on('muted', ({ source, by }) => {
+      toast(`${this.nameOf(by)} turned off your ${source.replace('-', ' ')}.`, 'note');
+    });
+    room.on('reaction', ({ identity, emoji }) => this.#float(identity, emoji));
+    room.chat.on('change', () => {
+      this.chat.value += 1;
+    });
+    room.chat.on('arrived', (id) => {
+      const message = room.chat.log.messages.find((one) => one.id === id);
+      if (message?.identity !== this.me.value && this.panel.value !== 'chat') this.unread.value += 1;
+    });
+    room.local.on('change', () => {
+      this.local.value += 1;
+    });
+    room.local.on('problem', ({ message }) => toast(message, 'problem'));
+    document.addEventListener('visibilitychange', this.#onVisibility);
+  }
+
+  #float(identity: Identity, emoji: string): void {
+    const key = this.#reactionKey++;
+    this.reactions.value = [...this.reactions.value.slice(-30), { key, identity, emoji }];
+    setTimeout(() => {
+      this.reactions.value = this.reactions.value.filter((one) => one.key !== key);
+    }, REACTION_MS);
+  }
+
+  #visibilityChanged(): void {
+    clearTimeout(this.#hiddenTimer);
+    if (document.hidden) this.#hiddenTimer = setTimeout(() => this.room.setHidden(true), HIDDEN_AFTER_MS);
+    else this.room.setHidden(false);
+  }
+}
