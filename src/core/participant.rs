@@ -1,0 +1,230 @@
+//! Who is in a room, and what each one's connection can do: lines it sends on, slots it receives into.
+
+use std::time::{Duration, Instant};
+
+use str0m::media::Mid;
+
+use super::format::Format;
+use super::forward::Rewriter;
+use super::ids::{Identity, SessionId};
+use super::layers::Allocator;
+use super::protocol::{Grant, Kind, ParticipantState, SlotState, Source};
+use super::rate::RateMeter;
+use super::room::TrackKey;
+use super::track::{PublishedLine, SlotLine};
+
+/// Height wished for a video slot that nothing was said of.
+const HEIGHT_DEFAULT: u32 = 720;
+/// The window in which messages are counted against their rate.
+const RATE_WINDOW: Duration = Duration::from_secs(10);
+
+/// How a connection takes part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// Seen by all, sends and receives.
+    Member,
+    /// Seen by all, only sends.
+    Publisher,
+    /// Not seen; receives the programme, or one participant.
+    Viewer { of: Option<Identity> },
+}
+
+impl Part {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Member => "member",
+            Self::Publisher => "publisher",
+            Self::Viewer { .. } => "viewer",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// In the lobby.
+    Waiting,
+    Here,
+    /// The connection is gone and may resume.
+    Lost { since: Instant },
+}
+
+/// What is sent into a slot: an encoding of a track, and of a scalable encoding its highest spatial layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layer {
+    pub encoding: u8,
+    pub spatial: u8,
+}
+
+/// A wish for one slot, as last heard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    pub max_height: u32,
+    pub pinned: Option<(Identity, Source)>,
+}
+
+/// One receive slot: one continuous outgoing stream.
+#[derive(Debug)]
+pub struct Slot {
+    pub mid: Mid,
+    pub kind: Kind,
+    pub formats: Vec<Format>,
+    pub wish: Wish,
+    pub track: Option<TrackKey>,
+    /// What flows; `None` until the first key frame and while paused.
+    pub current: Option<Layer>,
+    /// What should flow.
+    pub target: Option<Layer>,
+    pub rewriter: Rewriter,
+    pub rate: RateMeter,
+    /// What the client was last told.
+    pub told: Option<SlotState>,
+}
+
+impl Slot {
+    fn new(line: SlotLine, seed: u64) -> Self {
+        Self {
+            mid: line.mid,
+            kind: line.kind,
+            formats: line.formats,
+            wish: Wish { max_height: HEIGHT_DEFAULT, pinned: None },
+            track: None,
+            current: None,
+            target: None,
+            rewriter: Rewriter::new(line.kind, seed),
+            rate: RateMeter::default(),
+            told: None,
+        }
+    }
+}
+
+/// Counts messages over ten seconds: a burst is fine, a flood is not.
+#[derive(Debug, Default)]
+pub struct RateLimit {
+    window_began: Option<Instant>,
+    count: u32,
+}
+
+impl RateLimit {
+    /// True when one more is within `per_second`, averaged over ten seconds.
+    pub fn admits(&mut self, now: Instant, per_second: f64) -> bool {
+        let began = *self.window_began.get_or_insert(now);
+        if now.saturating_duration_since(began) >= RATE_WINDOW {
+            self.window_began = Some(now);
+            self.count = 0;
+        }
+        self.count = self.count.saturating_add(1);
+        f64::from(self.count) <= per_second * RATE_WINDOW.as_secs_f64()
+    }
+}
+
+#[derive(Debug)]
+pub struct Participant {
+    pub identity: Identity,
+    pub name: String,
+    pub grant: Grant,
+    pub part: Part,
+    pub session: SessionId,
+    pub presence: Presence,
+    pub joined_at_ms: u64,
+    pub hand_raised: bool,
+    pub lines: Vec<PublishedLine>,
+    /// The track of each line, once it is published.
+    pub line_tracks: Vec<Option<TrackKey>>,
+    pub slots: Vec<Slot>,
+    pub allocator: Allocator,
+    /// Its `control` channel is open: it can be told things.
+    pub control_open: bool,
+    pub welcomed: bool,
+    pub watches_stats: bool,
+    pub stats_told_at: Option<Instant>,
+    pub messages: RateLimit,
+    /// Its slots may have to change.
+    pub slots_stale: bool,
+    /// Tracks that the publisher named by `publish`; until then its packets speak for themselves.
+    pub names_tracks: bool,
+}
+
+/// What is needed to seat a participant.
+#[derive(Debug, Clone)]
+pub struct Entrant {
+    pub identity: Identity,
+    pub name: String,
+    pub grant: Grant,
+    pub part: Part,
+    pub session: SessionId,
+    pub has_token: bool,
+    pub lines: Vec<PublishedLine>,
+    pub slots: Vec<SlotLine>,
+    /// Makes first sequence numbers and timestamps unpredictable.
+    pub seed: u64,
+}
+
+impl Participant {
+    pub fn new(entrant: Entrant, presence: Presence, joined_at_ms: u64, estimate_bps: u64) -> Self {
+        let mut participant = Self {
+            identity: entrant.identity,
+            name: entrant.name,
+            grant: entrant.grant,
+            part: entrant.part,
+            session: entrant.session,
+            presence,
+            joined_at_ms,
+            hand_raised: false,
+            lines: Vec::new(),
+            line_tracks: Vec::new(),
+            slots: Vec::new(),
+            allocator: Allocator::new(estimate_bps),
+            control_open: false,
+            welcomed: false,
+            watches_stats: false,
+            stats_told_at: None,
+            messages: RateLimit::default(),
+            slots_stale: true,
+            names_tracks: false,
+        };
+        participant.connect(entrant.lines, entrant.slots, entrant.seed);
+        participant
+    }
+
+    /// Takes over the lines and slots of a new connection; wishes of slots with the same mid stay.
+    pub fn connect(&mut self, lines: Vec<PublishedLine>, slots: Vec<SlotLine>, seed: u64) {
+        let wishes: Vec<(Mid, Wish)> = self.slots.drain(..).map(|slot| (slot.mid, slot.wish)).collect();
+        self.line_tracks = vec![None; lines.len()];
+        self.lines = lines;
+        let seeds = (0u64..).map(|n| seed.wrapping_add(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+        self.slots = slots.into_iter().zip(seeds).map(|(line, seed)| Slot::new(line, seed)).collect();
+        for slot in &mut self.slots {
+            if let Some((_, wish)) = wishes.iter().find(|(mid, _)| *mid == slot.mid) {
+                slot.wish = wish.clone();
+            }
+        }
+        self.slots_stale = true;
+        self.names_tracks = false;
+    }
+
+    pub fn is_seen(&self) -> bool {
+        !matches!(self.part, Part::Viewer { .. }) && self.presence != Presence::Waiting
+    }
+
+    pub fn is_here(&self) -> bool {
+        self.presence != Presence::Waiting
+    }
+
+    pub fn may_receive(&self) -> bool {
+        self.grant.subscribe && self.presence == Presence::Here
+    }
+
+    /// The state that others see; tracks are the room's to add.
+    pub fn state(&self) -> ParticipantState {
+        ParticipantState {
+            identity: self.identity.clone(),
+            name: self.name.clone(),
+            grant: self.grant,
+            tracks: Vec::new(),
+            hand_raised: self.hand_raised,
+            connected: !matches!(self.presence, Presence::Lost { .. }),
+            joined_at_ms: self.joined_at_ms,
+        }
+    }
+}
+

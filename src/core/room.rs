@@ -1,0 +1,273 @@
+//! A room: its people, their tracks, who gets what, and the one order in which all of it happens.
+//!
+//! Drive it with `handle_*(now, …)`, then [`Room::poll_output`] until it is empty. A packet goes through
+//! [`Room::handle_rtp`], which answers with what to send to whom and allocates nothing of its own.
+//!
+//! Invariants: nobody gets a packet without a grant to subscribe and a place in the room; nobody gets their
+//! own; a slot is one continuous stream whatever is bound to it; what all are told, all are told in one order.
+
+mod admission;
+mod allocation;
+mod binding;
+mod commands;
+mod conversation;
+mod packets;
+mod publishing;
+mod report;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use str0m::media::{Mid, Rid};
+
+use super::chat::{Chat, RoomHistory};
+use super::event::{Event, EventIds};
+use super::ids::{Identity, MessageId, RoomName};
+use super::participant::{Participant, Presence};
+use super::protocol::{LeaveReason, RoomState, ServerMessage};
+use super::speaker::Speakers;
+use super::track::Track;
+
+pub use packets::{Arrival, Forward};
+
+/// How often a room looks after its people: layers, lost connections, statistics.
+const TICK: Duration = Duration::from_millis(100);
+
+/// A seat in a room. Reused after its participant left, so it must not be kept past [`Output::Gone`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ParticipantKey(pub u32);
+
+/// A published track. Reused likewise; never leaves the room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TrackKey(pub u32);
+
+/// A slot's index within its participant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SlotKey(pub u16);
+
+/// What a room is opened with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub state: RoomState,
+    pub publishers_max: u32,
+    pub viewers_max: u32,
+    pub messages_per_second: f64,
+    pub chat_chars_max: u32,
+    pub empty_after: Duration,
+    pub resume_within: Duration,
+    pub initial_estimate_bps: u64,
+    /// The first to join without a token becomes its admin (`--dev` and guest nodes).
+    pub first_is_admin: bool,
+    /// Rises each time that a room of this name opens; keeps event ids apart.
+    pub epoch: u64,
+}
+
+/// Time of the room's inputs: monotone for deadlines, wall clock for what people read.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    pub instant: Instant,
+    /// Milliseconds since the Unix epoch.
+    pub unix_ms: u64,
+}
+
+/// Whom a message is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    One(ParticipantKey),
+    All,
+    AllBut(ParticipantKey),
+    Admins,
+}
+
+/// What the shard has to do.
+#[derive(Debug)]
+pub enum Output {
+    /// Over the `control` channel of all in the audience who were welcomed.
+    Tell(Audience, Box<ServerMessage>),
+    /// Ask a publisher for a key frame.
+    RequestKeyframe { from: ParticipantKey, mid: Mid, rid: Option<Rid> },
+    /// Tell the bandwidth estimator what is worth probing for.
+    SetBitrate { to: ParticipantKey, minimum_bps: u64, desired_bps: u64 },
+    /// Close the connection once its last message is out; the seat is free.
+    Gone { who: ParticipantKey, reason: LeaveReason },
+    Append(Event),
+    ReadMessage(MessageId),
+    /// Read older messages for a `chat.history`.
+    ReadHistory { to: ParticipantKey, before: u64 },
+    /// The room is over; nothing comes after this.
+    Ended,
+}
+
+#[derive(Debug)]
+pub struct Room {
+    settings: Settings,
+    state: RoomState,
+    participants: Vec<Option<Participant>>,
+    by_identity: BTreeMap<Identity, ParticipantKey>,
+    tracks: Vec<Option<Track>>,
+    speakers: Speakers<TrackKey>,
+    /// Identities last named in `speakers`.
+    heard: Vec<Identity>,
+    /// The participant whom the programme shows.
+    on_air: Option<ParticipantKey>,
+    /// Absent until the room's history was read; nobody is welcomed before.
+    chat: Option<Chat>,
+    /// Waits for the log with the chat's own events.
+    event_ids: EventIds,
+    outputs: VecDeque<Output>,
+    next_tick: Instant,
+    empty_since: Option<Instant>,
+    ended: bool,
+}
+
+impl Room {
+    pub fn new(now: Now, settings: Settings) -> Self {
+        Self {
+            state: settings.state.clone(),
+            participants: Vec::new(),
+            by_identity: BTreeMap::new(),
+            tracks: Vec::new(),
+            speakers: Speakers::default(),
+            heard: Vec::new(),
+            on_air: None,
+            chat: None,
+            event_ids: EventIds::new("room", settings.epoch),
+            outputs: VecDeque::new(),
+            next_tick: now.instant + TICK,
+            empty_since: Some(now.instant),
+            ended: false,
+            settings,
+        }
+    }
+
+    pub fn name(&self) -> &RoomName {
+        &self.state.name
+    }
+
+    pub fn state(&self) -> &RoomState {
+        &self.state
+    }
+
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call [`Room::handle_timeout`] next.
+    pub fn poll_timeout(&self) -> Instant {
+        match self.empty_since {
+            Some(since) => since + self.settings.empty_after,
+            None => self.next_tick,
+        }
+    }
+
+    pub fn handle_timeout(&mut self, now: Now) {
+        if let Some(since) = self.empty_since {
+            if now.instant >= since + self.settings.empty_after {
+                self.end(now, super::event::CloseReason::Empty);
+            }
+            return;
+        }
+        if now.instant < self.next_tick {
+            return;
+        }
+        self.next_tick = now.instant + TICK;
+        self.drop_lost(now);
+        self.poll_speakers(now.instant);
+        self.settle(now.instant);
+        self.allocate_all(now.instant);
+        self.poll_encodings(now.instant);
+    }
+
+    /// The history was read: the room is complete.
+    pub fn handle_restored(&mut self, now: Now, history: RoomHistory) {
+        let chat = Chat::restore(self.state.name.clone(), self.settings.chat_chars_max, history);
+        self.chat = Some(chat);
+        for key in self.keys() {
+            self.welcome(now, key);
+        }
+    }
+
+    /// Sends everyone away and ends the room.
+    pub fn close(&mut self, now: Now, reason: super::event::CloseReason) {
+        let leave = match reason {
+            super::event::CloseReason::Draining => LeaveReason::Draining,
+            _ => LeaveReason::Closed,
+        };
+        for key in self.keys() {
+            self.dismiss(now, key, leave);
+        }
+        self.end(now, reason);
+    }
+
+    fn end(&mut self, now: Now, reason: super::event::CloseReason) {
+        if self.ended {
+            return;
+        }
+        self.ended = true;
+        self.log(now, super::event::EventBody::RoomClosed { reason });
+        self.outputs.push_back(Output::Ended);
+    }
+
+    fn log(&mut self, now: Now, body: super::event::EventBody) {
+        let id = self.event_ids.next_id();
+        self.outputs.push_back(Output::Append(Event {
+            id,
+            room: self.state.name.clone(),
+            at_ms: now.unix_ms,
+            body,
+        }));
+    }
+
+    fn tell(&mut self, audience: Audience, message: ServerMessage) {
+        self.outputs.push_back(Output::Tell(audience, Box::new(message)));
+    }
+
+    fn keys(&self) -> Vec<ParticipantKey> {
+        let seats = (0u32..).zip(&self.participants);
+        seats.filter(|(_, seat)| seat.is_some()).map(|(index, _)| ParticipantKey(index)).collect()
+    }
+
+    fn participant(&self, key: ParticipantKey) -> Option<&Participant> {
+        self.participants.get(key.0 as usize)?.as_ref()
+    }
+
+    fn participant_mut(&mut self, key: ParticipantKey) -> Option<&mut Participant> {
+        self.participants.get_mut(key.0 as usize)?.as_mut()
+    }
+
+    fn track(&self, key: TrackKey) -> Option<&Track> {
+        self.tracks.get(key.0 as usize)?.as_ref()
+    }
+
+    fn track_mut(&mut self, key: TrackKey) -> Option<&mut Track> {
+        self.tracks.get_mut(key.0 as usize)?.as_mut()
+    }
+
+    fn seated(&self) -> impl Iterator<Item = (ParticipantKey, &Participant)> {
+        let seats = (0u32..).zip(&self.participants);
+        seats.filter_map(|(index, seat)| Some((ParticipantKey(index), seat.as_ref()?)))
+    }
+
+    /// Participants whose lost connection did not come back in time leave.
+    fn drop_lost(&mut self, now: Now) {
+        let within = self.settings.resume_within;
+        let gone = |presence: Presence| {
+            matches!(presence, Presence::Lost { since }
+                if now.instant.saturating_duration_since(since) >= within)
+        };
+        let lost: Vec<_> = self.seated().filter(|(_, p)| gone(p.presence)).map(|(key, _)| key).collect();
+        for key in lost {
+            self.dismiss(now, key, LeaveReason::Lost);
+        }
+    }
+}
+
+/// Puts `value` into the first free place.
+fn seat<T>(places: &mut Vec<Option<T>>, value: T) -> u32 {
+    let free = places.iter().position(Option::is_none).unwrap_or_else(|| {
+        places.push(None);
+        places.len() - 1
+    });
+    places[free] = Some(value);
+    free as u32
+}

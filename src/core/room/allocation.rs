@@ -1,0 +1,281 @@
+//! Which layer of its track each slot gets, which layers publishers may rest, and when to ask for key frames.
+
+use std::time::{Duration, Instant};
+
+use super::{Audience, Output, ParticipantKey, Room, TrackKey};
+use crate::core::ids::Identity;
+use crate::core::layers::{Demand, LayerOffer, Priority};
+use crate::core::participant::{Layer, Participant, Slot};
+use crate::core::protocol::{Kind, ServerMessage, SlotStats, Source};
+use crate::core::track::Track;
+
+/// An encoding that nobody took for so long is rested at its publisher.
+const REST_AFTER: Duration = Duration::from_secs(2);
+/// What an encoding of unknown size is taken for, by its place from the top: 720, 360, 180 lines.
+const HEIGHT_TOP_DEFAULT: u32 = 720;
+
+impl Room {
+    /// The estimator of a participant's connection has news.
+    pub fn handle_estimate(&mut self, now: Instant, key: ParticipantKey, estimate_bps: u64) {
+        if let Some(participant) = self.participant_mut(key) {
+            participant.allocator.handle_estimate(now, estimate_bps);
+        }
+        self.allocate(now, key);
+        self.tell_slots(key);
+    }
+
+    /// A participant's decoder needs a key frame in one of its slots (PLI or FIR).
+    pub fn handle_keyframe_request(&mut self, now: Instant, key: ParticipantKey, slot: u16) {
+        let slot = self.participant(key).and_then(|p| p.slots.get(usize::from(slot)));
+        let wanted = slot.and_then(|slot| Some((slot.track?, slot.current.or(slot.target)?)));
+        if let Some((track, layer)) = wanted {
+            self.want_keyframe(now, track, layer.encoding);
+        }
+    }
+
+    pub(super) fn allocate_all(&mut self, now: Instant) {
+        for key in self.keys() {
+            self.allocate(now, key);
+            self.tell_slots(key);
+        }
+    }
+
+    /// Chooses anew for one participant.
+    pub(super) fn allocate(&mut self, now: Instant, key: ParticipantKey) {
+        let Some(participant) = self.participants.get(key.0 as usize).and_then(Option::as_ref) else { return };
+        let mut demands = Vec::new();
+        for (index, slot) in participant.slots.iter().enumerate() {
+            let Some(track_key) = slot.track else { continue };
+            let Some(track) = self.tracks.get_mut(track_key.0 as usize).and_then(Option::as_mut) else { continue };
+            let on_air = self.on_air == Some(track.owner);
+            demands.push((index, demand(now, index, slot, track, on_air)));
+        }
+        if demands.is_empty() {
+            return;
+        }
+        let Some(participant) = self.participants.get_mut(key.0 as usize).and_then(Option::as_mut) else { return };
+        let asked: Vec<Demand> = demands.iter().map(|(_, demand)| demand.clone()).collect();
+        let allocation = participant.allocator.allocate(now, &asked);
+        let mut wanted = Vec::new();
+        for ((index, _), choice) in demands.iter().zip(&allocation.choices) {
+            let slot = &mut participant.slots[*index];
+            let Some(track) = slot.track else { continue };
+            let scalable = self.tracks[track.0 as usize].as_ref().is_some_and(|track| track.encodings.len() == 1);
+            slot.target = choice.map(|layer| {
+                let layer = layer as u8;
+                if scalable { Layer { encoding: 0, spatial: layer } } else { Layer { encoding: layer, spatial: u8::MAX } }
+            });
+            match slot.target {
+                None => slot.current = None,
+                Some(target) if slot.current.is_none_or(|current| current.encoding != target.encoding) => {
+                    wanted.push((track, target.encoding));
+                }
+                Some(_) => {
+                    if slot.rewriter.awaits_source() || slot.rewriter.awaits_keyframe() {
+                        wanted.push((track, 0));
+                    }
+                }
+            }
+        }
+        self.outputs.push_back(Output::SetBitrate {
+            to: key,
+            minimum_bps: allocation.minimum_bps,
+            desired_bps: allocation.desired_bps,
+        });
+        for (track, encoding) in wanted {
+            self.want_keyframe(now, track, encoding);
+        }
+    }
+
+    fn want_keyframe(&mut self, now: Instant, track_key: TrackKey, index: u8) {
+        let Some(track) = self.track_mut(track_key) else { return };
+        if track.kind() == Kind::Audio {
+            return;
+        }
+        let (from, mid) = (track.owner, track.mid);
+        let Some(encoding) = track.encodings.get_mut(usize::from(index)) else { return };
+        let woken = !encoding.told_active;
+        if woken {
+            encoding.wake(now);
+        }
+        encoding.idle_since = None;
+        encoding.want_keyframe();
+        let asked = encoding.poll_keyframe_request(now).then_some(encoding.rid);
+        if let Some(rid) = asked {
+            self.outputs.push_back(Output::RequestKeyframe { from, mid, rid });
+        }
+        if woken {
+            self.tell_layers(track_key);
+        }
+    }
+
+    /// Asks again for key frames that did not come, and rests layers that nobody takes.
+    pub(super) fn poll_encodings(&mut self, now: Instant) {
+        for index in 0..self.tracks.len() {
+            let key = TrackKey(index as u32);
+            let taken = self.taken(key);
+            let Some(track) = self.track_mut(key) else { continue };
+            if track.kind() == Kind::Audio {
+                continue;
+            }
+            let (from, mid) = (track.owner, track.mid);
+            let mut requests = Vec::new();
+            let mut rested = false;
+            let simulcast = track.encodings.len() > 1;
+            for (encoding, taken) in track.encodings.iter_mut().zip(taken) {
+                if encoding.poll_keyframe_request(now) {
+                    requests.push(encoding.rid);
+                }
+                if taken {
+                    encoding.idle_since = None;
+                    continue;
+                }
+                let idle_since = *encoding.idle_since.get_or_insert(now);
+                let rest = now.saturating_duration_since(idle_since) >= REST_AFTER;
+                if simulcast && encoding.told_active && rest {
+                    encoding.told_active = false;
+                    rested = true;
+                }
+            }
+            for rid in requests {
+                self.outputs.push_back(Output::RequestKeyframe { from, mid, rid });
+            }
+            if rested {
+                self.tell_layers(key);
+            }
+        }
+        self.tell_stats(now);
+    }
+
+    /// Which encodings of a track somebody gets or waits for.
+    fn taken(&self, key: TrackKey) -> Vec<bool> {
+        let Some(track) = self.track(key) else { return Vec::new() };
+        let mut taken = vec![false; track.encodings.len()];
+        for &(subscriber, slot) in &track.subscribers {
+            let slot = self.participant(subscriber).and_then(|p| p.slots.get(usize::from(slot.0)));
+            for layer in slot.into_iter().flat_map(|slot| [slot.current, slot.target]).flatten() {
+                if let Some(taken) = taken.get_mut(usize::from(layer.encoding)) {
+                    *taken = true;
+                }
+            }
+        }
+        taken
+    }
+
+    fn tell_layers(&mut self, key: TrackKey) {
+        let Some(track) = self.track(key) else { return };
+        let active = track.encodings.iter().filter(|encoding| encoding.told_active);
+        let active = active.filter_map(|encoding| encoding.rid.map(|rid| rid.to_string())).collect();
+        let (owner, mid) = (track.owner, track.mid.to_string());
+        self.tell(Audience::One(owner), ServerMessage::Layers { mid, active });
+    }
+
+    /// After a welcome: the publisher may have missed what was said before.
+    pub(super) fn tell_layers_to(&mut self, key: ParticipantKey) {
+        let tracks = self.participant(key).map(|p| p.line_tracks.clone()).unwrap_or_default();
+        for track in tracks.into_iter().flatten() {
+            if self.track(track).is_some_and(|track| track.encodings.len() > 1) {
+                self.tell_layers(track);
+            }
+        }
+    }
+
+    /// Takes note of who speaks: rebinds slots and tells all.
+    pub(super) fn poll_speakers(&mut self, now: Instant) {
+        let dominant = self.speakers.poll(now).and_then(|track| self.track(track)).map(|track| track.owner);
+        if dominant.is_some() && dominant != self.on_air {
+            self.on_air = dominant;
+            self.stale_slots();
+        }
+        if self.speakers.take_order_changed() {
+            self.stale_slots();
+        }
+        let heard: Vec<Identity> = self
+            .speakers
+            .active()
+            .into_iter()
+            .filter_map(|track| Some(self.participant(self.track(track)?.owner)?.identity.clone()))
+            .collect();
+        if heard != self.heard {
+            self.heard.clone_from(&heard);
+            self.tell(Audience::All, ServerMessage::Speakers { speakers: heard });
+        }
+    }
+
+    fn tell_stats(&mut self, now: Instant) {
+        let due = |p: &Participant| p.watches_stats && p.stats_told_at.is_none_or(|at| now >= at + STATS_INTERVAL);
+        let watchers: Vec<_> = self.seated().filter(|(_, p)| due(p)).map(|(key, _)| key).collect();
+        for key in watchers {
+            let Room { participants, tracks, .. } = self;
+            let Some(participant) = participants.get_mut(key.0 as usize).and_then(Option::as_mut) else { continue };
+            participant.stats_told_at = Some(now);
+            let estimate_bps = participant.allocator.estimate_bps();
+            let slots = participant.slots.iter_mut().map(|slot| {
+                let track = slot.track.and_then(|track| tracks.get(track.0 as usize)?.as_ref());
+                SlotStats {
+                    mid: slot.mid.to_string(),
+                    layer: track.and_then(|track| layer_name(track, slot.current)),
+                    bitrate_bps: slot.rate.bps(now),
+                }
+            });
+            let slots = slots.collect();
+            self.tell(Audience::One(key), ServerMessage::Stats { estimate_bps, slots });
+        }
+    }
+}
+
+/// How often the stats panel hears from us.
+const STATS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The RID, or `s` and the spatial layer, of what flows.
+pub(super) fn layer_name(track: &Track, layer: Option<Layer>) -> Option<String> {
+    let layer = layer?;
+    let encoding = track.encodings.get(usize::from(layer.encoding))?;
+    Some(match encoding.rid {
+        Some(rid) => rid.to_string(),
+        None => format!("s{}", usize::from(layer.spatial).min(encoding.spatial_layers - 1)),
+    })
+}
+
+fn demand(now: Instant, index: usize, slot: &Slot, track: &mut Track, on_air: bool) -> Demand {
+    let scalable = track.encodings.len() == 1;
+    let priority = match (slot.wish.pinned.is_some(), track.source) {
+        (true, _) | (_, Source::Screen) => Priority::Pinned,
+        _ if on_air => Priority::Speaker,
+        _ => Priority::Other,
+    };
+    let current = slot.current.map(|layer| usize::from(if scalable { layer.spatial } else { layer.encoding }));
+    Demand {
+        slot: index as u16,
+        kind: slot.kind,
+        priority,
+        max_height: slot.wish.max_height,
+        current,
+        layers: offers(now, track),
+    }
+}
+
+fn offers(now: Instant, track: &mut Track) -> Vec<LayerOffer> {
+    let top = track.height_told.unwrap_or(HEIGHT_TOP_DEFAULT);
+    let count = track.encodings.len();
+    if let [single] = track.encodings.as_mut_slice() {
+        let alive = single.is_alive(now);
+        let layers = single.spatial_layers;
+        let mut bitrate_bps = 0;
+        return (0..layers)
+            .map(|spatial| {
+                bitrate_bps += single.layer_rates[spatial].bps(now);
+                let size = single.sizes[spatial].map(|size| u32::from(size.height));
+                LayerOffer { height: size.unwrap_or(top >> (layers - 1 - spatial)), bitrate_bps, alive }
+            })
+            .collect();
+    }
+    let encodings = track.encodings.iter_mut().enumerate();
+    encodings
+        .map(|(index, encoding)| LayerOffer {
+            height: encoding.height().unwrap_or(top >> (count - 1 - index)),
+            bitrate_bps: encoding.rate.bps(now),
+            alive: encoding.is_alive(now),
+        })
+        .collect()
+}

@@ -1,0 +1,127 @@
+//! The way of a packet through the room: in by one track's encoding, out to each slot that takes it.
+
+use std::time::Instant;
+
+use super::{ParticipantKey, Room, SlotKey, TrackKey};
+use crate::core::format::Format;
+use crate::core::forward::{Layers, PacketMeta, Rewritten};
+use crate::core::participant::{Layer, Participant};
+use crate::core::payload::{self, DescriptorBytes};
+use crate::core::protocol::Kind;
+use crate::core::track::Track;
+
+/// A packet as it came in, its peer's numbers already translated.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival<'a> {
+    /// Index of the line in what the participant published, and of the encoding within it.
+    pub line: u8,
+    pub encoding: u8,
+    pub format: Format,
+    /// Extended sequence number.
+    pub seq_no: u64,
+    pub rtp_time: u32,
+    pub marker: bool,
+    pub payload: &'a [u8],
+    pub descriptor: Option<&'a DescriptorBytes>,
+    /// RFC 6464: −dBov, 0 loudest, and the voice flag.
+    pub audio_level: Option<(u8, bool)>,
+}
+
+/// One packet for one slot.
+#[derive(Debug)]
+pub struct Forward {
+    pub to: ParticipantKey,
+    pub slot: SlotKey,
+    pub format: Format,
+    pub rewritten: Rewritten,
+}
+
+impl Room {
+    /// Takes a packet in and appends to `forwards` whatever leaves for it. False when it was refused: no grant,
+    /// muted by an admin, or an unknown line.
+    pub fn handle_rtp(
+        &mut self,
+        now: Instant,
+        from: ParticipantKey,
+        arrival: &Arrival<'_>,
+        forwards: &mut Vec<Forward>,
+    ) -> bool {
+        let Some(key) = self.track_of_packet(now, from, arrival) else { return false };
+        let Some(track) = self.tracks.get_mut(key.0 as usize).and_then(Option::as_mut) else { return false };
+        let Some(encoding) = track.encodings.get_mut(usize::from(arrival.encoding)) else { return false };
+        let dd = arrival.descriptor.and_then(|bytes| encoding.descriptors.read(bytes.as_slice()));
+        let frame = payload::inspect(arrival.format.codec, arrival.payload, dd.as_ref());
+        encoding.note_packet(now, arrival.payload.len(), &frame);
+        if track.silenced || track.muted && track.kind() == Kind::Video {
+            return !track.silenced;
+        }
+        if let Some((level, voice)) = arrival.audio_level
+            && !track.muted
+        {
+            self.speakers.handle_level(now, key, level, voice);
+        }
+        let meta = PacketMeta {
+            seq_no: arrival.seq_no,
+            rtp_time: arrival.rtp_time,
+            marker: arrival.marker,
+            frame: &frame,
+            dd: dd.as_ref(),
+        };
+        forward(track, &mut self.participants, now, arrival, &meta, forwards);
+        true
+    }
+
+    /// The track that the packet belongs to. The first packet of a line publishes it, unless the publisher
+    /// names its tracks itself.
+    fn track_of_packet(&mut self, now: Instant, from: ParticipantKey, arrival: &Arrival<'_>) -> Option<TrackKey> {
+        let line = usize::from(arrival.line);
+        let participant = self.participant(from)?;
+        if !participant.grant.publish || !participant.is_here() {
+            return None;
+        }
+        let key = match *participant.line_tracks.get(line)? {
+            Some(key) => key,
+            None if participant.names_tracks => return None,
+            None => self.publish_line(now, from, line)?,
+        };
+        if self.track(key)?.format != Some(arrival.format) {
+            self.set_format(now, key, arrival.format);
+        }
+        Some(key)
+    }
+}
+
+/// Gives the packet to every subscriber that takes its encoding, or switches to it here.
+#[inline]
+fn forward(
+    track: &mut Track,
+    participants: &mut [Option<Participant>],
+    now: Instant,
+    arrival: &Arrival<'_>,
+    meta: &PacketMeta<'_>,
+    forwards: &mut Vec<Forward>,
+) {
+    for &(to, slot_key) in &track.subscribers {
+        let Some(subscriber) = participants.get_mut(to.0 as usize).and_then(Option::as_mut) else { continue };
+        let Some(slot) = subscriber.slots.get_mut(usize::from(slot_key.0)) else { continue };
+        let Some(target) = slot.target else { continue };
+        let takes = |layer: Option<Layer>| layer.is_some_and(|layer| layer.encoding == arrival.encoding);
+        if target.encoding == arrival.encoding && slot.current != Some(target) {
+            if takes(slot.current) {
+                slot.rewriter.set_layers(Layers { spatial: target.spatial, ..Layers::ALL });
+                slot.current = Some(target);
+            } else if meta.frame.keyframe || slot.kind == Kind::Audio {
+                slot.rewriter.switch();
+                slot.rewriter.set_layers(Layers { spatial: target.spatial, ..Layers::ALL });
+                slot.current = Some(target);
+            }
+        }
+        if !takes(slot.current) {
+            continue;
+        }
+        if let Some(rewritten) = slot.rewriter.rewrite(now, meta) {
+            slot.rate.add(now, arrival.payload.len());
+            forwards.push(Forward { to, slot: slot_key, format: arrival.format, rewritten });
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The room as others see it: states for its people, figures for operators.
+
+use std::time::Instant;
+
+use super::allocation::layer_name;
+use super::{Audience, ParticipantKey, Room};
+use crate::core::participant::Part;
+use crate::core::protocol::{ParticipantState, ServerMessage, TrackState};
+use crate::core::stats::{EncodingStats, ParticipantStats, RoomSummary, SlotReport};
+
+impl Room {
+    pub fn summary(&self) -> RoomSummary {
+        let count = |wanted: fn(&Part) -> bool| self.seated().filter(|(_, p)| wanted(&p.part)).count() as u32;
+        RoomSummary {
+            state: self.state.clone(),
+            participants: count(|part| !matches!(part, Part::Viewer { .. })),
+            publishers: self.seated().filter(|(_, p)| p.line_tracks.iter().any(Option::is_some)).count() as u32,
+            viewers: count(|part| matches!(part, Part::Viewer { .. })),
+        }
+    }
+
+    /// Everyone who is seen, in the order of joining.
+    pub fn participant_states(&self) -> Vec<ParticipantState> {
+        let mut states: Vec<_> = self
+            .seated()
+            .filter(|(_, participant)| participant.is_seen())
+            .filter_map(|(key, _)| self.participant_state(key))
+            .collect();
+        states.sort_by_key(|state| state.joined_at_ms);
+        states
+    }
+
+    pub(super) fn participant_state(&self, key: ParticipantKey) -> Option<ParticipantState> {
+        let participant = self.participant(key)?;
+        let mut state = participant.state();
+        let tracks = participant.line_tracks.iter().flatten().filter_map(|&track| self.track(track));
+        state.tracks = tracks
+            .map(|track| TrackState {
+                source: track.source,
+                kind: track.kind(),
+                muted: track.muted,
+                codec: track.format.map(|format| format.codec.name().to_owned()),
+            })
+            .collect();
+        Some(state)
+    }
+
+    /// Tells all how a participant looks now.
+    pub(super) fn announce(&mut self, key: ParticipantKey) {
+        if !self.participant(key).is_some_and(|participant| participant.is_seen()) {
+            return;
+        }
+        if let Some(participant) = self.participant_state(key) {
+            self.tell(Audience::All, ServerMessage::ParticipantUpdated { participant });
+        }
+    }
+
+    /// What each sends and gets; what only the connection knows is left for the shard to fill in.
+    pub fn stats(&mut self, now: Instant) -> Vec<(ParticipantKey, ParticipantStats)> {
+        self.keys().into_iter().filter_map(|key| Some((key, self.participant_stats(now, key)?))).collect()
+    }
+
+    fn participant_stats(&mut self, now: Instant, key: ParticipantKey) -> Option<ParticipantStats> {
+        let participant = self.participant(key)?;
+        let mut stats = ParticipantStats {
+            identity: participant.identity.clone(),
+            role: participant.part.name(),
+            connected: participant.may_receive() || participant.state().connected,
+            transport: None,
+            rtt_ms: None,
+            estimate_bps: participant.allocator.estimate_bps(),
+            bytes_received: 0,
+            bytes_sent: 0,
+            egress_loss: None,
+            sends: Vec::new(),
+            gets: Vec::new(),
+        };
+        let tracks: Vec<_> = participant.line_tracks.iter().flatten().copied().collect();
+        for track_key in tracks {
+            let subscribers = self.subscribers_by_encoding(track_key);
+            let Some(track) = self.track_mut(track_key) else { continue };
+            let (source, format) = (track.source, track.format);
+            for (encoding, subscribers) in track.encodings.iter_mut().zip(subscribers) {
+                stats.sends.push(EncodingStats {
+                    source,
+                    codec: format.map(|format| format.codec.name().to_owned()),
+                    rid: encoding.rid.map(|rid| rid.to_string()),
+                    height: encoding.height(),
+                    bitrate_bps: encoding.rate.bps(now),
+                    packets: encoding.rate.packets(),
+                    subscribers,
+                });
+            }
+        }
+        stats.gets = self.slot_reports(now, key);
+        Some(stats)
+    }
+
+    fn subscribers_by_encoding(&self, key: super::TrackKey) -> Vec<u32> {
+        let Some(track) = self.track(key) else { return Vec::new() };
+        let mut counts = vec![0; track.encodings.len()];
+        for &(subscriber, slot) in &track.subscribers {
+            let slot = self.participant(subscriber).and_then(|p| p.slots.get(usize::from(slot.0)));
+            let current = slot.and_then(|slot| slot.current);
+            if let Some(count) = current.and_then(|layer| counts.get_mut(usize::from(layer.encoding))) {
+                *count += 1;
+            }
+        }
+        counts
+    }
+
+    fn slot_reports(&mut self, now: Instant, key: ParticipantKey) -> Vec<SlotReport> {
+        let states: Vec<_> = match self.participant(key) {
+            Some(participant) => {
+                (0..participant.slots.len()).map(|slot| self.slot_state(participant, slot)).collect()
+            }
+            None => return Vec::new(),
+        };
+        let Room { participants, tracks, .. } = self;
+        let Some(participant) = participants.get_mut(key.0 as usize).and_then(Option::as_mut) else {
+            return Vec::new();
+        };
+        let slots = participant.slots.iter_mut().zip(states);
+        slots
+            .filter_map(|(slot, state)| {
+                let state = state?;
+                let track = slot.track.and_then(|track| tracks.get(track.0 as usize)?.as_ref());
+                Some(SlotReport {
+                    mid: state.mid,
+                    participant: state.participant,
+                    source: state.source,
+                    layer: track.and_then(|track| layer_name(track, slot.current)),
+                    bitrate_bps: slot.rate.bps(now),
+                    packets: slot.rate.packets(),
+                })
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,173 @@
+//! What a participant sends: a track, in one or several encodings (RFC 8853), and who takes it.
+
+use std::time::{Duration, Instant};
+
+use str0m::media::{Mid, Rid};
+
+use super::format::Format;
+use super::payload::{DependencyReader, FrameInfo, Resolution, SPATIAL_LAYERS_MAX};
+use super::protocol::{Kind, Source};
+use super::rate::RateMeter;
+use super::room::{ParticipantKey, SlotKey};
+
+/// A key frame costs a burst: one encoding is asked at most this often, however many ask.
+pub const KEYFRAME_INTERVAL_MIN: Duration = Duration::from_millis(500);
+/// An encoding that sent nothing for so long is not on offer.
+const ALIVE: Duration = Duration::from_millis(1_500);
+/// An encoding that we asked to wake is believed to come for so long.
+const WAKING: Duration = Duration::from_secs(3);
+
+/// An m-line on which the client sends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishedLine {
+    pub mid: Mid,
+    pub kind: Kind,
+    /// Simulcast encodings in the order of the offer, lowest first by custom; empty for a single one.
+    pub rids: Vec<Rid>,
+}
+
+/// An m-line on which the client receives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotLine {
+    pub mid: Mid,
+    pub kind: Kind,
+    /// What its decoder takes.
+    pub formats: Vec<Format>,
+}
+
+/// One encoding as it comes in.
+#[derive(Debug)]
+pub struct Encoding {
+    pub rid: Option<Rid>,
+    pub rate: RateMeter,
+    /// Of each spatial layer alone; only [`Encoding::spatial_layers`] of them are in use.
+    pub layer_rates: [RateMeter; SPATIAL_LAYERS_MAX],
+    pub sizes: [Option<Resolution>; SPATIAL_LAYERS_MAX],
+    pub spatial_layers: usize,
+    pub descriptors: DependencyReader,
+    last_packet_at: Option<Instant>,
+    last_keyframe_request_at: Option<Instant>,
+    keyframe_wanted: bool,
+    woken_at: Option<Instant>,
+    /// Whether the publisher was told that somebody takes it.
+    pub told_active: bool,
+    /// Since when nobody has taken it.
+    pub idle_since: Option<Instant>,
+}
+
+impl Encoding {
+    pub fn new(rid: Option<Rid>) -> Self {
+        Self {
+            rid,
+            rate: RateMeter::default(),
+            layer_rates: Default::default(),
+            sizes: [None; SPATIAL_LAYERS_MAX],
+            spatial_layers: 1,
+            descriptors: DependencyReader::default(),
+            last_packet_at: None,
+            last_keyframe_request_at: None,
+            keyframe_wanted: false,
+            woken_at: None,
+            told_active: true,
+            idle_since: None,
+        }
+    }
+
+    /// Takes note of a packet that came in.
+    #[inline]
+    pub fn note_packet(&mut self, now: Instant, bytes: usize, frame: &FrameInfo) {
+        self.last_packet_at = Some(now);
+        self.rate.add(now, bytes);
+        let spatial = usize::from(frame.spatial.unwrap_or(0)).min(SPATIAL_LAYERS_MAX - 1);
+        self.layer_rates[spatial].add(now, bytes);
+        if spatial >= self.spatial_layers {
+            self.spatial_layers = spatial + 1;
+        }
+        if frame.keyframe {
+            self.keyframe_wanted = false;
+            for (known, told) in self.sizes.iter_mut().zip(frame.resolutions) {
+                *known = told.or(*known);
+            }
+        }
+    }
+
+    /// On offer: it flows, or was just asked to.
+    pub fn is_alive(&self, now: Instant) -> bool {
+        let within = |at: Option<Instant>, span| at.is_some_and(|at| now.saturating_duration_since(at) < span);
+        within(self.last_packet_at, ALIVE) || !self.told_active || within(self.woken_at, WAKING)
+    }
+
+    pub fn wake(&mut self, now: Instant) {
+        self.told_active = true;
+        self.woken_at = Some(now);
+    }
+
+    /// Somebody needs a key frame; the next [`Encoding::poll_keyframe_request`] says when to ask.
+    pub fn want_keyframe(&mut self) {
+        self.keyframe_wanted = true;
+    }
+
+    /// True when the publisher is to be asked now.
+    pub fn poll_keyframe_request(&mut self, now: Instant) -> bool {
+        let asked_lately = self
+            .last_keyframe_request_at
+            .is_some_and(|at| now.saturating_duration_since(at) < KEYFRAME_INTERVAL_MIN);
+        if !self.keyframe_wanted || asked_lately {
+            return false;
+        }
+        self.last_keyframe_request_at = Some(now);
+        true
+    }
+
+    pub fn height(&self) -> Option<u32> {
+        self.sizes.iter().rev().flatten().next().map(|size| u32::from(size.height))
+    }
+}
+
+/// A published track.
+#[derive(Debug)]
+pub struct Track {
+    pub owner: ParticipantKey,
+    pub mid: Mid,
+    pub source: Source,
+    /// Known from the first packet.
+    pub format: Option<Format>,
+    /// By its publisher.
+    pub muted: bool,
+    /// By an admin: nothing is forwarded until the publisher unmutes it.
+    pub silenced: bool,
+    /// Height of the fullest encoding, as the publisher said.
+    pub height_told: Option<u32>,
+    pub encodings: Vec<Encoding>,
+    pub subscribers: Vec<(ParticipantKey, SlotKey)>,
+}
+
+impl Track {
+    pub fn new(owner: ParticipantKey, line: &PublishedLine, source: Source) -> Self {
+        let encodings = if line.rids.is_empty() {
+            vec![Encoding::new(None)]
+        } else {
+            line.rids.iter().map(|&rid| Encoding::new(Some(rid))).collect()
+        };
+        Self {
+            owner,
+            mid: line.mid,
+            source,
+            format: None,
+            muted: false,
+            silenced: false,
+            height_told: None,
+            encodings,
+            subscribers: Vec::new(),
+        }
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.source.kind()
+    }
+
+    /// Worth a slot.
+    pub fn is_shown(&self) -> bool {
+        !self.muted && !self.silenced && self.format.is_some()
+    }
+}

@@ -1,0 +1,205 @@
+//! From an SDP offer to an `Rtc` with its answer (RFC 8829, RFC 9725), on any thread; the shard gets the result.
+//!
+//! Every m-line that the client sends on becomes a [`PublishedLine`], every one it receives on a [`SlotLine`].
+//! We are ICE-lite and DTLS-passive on DTLS 1.2: its server side picks the SRTP profile, and picks AES-128-GCM.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use str0m::change::SdpOffer;
+use str0m::config::{CryptoProvider, DtlsCert, DtlsVersion};
+use str0m::media::{Direction, MediaAdded, MediaKind, Pt, Rid};
+use str0m::rtp::Extension;
+use str0m::{Candidate, Event, IceCreds, Output, Rtc};
+
+use super::descriptor::DependencyDescriptorSerializer;
+use crate::core::format::Format;
+use crate::core::payload::dependency;
+use crate::core::protocol::{Code, Kind, Refusal};
+use crate::core::track::{PublishedLine, SlotLine};
+
+/// A longer offer is refused unread.
+pub const OFFER_BYTES_MAX: usize = 64 * 1024;
+/// More lines than a wall of 25 tiles with sound and some publications needs.
+const LINES_MAX: usize = 64;
+/// Packets that a video slot keeps for resending: about a second at 2 Mbit/s.
+const RESEND_PACKETS: usize = 256;
+const RESEND_AGE: Duration = Duration::from_millis(1_500);
+/// Share of what is sent that may be resends; above it the path is jammed and resends make it worse.
+const RESEND_SHARE_MAX: f32 = 0.3;
+
+/// How clients reach one shard, the same for all of its peers.
+#[derive(Debug, Clone)]
+pub struct Reach {
+    /// Candidate addresses of the shard's UDP port; empty where UDP is turned off.
+    pub udp: Vec<SocketAddr>,
+    /// Candidate addresses of the node's ICE-TCP port; empty where TCP is turned off.
+    pub tcp: Vec<SocketAddr>,
+    /// Addresses of this machine among them, which the kernel can be asked to send from.
+    pub local_ips: Vec<IpAddr>,
+}
+
+/// What all connections of the node share.
+#[derive(Clone)]
+pub struct Identity {
+    pub certificate: DtlsCert,
+    pub crypto: Arc<CryptoProvider>,
+    pub initial_estimate_bps: u64,
+}
+
+/// A payload type that this peer uses, and what it means.
+#[derive(Debug, Clone, Copy)]
+pub struct PayloadType {
+    pub pt: Pt,
+    pub format: Format,
+}
+
+/// An accepted offer.
+pub struct Negotiated {
+    pub rtc: Box<Rtc>,
+    pub answer: String,
+    pub published: Vec<PublishedLine>,
+    pub slots: Vec<SlotLine>,
+    pub payload_types: Vec<PayloadType>,
+    /// Kept for an ICE restart by fragment, which needs the rest of the description.
+    pub offer: String,
+}
+
+/// Accepts `offer`.
+///
+/// # Errors
+/// `bad_offer`, saying what is wrong with it.
+pub fn accept(
+    now: Instant,
+    identity: &Identity,
+    reach: &Reach,
+    creds: IceCreds,
+    offer: String,
+) -> Result<Negotiated, Refusal> {
+    let parsed = parse(&offer)?;
+    let mut rtc = build(now, identity, creds);
+    for candidate in candidates(reach) {
+        rtc.add_local_candidate(candidate);
+    }
+    let answer = rtc.sdp_api().accept_offer(parsed).map_err(|error| bad_offer(&error.to_string()))?;
+    let mut published = Vec::new();
+    let mut slots = Vec::new();
+    loop {
+        match rtc.poll_output().map_err(|error| bad_offer(&error.to_string()))? {
+            Output::Timeout(_) => break,
+            Output::Event(Event::MediaAdded(added)) => add_line(&rtc, &added, &mut published, &mut slots),
+            Output::Event(_) | Output::Transmit(_) => {}
+        }
+    }
+    for slot in slots.iter().filter(|slot| slot.kind == Kind::Video) {
+        if let Some(stream) = rtc.direct_api().stream_tx_by_mid(slot.mid, None) {
+            stream.set_rtx_cache(RESEND_PACKETS, RESEND_AGE, Some(RESEND_SHARE_MAX));
+        }
+    }
+    let payload_types = payload_types(&rtc);
+    Ok(Negotiated { rtc: Box::new(rtc), answer: answer.to_sdp_string(), published, slots, payload_types, offer })
+}
+
+/// Accepts the peer's first offer again with other ICE credentials: an ICE restart (RFC 9725 §4.3.3).
+///
+/// # Errors
+/// `bad_offer`.
+pub fn restart(rtc: &mut Rtc, offer: &str, creds: &IceCreds) -> Result<(), Refusal> {
+    let restarted: String = offer
+        .lines()
+        .map(|line| match line.split_once(':') {
+            Some(("a=ice-ufrag", _)) => format!("a=ice-ufrag:{}\r\n", creds.ufrag),
+            Some(("a=ice-pwd", _)) => format!("a=ice-pwd:{}\r\n", creds.pass),
+            _ => format!("{line}\r\n"),
+        })
+        .collect();
+    let parsed = parse(&restarted)?;
+    rtc.sdp_api().accept_offer(parsed).map_err(|error| bad_offer(&error.to_string()))?;
+    Ok(())
+}
+
+fn parse(offer: &str) -> Result<SdpOffer, Refusal> {
+    if offer.len() > OFFER_BYTES_MAX {
+        return Err(bad_offer("it is longer than 64 KiB"));
+    }
+    if offer.lines().filter(|line| line.starts_with("m=")).count() > LINES_MAX {
+        return Err(bad_offer("it has more than 64 m-lines"));
+    }
+    SdpOffer::from_sdp_string(offer).map_err(|error| bad_offer(&error.to_string()))
+}
+
+fn bad_offer(reason: &str) -> Refusal {
+    // The parser quotes what it read; a whole offer (addresses included) has no place in an answer.
+    let brief: String = reason.chars().filter(|c| !c.is_control()).take(200).collect();
+    Refusal::new(Code::BadOffer, format!("the SDP offer cannot be used: {brief}"))
+}
+
+fn build(now: Instant, identity: &Identity, creds: IceCreds) -> Rtc {
+    let mut config = Rtc::builder()
+        .set_crypto_provider(Arc::clone(&identity.crypto))
+        .set_dtls_cert(identity.certificate.clone())
+        .set_dtls_version(DtlsVersion::Dtls12)
+        .set_local_ice_credentials(creds)
+        .set_ice_lite(true)
+        .set_rtp_mode(true)
+        .set_stats_interval(Some(Duration::from_secs(1)))
+        .set_send_buffer_audio(16)
+        .set_send_buffer_video(16)
+        .clear_codecs()
+        .enable_opus(true, true)
+        .enable_vp8(true)
+        .enable_vp9(true)
+        .enable_h264(true)
+        .enable_av1(true)
+        .set_extension(14, Extension::PlayoutDelay)
+        .set_extension(
+            12,
+            Extension::with_serializer(dependency::URI, DependencyDescriptorSerializer),
+        )
+        .enable_bwe(Some(identity.initial_estimate_bps.into()));
+    // A bridge must not hold a lost receiver's memory for long: five tries over about three seconds.
+    config.set_max_stun_retransmits(5);
+    config.build(now)
+}
+
+fn candidates(reach: &Reach) -> impl Iterator<Item = Candidate> + '_ {
+    let udp = reach.udp.iter().filter_map(|&address| Candidate::host(address, "udp").ok());
+    let tcp = reach.tcp.iter().filter_map(|&address| {
+        Candidate::builder().tcp().host(address).tcptype(str0m::net::TcpType::Passive).build().ok()
+    });
+    udp.chain(tcp)
+}
+
+fn add_line(rtc: &Rtc, added: &MediaAdded, published: &mut Vec<PublishedLine>, slots: &mut Vec<SlotLine>) {
+    let kind = match added.kind {
+        MediaKind::Audio => Kind::Audio,
+        MediaKind::Video => Kind::Video,
+    };
+    // Directions are ours: what we receive is what the client publishes.
+    if matches!(added.direction, Direction::RecvOnly | Direction::SendRecv) {
+        let rids = added.simulcast.iter().flat_map(|simulcast| &simulcast.recv);
+        let rids = rids.map(|layer| Rid::from(layer.restriction_id.0.as_str())).collect();
+        published.push(PublishedLine { mid: added.mid, kind, rids });
+    }
+    if matches!(added.direction, Direction::SendOnly | Direction::SendRecv) {
+        let pts = rtc.media(added.mid).map(|media| media.remote_pts().to_vec()).unwrap_or_default();
+        let mine = payload_types(rtc).into_iter();
+        let formats = mine.filter(|own| accepts(rtc, &pts, own)).map(|own| own.format).collect();
+        slots.push(SlotLine { mid: added.mid, kind, formats });
+    }
+}
+
+fn accepts(rtc: &Rtc, pts: &[Pt], own: &PayloadType) -> bool {
+    let params = rtc.codec_config().params().iter();
+    params.filter(|p| pts.contains(&p.pt())).any(|p| p.pt() == own.pt || p.red() == Some(own.pt))
+}
+
+fn payload_types(rtc: &Rtc) -> Vec<PayloadType> {
+    let mut types = Vec::new();
+    for params in rtc.codec_config().params() {
+        types.extend(Format::of(params).map(|format| PayloadType { pt: params.pt(), format }));
+        types.extend(params.red().map(|pt| PayloadType { pt, format: Format::RED }));
+    }
+    types
+}

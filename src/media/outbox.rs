@@ -1,0 +1,109 @@
+//! What a shard wants to send, gathered over one tick: datagrams copied into one arena, those that follow
+//! each other to the same receiver with the same size joined into runs that one GSO send can carry.
+//!
+//! Only the last datagram of a run may be shorter. The arena keeps its memory from tick to tick.
+
+use std::net::{IpAddr, SocketAddr};
+
+/// More than the kernel takes in one GSO send would be split again (UDP_MAX_SEGMENTS is 64 on older kernels).
+pub const RUN_DATAGRAMS_MAX: usize = 64;
+/// A GSO send carries at most one IP packet's worth before it is segmented.
+const RUN_BYTES_MAX: usize = 65_000;
+
+/// Datagrams for one receiver, back to back in the arena.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    pub destination: SocketAddr,
+    /// The address of ours that the receiver knows us by.
+    pub source: IpAddr,
+    pub start: usize,
+    pub bytes: usize,
+    /// Size of each datagram but the last.
+    pub segment_bytes: usize,
+    pub datagrams: usize,
+    /// False once a shorter datagram closed the run.
+    open: bool,
+}
+
+#[derive(Debug, Default)]
+pub struct Outbox {
+    arena: Vec<u8>,
+    runs: Vec<Run>,
+}
+
+impl Outbox {
+    pub fn push(&mut self, source: IpAddr, destination: SocketAddr, datagram: &[u8]) {
+        let start = self.arena.len();
+        self.arena.extend_from_slice(datagram);
+        if let Some(run) = self.runs.last_mut()
+            && run.open
+            && run.destination == destination
+            && run.source == source
+            && datagram.len() <= run.segment_bytes
+            && run.datagrams < RUN_DATAGRAMS_MAX
+            && run.bytes + datagram.len() <= RUN_BYTES_MAX
+        {
+            run.bytes += datagram.len();
+            run.datagrams += 1;
+            run.open = datagram.len() == run.segment_bytes;
+            return;
+        }
+        self.runs.push(Run {
+            destination,
+            source,
+            start,
+            bytes: datagram.len(),
+            segment_bytes: datagram.len(),
+            datagrams: 1,
+            open: true,
+        });
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// The runs in the order in which they were pushed, each with its bytes.
+    pub fn runs(&self) -> impl Iterator<Item = (&Run, &[u8])> {
+        self.runs.iter().map(|run| (run, &self.arena[run.start..run.start + run.bytes]))
+    }
+
+    pub fn clear(&mut self) {
+        self.arena.clear();
+        self.runs.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lengths(outbox: &Outbox) -> Vec<(u16, usize, usize)> {
+        outbox.runs().map(|(run, bytes)| (run.destination.port(), run.datagrams, bytes.len())).collect()
+    }
+
+    #[test]
+    fn equal_sizes_to_one_receiver_join_and_a_shorter_one_closes() {
+        let us = IpAddr::from([127, 0, 0, 1]);
+        let to = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let mut outbox = Outbox::default();
+        for size in [100, 100, 40, 100] {
+            outbox.push(us, to(1), &vec![0; size]);
+        }
+        outbox.push(us, to(2), &[0; 100]);
+        outbox.push(us, to(2), &[0; 101]);
+        assert_eq!(lengths(&outbox), [(1, 3, 240), (1, 1, 100), (2, 1, 100), (2, 1, 101)]);
+        outbox.clear();
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn a_run_stays_within_what_one_send_carries() {
+        let mut outbox = Outbox::default();
+        for _ in 0..200 {
+            outbox.push([127, 0, 0, 1].into(), ([127, 0, 0, 1], 9).into(), &[0; 1200]);
+        }
+        assert!(outbox.runs().all(|(run, bytes)| run.datagrams <= 64 && bytes.len() <= RUN_BYTES_MAX));
+        assert_eq!(outbox.runs().map(|(run, _)| run.datagrams).sum::<usize>(), 200);
+    }
+}

@@ -1,0 +1,159 @@
+//! A hashed timer wheel: 256 slots of one millisecond, one timer for each key, for deadlines of a shard's peers.
+//!
+//! A deadline beyond the wheel's span waits in its slot for another round. Setting a timer again replaces it:
+//! the entry left behind is recognised as stale when its slot comes up, so nothing is searched or removed.
+//! A shard may be late but never early: a key fires in the first [`Wheel::expire`] at or after its deadline.
+
+use std::time::{Duration, Instant};
+
+const SLOTS: usize = 256;
+const SLOT: Duration = Duration::from_millis(1);
+
+/// Timers by dense key (the peer's index).
+#[derive(Debug)]
+pub struct Wheel {
+    slots: Vec<Vec<(u32, u64)>>,
+    /// Deadline of each key, in ticks since `start`; `u64::MAX` for none.
+    deadlines: Vec<u64>,
+    start: Instant,
+    /// The next tick to look at.
+    tick: u64,
+    armed: usize,
+}
+
+impl Wheel {
+    pub fn new(start: Instant) -> Self {
+        Self { slots: vec![Vec::new(); SLOTS], deadlines: Vec::new(), start, tick: 0, armed: 0 }
+    }
+
+    /// Sets the one timer of `key`, rounding up to the wheel's millisecond.
+    pub fn set(&mut self, key: u32, deadline: Instant) {
+        let tick = self.tick_at_or_after(deadline).max(self.tick);
+        let index = key as usize;
+        if self.deadlines.len() <= index {
+            self.deadlines.resize(index + 1, u64::MAX);
+        }
+        let old = self.deadlines[index];
+        if old == tick {
+            return;
+        }
+        self.armed += usize::from(old == u64::MAX);
+        self.deadlines[index] = tick;
+        self.slots[(tick % SLOTS as u64) as usize].push((key, tick));
+    }
+
+    pub fn clear(&mut self, key: u32) {
+        if let Some(deadline) = self.deadlines.get_mut(key as usize)
+            && *deadline != u64::MAX
+        {
+            *deadline = u64::MAX;
+            self.armed -= 1;
+        }
+    }
+
+    /// Hands over every key whose deadline has come, each once.
+    pub fn expire(&mut self, now: Instant, mut fire: impl FnMut(u32)) {
+        let now_tick = now.saturating_duration_since(self.start).as_millis() as u64;
+        if now_tick < self.tick {
+            return;
+        }
+        let rounds = (now_tick - self.tick + 1).min(SLOTS as u64);
+        for tick in now_tick + 1 - rounds..=now_tick {
+            let index = (tick % SLOTS as u64) as usize;
+            let mut later = 0;
+            for position in 0..self.slots[index].len() {
+                let (key, due) = self.slots[index][position];
+                if self.deadlines[key as usize] != due {
+                    continue;
+                }
+                if due > now_tick {
+                    self.slots[index][later] = (key, due);
+                    later += 1;
+                    continue;
+                }
+                self.deadlines[key as usize] = u64::MAX;
+                self.armed -= 1;
+                fire(key);
+            }
+            self.slots[index].truncate(later);
+        }
+        self.tick = now_tick + 1;
+    }
+
+    /// When to call [`Wheel::expire`] next: exact within the wheel's span, else at its end.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        if self.armed == 0 {
+            return None;
+        }
+        let due = (self.tick..self.tick + SLOTS as u64).find(|tick| {
+            self.slots[(tick % SLOTS as u64) as usize]
+                .iter()
+                .any(|&(key, due)| due == *tick && self.deadlines[key as usize] == due)
+        });
+        let tick = due.unwrap_or(self.tick + SLOTS as u64 - 1);
+        Some(self.start + SLOT * u32::try_from(tick).unwrap_or(u32::MAX))
+    }
+
+    fn tick_at_or_after(&self, instant: Instant) -> u64 {
+        let since = instant.saturating_duration_since(self.start);
+        since.as_micros().div_ceil(SLOT.as_micros()) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expired(wheel: &mut Wheel, now: Instant) -> Vec<u32> {
+        let mut keys = Vec::new();
+        wheel.expire(now, |key| keys.push(key));
+        keys
+    }
+
+    #[test]
+    fn fires_once_and_never_early() {
+        let start = Instant::now();
+        let mut wheel = Wheel::new(start);
+        wheel.set(3, start + Duration::from_micros(4_200));
+        assert_eq!(expired(&mut wheel, start + Duration::from_millis(4)), []);
+        assert_eq!(wheel.next_deadline(), Some(start + Duration::from_millis(5)));
+        assert_eq!(expired(&mut wheel, start + Duration::from_millis(5)), [3]);
+        assert_eq!(expired(&mut wheel, start + Duration::from_millis(600)), []);
+        assert_eq!(wheel.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_timer_set_again_fires_at_its_new_time_only() {
+        let start = Instant::now();
+        let mut wheel = Wheel::new(start);
+        wheel.set(0, start + Duration::from_millis(5));
+        wheel.set(0, start + Duration::from_millis(9));
+        wheel.set(1, start + Duration::from_millis(7));
+        wheel.clear(1);
+        assert_eq!(expired(&mut wheel, start + Duration::from_millis(8)), []);
+        assert_eq!(expired(&mut wheel, start + Duration::from_millis(9)), [0]);
+    }
+
+    #[test]
+    fn a_deadline_beyond_the_span_waits_for_its_round() {
+        let start = Instant::now();
+        let mut wheel = Wheel::new(start);
+        wheel.set(7, start + Duration::from_millis(1_000));
+        for ms in (0..1_000).step_by(50) {
+            assert_eq!(expired(&mut wheel, start + Duration::from_millis(ms)), []);
+        }
+        assert_eq!(expired(&mut wheel, start + Duration::from_millis(1_003)), [7]);
+    }
+
+    #[test]
+    fn a_long_sleep_loses_no_timer() {
+        let start = Instant::now();
+        let mut wheel = Wheel::new(start);
+        for key in 0..500 {
+            wheel.set(key, start + Duration::from_millis(u64::from(key) * 3));
+        }
+        let mut keys = expired(&mut wheel, start + Duration::from_secs(10));
+        keys.sort_unstable();
+        assert_eq!(keys, (0..500).collect::<Vec<_>>());
+    }
+}
