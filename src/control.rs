@@ -6,13 +6,12 @@
 
 use std::net::IpAddr;
 
-use serde::Serialize;
-
 pub use crate::core::chat::{HistoryRange, MessagePage};
 use crate::core::ids::{Identity, RoomName, SessionId};
 use crate::core::protocol::{
     Access, Code, Grant, Mode, ParticipantState, Refusal, RoomChange, RoomState, Source,
 };
+use crate::core::stats::{RoomStats, RoomSummary};
 
 /// Settings of a room that is about to be made.
 #[derive(Debug, Clone, Default)]
@@ -75,70 +74,6 @@ pub enum Patched {
     Trickled,
     /// ICE was restarted: 200 with our fragment and its new entity tag.
     Restarted { fragment: String, etag: String },
-}
-
-/// A room in a listing.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
-pub struct RoomSummary {
-    #[serde(flatten)]
-    pub state: RoomState,
-    pub participants: u32,
-    pub publishers: u32,
-    pub viewers: u32,
-}
-
-/// Live figures of one room, as `GET /v1/rooms/{room}/stats` shows them.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
-pub struct RoomStats {
-    pub room: RoomName,
-    pub shard: u8,
-    pub participants: Vec<ParticipantStats>,
-}
-
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
-pub struct ParticipantStats {
-    pub identity: Identity,
-    /// `member`, `publisher` or `viewer`.
-    pub role: &'static str,
-    pub connected: bool,
-    /// `udp` or `tcp`; absent until ICE has a pair.
-    pub transport: Option<&'static str>,
-    /// SRTP profile in force, such as `AEAD_AES_128_GCM`.
-    pub srtp_profile: Option<&'static str>,
-    /// Round-trip time by ICE or RTCP, milliseconds.
-    pub rtt_ms: Option<f64>,
-    /// Send-side estimate towards this participant, bits per second.
-    pub estimate_bps: u64,
-    pub bytes_received: u64,
-    pub bytes_sent: u64,
-    /// Share of our packets that it reported lost, 0–1.
-    pub egress_loss: Option<f32>,
-    pub sends: Vec<EncodingStats>,
-    pub gets: Vec<SlotReport>,
-}
-
-/// One encoding that a participant sends.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
-pub struct EncodingStats {
-    pub source: Source,
-    pub codec: Option<String>,
-    pub rid: Option<String>,
-    pub height: Option<u32>,
-    pub bitrate_bps: u64,
-    pub packets: u64,
-    /// Subscribers that take this encoding now.
-    pub subscribers: u32,
-}
-
-/// What one slot of a participant gets.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
-pub struct SlotReport {
-    pub mid: String,
-    pub participant: Option<Identity>,
-    pub source: Option<Source>,
-    pub layer: Option<String>,
-    pub bitrate_bps: u64,
-    pub packets: u64,
 }
 
 /// The way in for every shell. Each call is one message to the control loop and one back.

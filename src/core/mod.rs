@@ -5,13 +5,19 @@
 
 pub mod chat;
 pub mod event;
+pub mod format;
 pub mod forward;
 pub mod ids;
 pub mod layers;
+pub mod participant;
 pub mod payload;
 pub mod protocol;
+pub mod rate;
 pub mod refusal;
+pub mod room;
 pub mod speaker;
+pub mod stats;
+pub mod track;
 
 #[cfg(test)]
 mod protocol_export;

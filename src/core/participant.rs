@@ -45,7 +45,9 @@ pub enum Presence {
     Waiting,
     Here,
     /// The connection is gone and may resume.
-    Lost { since: Instant },
+    Lost {
+        since: Instant,
+    },
 }
 
 /// What is sent into a slot: an encoding of a track, and of a scalable encoding its highest spatial layer.
@@ -53,6 +55,23 @@ pub enum Presence {
 pub struct Layer {
     pub encoding: u8,
     pub spatial: u8,
+}
+
+impl Layer {
+    /// From a layer's place in what its track offers: encodings of simulcast, or spatial layers of the one.
+    pub fn of(index: usize, scalable: bool) -> Self {
+        let index = u8::try_from(index).unwrap_or(u8::MAX);
+        if scalable {
+            Self { encoding: 0, spatial: index }
+        } else {
+            Self { encoding: index, spatial: u8::MAX }
+        }
+    }
+
+    /// Back to the place in what is offered.
+    pub fn index(self) -> u8 {
+        if self.spatial == u8::MAX { self.encoding } else { self.spatial }
+    }
 }
 
 /// A wish for one slot, as last heard.
@@ -131,7 +150,7 @@ pub struct Participant {
     /// The track of each line, once it is published.
     pub line_tracks: Vec<Option<TrackKey>>,
     pub slots: Vec<Slot>,
-    pub allocator: Allocator,
+    pub allocator: Allocator<usize>,
     /// Its `control` channel is open: it can be told things.
     pub control_open: bool,
     pub welcomed: bool,
@@ -227,4 +246,3 @@ impl Participant {
         }
     }
 }
-

@@ -32,6 +32,8 @@ pub use packets::{Arrival, Forward};
 
 /// How often a room looks after its people: layers, lost connections, statistics.
 const TICK: Duration = Duration::from_millis(100);
+/// Voices that are heard at a time where more talk than there are slots: three, and one's own.
+const VOICES_HEARD: usize = 4;
 
 /// A seat in a room. Reused after its participant left, so it must not be kept past [`Output::Gone`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,15 +87,29 @@ pub enum Output {
     /// Over the `control` channel of all in the audience who were welcomed.
     Tell(Audience, Box<ServerMessage>),
     /// Ask a publisher for a key frame.
-    RequestKeyframe { from: ParticipantKey, mid: Mid, rid: Option<Rid> },
+    RequestKeyframe {
+        from: ParticipantKey,
+        mid: Mid,
+        rid: Option<Rid>,
+    },
     /// Tell the bandwidth estimator what is worth probing for.
-    SetBitrate { to: ParticipantKey, minimum_bps: u64, desired_bps: u64 },
+    SetBitrate {
+        to: ParticipantKey,
+        minimum_bps: u64,
+        desired_bps: u64,
+    },
     /// Close the connection once its last message is out; the seat is free.
-    Gone { who: ParticipantKey, reason: LeaveReason },
+    Gone {
+        who: ParticipantKey,
+        reason: LeaveReason,
+    },
     Append(Event),
     ReadMessage(MessageId),
     /// Read older messages for a `chat.history`.
-    ReadHistory { to: ParticipantKey, before: u64 },
+    ReadHistory {
+        to: ParticipantKey,
+        before: u64,
+    },
     /// The room is over; nothing comes after this.
     Ended,
 }
@@ -106,10 +122,14 @@ pub struct Room {
     by_identity: BTreeMap<Identity, ParticipantKey>,
     tracks: Vec<Option<Track>>,
     speakers: Speakers<TrackKey>,
+    /// The loudest, as slots were last bound to them.
+    loudest: Vec<Option<TrackKey>>,
     /// Identities last named in `speakers`.
     heard: Vec<Identity>,
     /// The participant whom the programme shows.
     on_air: Option<ParticipantKey>,
+    /// Who was on air, latest first; decides who is seen where slots are short.
+    was_on_air: Vec<ParticipantKey>,
     /// Absent until the room's history was read; nobody is welcomed before.
     chat: Option<Chat>,
     /// Waits for the log with the chat's own events.
@@ -127,9 +147,11 @@ impl Room {
             participants: Vec::new(),
             by_identity: BTreeMap::new(),
             tracks: Vec::new(),
-            speakers: Speakers::default(),
+            speakers: Speakers::new(VOICES_HEARD),
+            loudest: Vec::new(),
             heard: Vec::new(),
             on_air: None,
+            was_on_air: Vec::new(),
             chat: None,
             event_ids: EventIds::new("room", settings.epoch),
             outputs: VecDeque::new(),

@@ -49,6 +49,8 @@ const ENTER_TICKS: u32 = 2;
 const ENTER_SPAN: u32 = 5;
 /// A slot whose holder has been silent for this long is free to take.
 const RELEASE_AFTER: Duration = Duration::from_millis(600);
+/// A voice is shown as speaking for this long after its last word.
+const SPEAKING: Duration = Duration::from_millis(500);
 /// To take the slot of someone who speaks: this much louder, for half of the last second.
 const STEAL_LOUDER: f32 = 6.0;
 const STEAL_TICKS: u32 = 25;
@@ -132,6 +134,16 @@ impl<K: Ord + Copy> Speakers<K> {
 
     pub fn is_heard(&self, key: K) -> bool {
         self.loudest.contains(&Some(key))
+    }
+
+    /// Who speaks at this moment, the loudest first.
+    pub fn speaking(&self, now: Instant) -> Vec<K> {
+        let lately =
+            |voice: &Voice| voice.spoke_at.is_some_and(|at| now.saturating_duration_since(at) < SPEAKING);
+        let voices = self.voices.iter().filter(|(_, voice)| voice.measured && lately(voice));
+        let mut speaking: Vec<(K, f32)> = voices.map(|(key, voice)| (*key, voice.loudness)).collect();
+        speaking.sort_by(|a, b| b.1.total_cmp(&a.1));
+        speaking.into_iter().map(|(key, _)| key).collect()
     }
 
     /// Looks for the dominant speaker, at most once in [`EVALUATION_INTERVAL`].

@@ -93,7 +93,8 @@ impl Encoding {
 
     /// On offer: it flows, or was just asked to.
     pub fn is_alive(&self, now: Instant) -> bool {
-        let within = |at: Option<Instant>, span| at.is_some_and(|at| now.saturating_duration_since(at) < span);
+        let within =
+            |at: Option<Instant>, span| at.is_some_and(|at| now.saturating_duration_since(at) < span);
         within(self.last_packet_at, ALIVE) || !self.told_active || within(self.woken_at, WAKING)
     }
 

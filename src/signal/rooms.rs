@@ -13,9 +13,10 @@ use super::Signal;
 use super::auth::{Caller, Read};
 use super::error::{Problem, ProblemBody};
 use super::extract::{self, InRoom};
-use crate::control::{NewRoom, RoomSummary};
+use crate::control::NewRoom;
 use crate::core::ids::RoomName;
 use crate::core::protocol::{Access, Code, Mode, RoomChange, RoomState};
+use crate::core::stats::RoomSummary;
 use crate::token::EVERY_ROOM;
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");

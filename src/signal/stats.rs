@@ -11,8 +11,8 @@ use super::auth::Read;
 use super::error::{Problem, ProblemBody};
 use super::extract::InRoom;
 use super::rooms::readable;
-use crate::control::RoomStats;
 use crate::core::ids::RoomName;
+use crate::core::stats::RoomStats;
 
 /// See what each participant sends and gets
 #[utoipa::path(

@@ -4,9 +4,8 @@ use super::{Audience, Now, Output, ParticipantKey, Room, seat};
 use crate::core::event::{EventBody, Moderation};
 use crate::core::ids::{Identity, SessionId};
 use crate::core::participant::{Entrant, Part, Participant, Presence};
-use crate::core::protocol::{
-    Access, Code, LeaveReason, PROTOCOL, Refusal, ServerMessage,
-};
+use crate::core::protocol::{Access, LeaveReason, PROTOCOL, ServerMessage};
+use crate::core::refusal::{Code, Refusal};
 use crate::core::track::{PublishedLine, SlotLine};
 
 impl Room {
@@ -253,7 +252,9 @@ impl Room {
     pub(super) fn dismiss(&mut self, now: Now, key: ParticipantKey, reason: LeaveReason) {
         self.unpublish_all(key);
         self.release_slots(key);
-        let Some(participant) = self.participants.get_mut(key.0 as usize).and_then(Option::take) else { return };
+        let Some(participant) = self.participants.get_mut(key.0 as usize).and_then(Option::take) else {
+            return;
+        };
         let identity = participant.identity.clone();
         self.by_identity.remove(&identity);
         self.outputs.push_back(Output::Gone { who: key, reason });
@@ -264,6 +265,7 @@ impl Room {
         } else if participant.presence == Presence::Waiting {
             self.tell(Audience::Admins, ServerMessage::KnockGone { identity });
         }
+        self.was_on_air.retain(|&other| other != key);
         if self.on_air == Some(key) {
             self.on_air = None;
         }

@@ -42,39 +42,50 @@ impl Room {
 
     /// Chooses anew for one participant.
     pub(super) fn allocate(&mut self, now: Instant, key: ParticipantKey) {
-        let Some(participant) = self.participants.get(key.0 as usize).and_then(Option::as_ref) else { return };
-        let mut demands = Vec::new();
-        for (index, slot) in participant.slots.iter().enumerate() {
-            let Some(track_key) = slot.track else { continue };
-            let Some(track) = self.tracks.get_mut(track_key.0 as usize).and_then(Option::as_mut) else { continue };
-            let on_air = self.on_air == Some(track.owner);
-            demands.push((index, demand(now, index, slot, track, on_air)));
+        let Room { participants, tracks, on_air, .. } = self;
+        let Some(participant) = participants.get_mut(key.0 as usize).and_then(Option::as_mut) else { return };
+        let mut audio_bps = 0;
+        let mut offered = Vec::new();
+        for (index, slot) in participant.slots.iter_mut().enumerate() {
+            let Some(track) = slot.track.and_then(|track| tracks.get_mut(track.0 as usize)?.as_mut()) else {
+                continue;
+            };
+            if slot.kind == Kind::Audio {
+                audio_bps += slot.rate.bps(now);
+                slot.target = Some(Layer { encoding: 0, spatial: u8::MAX });
+                continue;
+            }
+            offered.push((index, priority(slot, track, *on_air), offers(now, track)));
         }
-        if demands.is_empty() {
-            return;
-        }
-        let Some(participant) = self.participants.get_mut(key.0 as usize).and_then(Option::as_mut) else { return };
-        let asked: Vec<Demand> = demands.iter().map(|(_, demand)| demand.clone()).collect();
-        let allocation = participant.allocator.allocate(now, &asked);
+        let demands: Vec<Demand<'_, usize>> = offered
+            .iter()
+            .map(|(index, priority, layers)| {
+                let slot = &participant.slots[*index];
+                let current = slot.current.map(|layer| usize::from(layer.index()));
+                Demand {
+                    slot: *index,
+                    priority: *priority,
+                    max_height: slot.wish.max_height,
+                    current,
+                    layers,
+                }
+            })
+            .collect();
+        let allocation = participant.allocator.allocate(now, audio_bps, &demands);
         let mut wanted = Vec::new();
-        for ((index, _), choice) in demands.iter().zip(&allocation.choices) {
-            let slot = &mut participant.slots[*index];
-            let Some(track) = slot.track else { continue };
-            let scalable = self.tracks[track.0 as usize].as_ref().is_some_and(|track| track.encodings.len() == 1);
-            slot.target = choice.map(|layer| {
-                let layer = layer as u8;
-                if scalable { Layer { encoding: 0, spatial: layer } } else { Layer { encoding: layer, spatial: u8::MAX } }
-            });
-            match slot.target {
-                None => slot.current = None,
-                Some(target) if slot.current.is_none_or(|current| current.encoding != target.encoding) => {
-                    wanted.push((track, target.encoding));
-                }
-                Some(_) => {
-                    if slot.rewriter.awaits_source() || slot.rewriter.awaits_keyframe() {
-                        wanted.push((track, 0));
-                    }
-                }
+        for (index, choice) in allocation.choices {
+            let slot = &mut participant.slots[index];
+            let Some(track_key) = slot.track else { continue };
+            let scalable =
+                tracks[track_key.0 as usize].as_ref().is_some_and(|track| track.encodings.len() == 1);
+            slot.target = choice.map(|layer| Layer::of(layer, scalable));
+            let Some(target) = slot.target else {
+                slot.current = None;
+                continue;
+            };
+            let waits = slot.current.is_none_or(|current| current.encoding != target.encoding);
+            if waits || slot.rewriter.awaits_source() || slot.rewriter.awaits_keyframe() {
+                wanted.push((track_key, target.encoding));
             }
         }
         self.outputs.push_back(Output::SetBitrate {
@@ -182,20 +193,25 @@ impl Room {
 
     /// Takes note of who speaks: rebinds slots and tells all.
     pub(super) fn poll_speakers(&mut self, now: Instant) {
-        let dominant = self.speakers.poll(now).and_then(|track| self.track(track)).map(|track| track.owner);
-        if dominant.is_some() && dominant != self.on_air {
-            self.on_air = dominant;
+        if let Some(change) = self.speakers.poll(now)
+            && let Some(owner) = change.to.and_then(|track| self.track(track)).map(|track| track.owner)
+        {
+            self.on_air = Some(owner);
+            self.was_on_air.retain(|&other| other != owner);
+            self.was_on_air.insert(0, owner);
             self.stale_slots();
         }
-        if self.speakers.take_order_changed() {
+        if self.speakers.loudest() != self.loudest {
+            self.loudest = self.speakers.loudest().to_vec();
             self.stale_slots();
         }
-        let heard: Vec<Identity> = self
-            .speakers
-            .active()
-            .into_iter()
-            .filter_map(|track| Some(self.participant(self.track(track)?.owner)?.identity.clone()))
-            .collect();
+        let owners = self.speakers.speaking(now).into_iter().filter_map(|track| self.track(track));
+        let mut heard: Vec<Identity> = Vec::new();
+        for owner in owners.filter_map(|track| self.participant(track.owner)) {
+            if !heard.contains(&owner.identity) {
+                heard.push(owner.identity.clone());
+            }
+        }
         if heard != self.heard {
             self.heard.clone_from(&heard);
             self.tell(Audience::All, ServerMessage::Speakers { speakers: heard });
@@ -203,11 +219,14 @@ impl Room {
     }
 
     fn tell_stats(&mut self, now: Instant) {
-        let due = |p: &Participant| p.watches_stats && p.stats_told_at.is_none_or(|at| now >= at + STATS_INTERVAL);
+        let due =
+            |p: &Participant| p.watches_stats && p.stats_told_at.is_none_or(|at| now >= at + STATS_INTERVAL);
         let watchers: Vec<_> = self.seated().filter(|(_, p)| due(p)).map(|(key, _)| key).collect();
         for key in watchers {
             let Room { participants, tracks, .. } = self;
-            let Some(participant) = participants.get_mut(key.0 as usize).and_then(Option::as_mut) else { continue };
+            let Some(participant) = participants.get_mut(key.0 as usize).and_then(Option::as_mut) else {
+                continue;
+            };
             participant.stats_told_at = Some(now);
             let estimate_bps = participant.allocator.estimate_bps();
             let slots = participant.slots.iter_mut().map(|slot| {
@@ -237,21 +256,13 @@ pub(super) fn layer_name(track: &Track, layer: Option<Layer>) -> Option<String> 
     })
 }
 
-fn demand(now: Instant, index: usize, slot: &Slot, track: &mut Track, on_air: bool) -> Demand {
-    let scalable = track.encodings.len() == 1;
-    let priority = match (slot.wish.pinned.is_some(), track.source) {
-        (true, _) | (_, Source::Screen) => Priority::Pinned,
-        _ if on_air => Priority::Speaker,
-        _ => Priority::Other,
-    };
-    let current = slot.current.map(|layer| usize::from(if scalable { layer.spatial } else { layer.encoding }));
-    Demand {
-        slot: index as u16,
-        kind: slot.kind,
-        priority,
-        max_height: slot.wish.max_height,
-        current,
-        layers: offers(now, track),
+fn priority(slot: &Slot, track: &Track, on_air: Option<ParticipantKey>) -> Priority {
+    if slot.wish.pinned.is_some() || track.source == Source::Screen {
+        Priority::Pinned
+    } else if on_air == Some(track.owner) {
+        Priority::Speaker
+    } else {
+        Priority::Other
     }
 }
 

@@ -35,16 +35,17 @@ impl Room {
 
     fn bind_kind(&mut self, key: ParticipantKey, kind: Kind) {
         let Some(participant) = self.participant(key) else { return };
-        let slots: Vec<usize> = (0..participant.slots.len())
-            .filter(|&slot| participant.slots[slot].kind == kind)
-            .collect();
+        let slots: Vec<usize> =
+            (0..participant.slots.len()).filter(|&slot| participant.slots[slot].kind == kind).collect();
         if slots.is_empty() {
             return;
         }
         let wanted = self.wanted(key, kind, slots.len());
         let mut assigned: Vec<Option<TrackKey>> = slots
             .iter()
-            .map(|&slot| self.pinned(key, participant, slot).filter(|track| self.can_carry(key, slot, *track)))
+            .map(|&slot| {
+                self.pinned(key, participant, slot).filter(|track| self.can_carry(key, slot, *track))
+            })
             .collect();
         let mut rest: Vec<TrackKey> =
             wanted.into_iter().filter(|track| !assigned.contains(&Some(*track))).collect();
@@ -81,7 +82,8 @@ impl Room {
             Part::Viewer { of: Some(identity) } => Some(identity),
             _ => None,
         };
-        let tracks = (0u32..).zip(&self.tracks).filter_map(|(index, track)| Some((TrackKey(index), track.as_ref()?)));
+        let tracks =
+            (0u32..).zip(&self.tracks).filter_map(|(index, track)| Some((TrackKey(index), track.as_ref()?)));
         let offered = tracks.filter(|(_, track)| {
             track.owner != key && track.kind() == kind && track.is_shown() && {
                 let owner = self.participant(track.owner).map(|owner| &owner.identity);
@@ -89,35 +91,35 @@ impl Room {
             }
         });
         let mut ranked: Vec<(TrackKey, usize)> =
-            offered.map(|(track_key, track)| (track_key, self.rank(participant, track_key, track))).collect();
+            offered.map(|(track_key, track)| (track_key, self.rank(participant, track))).collect();
         ranked.sort_by_key(|&(track, rank)| (rank, track));
         if kind == Kind::Audio && ranked.len() > count {
             // More talk than slots: the loudest, kept stable by the speaker detection.
-            let loudest = self.speakers.loudest(count);
-            ranked.retain(|(track, rank)| *rank == 0 || loudest.contains(track));
+            ranked.retain(|(track, rank)| *rank == 0 || self.speakers.is_heard(*track));
         }
         ranked.into_iter().take(count).map(|(track, _)| track).collect()
     }
 
     /// Less is better. Members see screens, then the one on air, then by how lately each spoke; the programme
     /// that a viewer follows puts the one on air first.
-    fn rank(&self, subscriber: &Participant, key: TrackKey, track: &Track) -> usize {
+    fn rank(&self, subscriber: &Participant, track: &Track) -> usize {
         let on_air = self.on_air == Some(track.owner);
         let programme = matches!(subscriber.part, Part::Viewer { of: None });
         match track.source {
             Source::ScreenAudio => 0,
             Source::Camera | Source::Microphone if on_air => 1,
-            Source::Screen => if programme { 2 } else { 0 },
+            Source::Screen => {
+                if programme {
+                    2
+                } else {
+                    0
+                }
+            }
             _ => {
-                let microphone = self.microphone_of(track.owner).unwrap_or(key);
-                3 + self.speakers.recency(microphone)
+                let last = self.was_on_air.len();
+                3 + self.was_on_air.iter().position(|&owner| owner == track.owner).unwrap_or(last)
             }
         }
-    }
-
-    fn microphone_of(&self, owner: ParticipantKey) -> Option<TrackKey> {
-        let mut tracks = self.participant(owner)?.line_tracks.iter().flatten().copied();
-        tracks.find(|&track| self.track(track).is_some_and(|track| track.source == Source::Microphone))
     }
 
     fn pinned(&self, key: ParticipantKey, participant: &Participant, slot: usize) -> Option<TrackKey> {
@@ -136,7 +138,8 @@ impl Room {
         let (Some(format), Some(slot)) = (format, slot) else { return false };
         // RED can be unwrapped on the way out, so whoever takes Opus takes it.
         let takes = |format| slot.formats.contains(&format);
-        takes(format) || format == crate::core::format::Format::RED && takes(crate::core::format::Format::OPUS)
+        takes(format)
+            || format == crate::core::format::Format::RED && takes(crate::core::format::Format::OPUS)
     }
 
     fn bind(&mut self, key: ParticipantKey, slot_key: SlotKey, track: Option<TrackKey>) {

@@ -8,9 +8,9 @@ use crate::core::event::{CloseReason, EventBody, Moderation};
 use crate::core::ids::Identity;
 use crate::core::participant::Wish;
 use crate::core::protocol::{
-    ClientMessage, Code, Kind, LeaveReason, Mode, Refusal, Request, RoomChange, RoomState, ServerMessage,
-    SlotWish, Source,
+    ClientMessage, Kind, LeaveReason, Mode, Request, RoomChange, RoomState, ServerMessage, SlotWish, Source,
 };
+use crate::core::refusal::{Code, Refusal};
 
 /// A display name's length.
 const NAME_CHARS_MAX: usize = 64;
@@ -110,7 +110,10 @@ impl Room {
         for wish in &wishes {
             let known = participant.slots.iter().any(|slot| slot.mid.to_string() == wish.mid);
             if !known {
-                return Err(Refusal::new(Code::Malformed, "a wish names an m-line that you do not receive on"));
+                return Err(Refusal::new(
+                    Code::Malformed,
+                    "a wish names an m-line that you do not receive on",
+                ));
             }
         }
         for wish in wishes {
@@ -184,7 +187,7 @@ impl Room {
     }
 
     pub(super) fn moderated(&mut self, now: Now, action: Moderation, whom: &Identity, by: &Identity) {
-        let body = EventBody::Moderated { action, participant: whom.clone(), by: by.clone() };
+        let body = EventBody::Moderated { action, participant: whom.clone(), by: Some(by.clone()) };
         self.log(now, body);
     }
 
@@ -199,7 +202,10 @@ impl Room {
         by: Option<Identity>,
     ) -> Result<RoomState, Refusal> {
         if change.mode == Some(Mode::Mcu) {
-            return Err(Refusal::new(Code::Unavailable, "this node has no mixer: the room stays in SFU mode"));
+            return Err(Refusal::new(
+                Code::Unavailable,
+                "this node has no mixer: the room stays in SFU mode",
+            ));
         }
         let ceiling = self.settings.state.participants_max;
         if let Some(max) = change.participants_max

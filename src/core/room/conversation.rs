@@ -5,7 +5,8 @@ use super::{Audience, Now, Output, ParticipantKey, Room};
 use crate::core::chat::{Asker, Author, ChatCommand, ChatOutput, MessagePage};
 use crate::core::event::{Appended, EventId};
 use crate::core::ids::MessageId;
-use crate::core::protocol::{ChatMessage, ClientMessage, Code, Refusal, ServerMessage};
+use crate::core::protocol::{ChatMessage, ClientMessage, ServerMessage};
+use crate::core::refusal::{Code, Refusal};
 
 /// A page of history in one message, beside what else a `welcome` carries.
 pub(super) const HISTORY_BYTES_MAX: usize = 40 * 1024;
@@ -35,7 +36,7 @@ impl Room {
             _ => return Err(Refusal::new(Code::Internal, "not a chat command")),
         };
         if let Some(chat) = &mut self.chat {
-            chat.handle_command(now.unix_ms, &author, request, command);
+            chat.handle_command(now.unix_ms, author, request, command);
         }
         self.drain_chat();
         Ok(Answer::Later)

@@ -55,10 +55,11 @@ impl Room {
         if track.silenced || track.muted && track.kind() == Kind::Video {
             return !track.silenced;
         }
-        if let Some((level, voice)) = arrival.audio_level
-            && !track.muted
-        {
-            self.speakers.handle_level(now, key, level, voice);
+        if track.kind() == Kind::Audio && !track.muted {
+            match arrival.audio_level {
+                Some((level, voice)) => self.speakers.handle_level(now, key, level, Some(voice)),
+                None => self.speakers.handle_unmeasured(now, key),
+            };
         }
         let meta = PacketMeta {
             seq_no: arrival.seq_no,
@@ -73,7 +74,12 @@ impl Room {
 
     /// The track that the packet belongs to. The first packet of a line publishes it, unless the publisher
     /// names its tracks itself.
-    fn track_of_packet(&mut self, now: Instant, from: ParticipantKey, arrival: &Arrival<'_>) -> Option<TrackKey> {
+    fn track_of_packet(
+        &mut self,
+        now: Instant,
+        from: ParticipantKey,
+        arrival: &Arrival<'_>,
+    ) -> Option<TrackKey> {
         let line = usize::from(arrival.line);
         let participant = self.participant(from)?;
         if !participant.grant.publish || !participant.is_here() {

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use super::{Audience, ParticipantKey, Room, TrackKey, seat};
 use crate::core::format::Format;
-use crate::core::protocol::{Code, Kind, PublishedTrack, Refusal, ServerMessage, Source};
+use crate::core::protocol::{Kind, PublishedTrack, ServerMessage, Source};
+use crate::core::refusal::{Code, Refusal};
 use crate::core::track::Track;
 
 impl Room {
@@ -57,7 +58,9 @@ impl Room {
         }
         for &(line, told) in lines {
             let existing = self.participant(key).and_then(|p| p.line_tracks.get(line).copied().flatten());
-            let Some(track_key) = existing.or_else(|| self.add_track(key, line, told.source)) else { continue };
+            let Some(track_key) = existing.or_else(|| self.add_track(key, line, told.source)) else {
+                continue;
+            };
             let Some(track) = self.track_mut(track_key) else { continue };
             let unmuted = track.muted && !told.muted;
             track.source = told.source;
@@ -73,7 +76,12 @@ impl Room {
     }
 
     /// A line spoke before its publisher named it: a WHIP client, which never will.
-    pub(super) fn publish_line(&mut self, now: Instant, key: ParticipantKey, line: usize) -> Option<TrackKey> {
+    pub(super) fn publish_line(
+        &mut self,
+        now: Instant,
+        key: ParticipantKey,
+        line: usize,
+    ) -> Option<TrackKey> {
         let participant = self.participant(key)?;
         let kind = participant.lines.get(line)?.kind;
         let used = |source: Source| {
@@ -98,7 +106,10 @@ impl Room {
         let publishers = self.seated().filter(|(_, p)| p.line_tracks.iter().any(Option::is_some)).count();
         if publishers >= self.settings.publishers_max as usize {
             let max = self.settings.publishers_max;
-            return Err(Refusal::new(Code::RoomFull, format!("{max} already send here, the most this room takes")));
+            return Err(Refusal::new(
+                Code::RoomFull,
+                format!("{max} already send here, the most this room takes"),
+            ));
         }
         Ok(())
     }
@@ -123,7 +134,8 @@ impl Room {
     }
 
     pub(super) fn unpublish(&mut self, key: ParticipantKey, line: usize) {
-        let track = self.participant_mut(key).and_then(|p| p.line_tracks.get_mut(line)).and_then(Option::take);
+        let track =
+            self.participant_mut(key).and_then(|p| p.line_tracks.get_mut(line)).and_then(Option::take);
         let Some(track_key) = track else { return };
         let Some(track) = self.tracks.get_mut(track_key.0 as usize).and_then(Option::take) else { return };
         for (subscriber, slot) in track.subscribers {
@@ -148,7 +160,13 @@ impl Room {
     }
 
     /// Silences a participant's tracks until it unmutes them itself; without a source, all its sound.
-    pub(super) fn silence(&mut self, now: Instant, key: ParticipantKey, source: Option<Source>, by: &crate::core::ids::Identity) {
+    pub(super) fn silence(
+        &mut self,
+        now: Instant,
+        key: ParticipantKey,
+        source: Option<Source>,
+        by: &crate::core::ids::Identity,
+    ) {
         let Some(participant) = self.participant(key) else { return };
         let tracks: Vec<TrackKey> = participant.line_tracks.iter().flatten().copied().collect();
         for track_key in tracks {

@@ -14,7 +14,8 @@ impl Room {
         RoomSummary {
             state: self.state.clone(),
             participants: count(|part| !matches!(part, Part::Viewer { .. })),
-            publishers: self.seated().filter(|(_, p)| p.line_tracks.iter().any(Option::is_some)).count() as u32,
+            publishers: self.seated().filter(|(_, p)| p.line_tracks.iter().any(Option::is_some)).count()
+                as u32,
             viewers: count(|part| matches!(part, Part::Viewer { .. })),
         }
     }
