@@ -168,7 +168,7 @@ fn rust_sources() -> Vec<Source> {
 }
 
 fn script_sources() -> Vec<Source> {
-    sources(&["web", "tests"], &["ts", "mts", "js", "mjs"])
+    sources(&["web", "tests"], &["ts", "tsx", "mts", "js", "mjs"])
 }
 
 /// Fails with every breach, one a line.

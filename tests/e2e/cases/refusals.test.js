@@ -63,7 +63,7 @@ describe('a room that refuses', () => {
     const { body: room } = await server.call('POST', '/rooms', { body: { name: 'locked-room' } });
     await server.call('PATCH', '/rooms/locked-room', { body: { locked: true }, token: room.owner_token });
     await isRefused('locked-room', /locked/i);
-    assert.deepEqual(await refusal('locked-room'), { status: 403, code: 'room_locked' });
+    assert.deepEqual(await refusal('locked-room'), { status: 423, code: 'room_locked' });
   });
 
   test('because it is full', { timeout: 60_000 }, async () => {
@@ -75,7 +75,7 @@ describe('a room that refuses', () => {
     const first = await chromium.person('First');
     await first.join(server, 'full-room');
     await isRefused('full-room', /full/i);
-    assert.deepEqual(await refusal('full-room'), { status: 403, code: 'room_full' });
+    assert.deepEqual(await refusal('full-room'), { status: 409, code: 'room_full' });
     await first.close();
   });
 

@@ -130,7 +130,7 @@ describe('WHIP in, WHEP out, from another origin', () => {
         headers: { 'content-type': 'application/sdp' },
         body: 'v=1\r\nnonsense',
       });
-      assert.equal(answer.status, 400, call);
+      assert.equal(answer.status, 422, call);
       assert.equal(answer.headers.get('content-type'), 'application/problem+json');
       const problem = await answer.json();
       assert.equal(problem.code, 'bad_offer');

@@ -3,6 +3,7 @@
  *
  * @import { Server } from './server.js'
  */
+import { setTimeout as delay } from 'node:timers/promises';
 import { until } from './until.js';
 
 /**
@@ -23,6 +24,8 @@ export const hook = (testId) => `[data-testid="${testId}"]`;
 
 /** A state that only grows must have grown by this many frames to count as playing. */
 const FRAMES_MIN = 5;
+/** Long enough for every fake microphone to beep. */
+const LISTEN_MS = 2000;
 
 export class Person {
   /**
@@ -152,6 +155,24 @@ export class Person {
         return now.filter((stream) => stream.energy > (start.get(stream.track) ?? 0)).length >= count;
       },
       { seconds, show: () => this.audio() },
+    );
+  }
+
+  /**
+   * Waits until exactly so many audio streams carry sound, told by their energy over two seconds.
+   *
+   * @param {number} count
+   */
+  async hearsOnly(count) {
+    await until(
+      `${this.name} hears ${count} others and no more`,
+      async () => {
+        const start = new Map((await this.audio()).map((stream) => [stream.track, stream.energy]));
+        await delay(LISTEN_MS);
+        const now = await this.audio();
+        return now.filter((stream) => stream.energy > (start.get(stream.track) ?? 0)).length === count;
+      },
+      { show: () => this.audio() },
     );
   }
 
