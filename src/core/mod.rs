@@ -15,6 +15,7 @@ pub mod protocol;
 pub mod rate;
 pub mod refusal;
 pub mod room;
+pub mod room_name;
 pub mod speaker;
 pub mod stats;
 pub mod track;
