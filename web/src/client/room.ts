@@ -35,8 +35,8 @@ export class Room extends Emitter<RoomEvents> {
 
   constructor(private readonly options: RoomOptions) {
     super();
-    const { room, identity, token } = options;
-    this.#address = { base: options.base ?? location.origin, room, identity, token };
+    const { room, identity, name, token } = options;
+    this.#address = { base: options.base ?? location.origin, room, identity, name, token };
     this.chat = new Chat((message) => this.request(message));
     this.local.on('change', (source) => void this.#publishChange(source));
     this.#reconnector = new Reconnector({
@@ -226,11 +226,6 @@ export class Room extends Emitter<RoomEvents> {
     if (this.#link) await this.#attach(this.#link.peer).catch(() => undefined);
     this.#publish();
     if (this.#watchingStats) this.watchStats(true);
-    const { name } = this.options;
-    const known = this.snapshot.participants.get(this.snapshot.me)?.name;
-    if (name && known !== undefined && known !== name) {
-      this.request({ type: 'me.update', name }).catch(() => undefined);
-    }
     this.emit('slots', undefined);
     this.#viewing.planSoon();
     this.chat.resend();

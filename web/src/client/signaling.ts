@@ -9,6 +9,8 @@ export interface Address {
   base: string;
   room: string;
   identity: string;
+  /** What others see; the identity unless given. */
+  name?: string | undefined;
   token?: string | undefined;
 }
 
@@ -63,6 +65,7 @@ function roomUrl(address: Pick<Address, 'base' | 'room'>): string {
 /** Offers to join. With `resume`, as the participant of that earlier session. */
 export async function join(address: Address, offer: string, resume?: string): Promise<Joined> {
   const query = new URLSearchParams({ identity: address.identity });
+  if (address.name) query.set('name', address.name);
   if (resume) query.set('resume', resume);
   try {
     const url = `${roomUrl(address)}/participants?${query}`;

@@ -56,7 +56,12 @@ function TopBar({ session }: { session: Session }) {
       <span class="quiet count">{count === 1 ? 'only you' : `${count} people`}</span>
       <span class="spring" />
       {session.grant.value.admin && <ModeSwitch session={session} />}
-      <button type="button" class="button small" onClick={() => void copyRoomLink(session.as.room)}>
+      <button
+        type="button"
+        class="button small"
+        aria-label="Copy link"
+        onClick={() => void copyRoomLink(session.as.room)}
+      >
         <Icon name="link" /> <span class="roomy-text">Copy link</span>
       </button>
     </header>

@@ -115,7 +115,7 @@ export function Controls({ session, onSheet }: { session: Session; onSheet: (she
   const hand = session.participants.value.get(session.me.value)?.hand_raised ?? false;
   const panel = session.panel.value;
   return (
-    <div class="controls" role="toolbar" aria-label="Call controls">
+    <section class="controls" aria-label="Call controls">
       <div class="control-group">
         <Control
           icon={mic ? 'mic' : 'mic-off'}
@@ -215,7 +215,7 @@ export function Controls({ session, onSheet }: { session: Session; onSheet: (she
           onPress={() => void session.room.leave()}
         />
       </div>
-    </div>
+    </section>
   );
 }
 

@@ -79,7 +79,7 @@ export function Home() {
           </button>
         </form>
         <p class="or">
-          or{' '}
+          or
           <button
             type="button"
             class="text-button"

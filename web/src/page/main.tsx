@@ -2,9 +2,12 @@
 import '@fontsource-variable/figtree/wght.css';
 import './styles/base.css';
 import './styles/parts.css';
+import './styles/overlays.css';
 import './styles/home.css';
 import './styles/call.css';
+import './styles/tile.css';
 import './styles/panels.css';
+import './styles/chat.css';
 import { render } from 'preact';
 import { Home } from './home';
 import { RoomPage } from './room-page';

@@ -16,7 +16,7 @@ function PieceView({ piece }: { piece: Piece }) {
     case 'code':
       return <code>{piece.text}</code>;
     case 'block':
-      return <pre>{piece.text}</pre>;
+      return <pre tabIndex={0}>{piece.text}</pre>;
     case 'link':
       return (
         <a href={piece.href} target="_blank" rel="noopener noreferrer nofollow">
@@ -39,7 +39,6 @@ function PieceView({ piece }: { piece: Piece }) {
 }
 
 function Pieces({ pieces }: { pieces: Piece[] }) {
-  // biome-ignore lint/suspicious/noArrayIndexKey: pieces have no identity, and are replaced together
   return (
     <>
       {pieces.map((piece, at) => (

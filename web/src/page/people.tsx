@@ -12,7 +12,7 @@ export function Knocking({ session }: { session: Session }) {
   if (knocking.length === 0) return null;
   return (
     <section class="knocking" aria-label="Waiting to be let in">
-      <h3>Waiting to be let in</h3>
+      <h2>Waiting to be let in</h2>
       <ul>
         {knocking.map(([identity, name]) => (
           <li key={identity} class="person">

@@ -18,6 +18,9 @@ interface Props {
 
 const NAME_MAX = 64;
 
+/** For those who give no name: four digits keep guests apart. */
+const guestName = (): string => `Guest ${1000 + Math.floor(Math.random() * 9000)}`;
+
 /** A name that nobody in the room has: the same identity would push the other one out. */
 async function freeIdentity(room: string, name: string): Promise<string> {
   const taken = new Set(await presentIdentities({ base: location.origin, room, token: roomToken(room) }));
@@ -85,9 +88,9 @@ export function Prejoin({ room, onJoin }: Props) {
   const toggleMicrophone = () => void attempt(media.setMicrophone(!media.isOn('microphone')), 'microphone');
   const toggleCamera = () => void attempt(media.setCamera(!media.isOn('camera')), 'camera');
   const join = async () => {
-    const name = displayName.value.trim();
-    if (name === '' || joining.value) return;
+    if (joining.value) return;
     joining.value = true;
+    const name = displayName.value.trim() || guestName();
     onJoin(await freeIdentity(room, name), media);
   };
 
@@ -151,7 +154,6 @@ export function Prejoin({ room, onJoin }: Props) {
                 data-testid="display-name"
                 autocomplete="nickname"
                 maxLength={NAME_MAX}
-                required
                 placeholder="How others see you"
                 value={displayName.value}
                 onInput={({ currentTarget }) => {
@@ -163,12 +165,7 @@ export function Prejoin({ room, onJoin }: Props) {
               version={version.value}
               onPick={(kind, id) => void attempt(media.choose(kind, id), kind)}
             />
-            <button
-              type="submit"
-              class="button accent large"
-              data-testid="join"
-              disabled={displayName.value.trim() === '' || joining.value}
-            >
+            <button type="submit" class="button accent large" data-testid="join" disabled={joining.value}>
               {joining.value
                 ? 'Joining…'
                 : onCamera || onMicrophone

@@ -106,7 +106,7 @@ export function Stage({ session }: { session: Session }) {
         scroll.value = Math.round(currentTarget.scrollTop / 40) * 40;
       }}
     >
-      <div class="stage-floor" style={{ height }}>
+      <div class="stage-floor" style={{ height: `${height}px` }}>
         {placed.map((one) => (
           <Tile
             key={one.item.key}

@@ -48,6 +48,12 @@ function trackOf(session: Session, { participant, source, self }: TileItem): Med
   return session.room.slots.find(participant, source)?.track;
 }
 
+const px = (value: number): string => `${value.toFixed(1)}px`;
+
+function placeOf({ x, y, width, height }: Rect) {
+  return { left: px(x), top: px(y), width: px(width), height: px(height) };
+}
+
 /** A hue for a name, the same on every page. */
 function hueOf(name: string): number {
   let hash = 0;
@@ -99,7 +105,7 @@ export function Tile({ session, item, rect, visible, big }: Props) {
       data-source={source}
       data-self={self ? '' : undefined}
       aria-label={label}
-      style={{ left: rect.x, top: rect.y, width: rect.width, height: rect.height }}
+      style={placeOf(rect)}
     >
       {track && visible ? (
         <Video track={track} mirrored={self && !screen} whole={screen} />
