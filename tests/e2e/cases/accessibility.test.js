@@ -67,6 +67,8 @@ describe('the pages', () => {
     await page.keyboard.press('Enter');
     await page.waitForURL(/\/r\/[A-Za-z0-9_-]{3,64}/);
     await ada.sees(hook('join'));
+    await focusByTab('display-name');
+    await page.keyboard.type('Ada');
     await focusByTab('join');
     await page.keyboard.press('Enter');
     await ada.inRoom();
