@@ -9,75 +9,28 @@
 //! refused. In memory are the newest [`WINDOW`] messages; a command about an older one waits for
 //! [`ChatOutput::Read`]. Text is text: nothing here knows markup. Rates and grants are checked by the caller.
 
+mod history;
+mod judge;
+
 use std::collections::{BTreeMap, VecDeque};
 
-use serde::Serialize;
+pub use history::{
+    EMOJI_PER_MESSAGE_MAX, HistoryRange, MessagePage, REACTIONS_PER_MESSAGE_MAX, RoomHistory, WINDOW, apply,
+    is_emoji,
+};
 
+use self::judge::{Admitted, id_taken, no_message, not_stored};
 use super::event::{Appended, Event, EventBody, EventId, EventIds};
 use super::ids::{Identity, MessageId, RoomName};
-use super::protocol::{ChatMessage, Code, Refusal};
+use super::protocol::ChatMessage;
+use super::refusal::{Code, Refusal};
 
-/// Messages kept in memory for those who come late.
-pub const WINDOW: usize = 200;
-/// Different emoji on one message.
-pub const EMOJI_PER_MESSAGE_MAX: usize = 20;
-/// Reactions on one message, over all emoji: keeps a message well under what a data channel carries.
-pub const REACTIONS_PER_MESSAGE_MAX: usize = 200;
-/// The longest emoji in use, a kiss between two people with skin tones, has 10 code points in 35 bytes.
-const EMOJI_CHARS_MAX: usize = 10;
-const EMOJI_BYTES_MAX: usize = 40;
 /// Events on their way to the log. Full: the log is behind, the author is refused and may try again.
 const PENDING_MAX: usize = 1024;
 /// Commands that wait for an old message. Full: the author is refused and may try again.
 const PARKED_MAX: usize = 64;
-/// Retries that wait for one event. Full: the oldest is forgotten, its author has given up on it.
+/// Retries that wait for one event. Full: the next one is refused.
 const ASKERS_MAX: usize = 16;
-
-/// One page of a room's chat, oldest first.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-pub struct MessagePage {
-    pub messages: Vec<ChatMessage>,
-    /// There are more beyond this page in the direction asked for.
-    pub more: bool,
-}
-
-impl MessagePage {
-    /// Drops the oldest messages until the rest takes at most `bytes_max` as JSON; for pages that run backward.
-    pub fn keep_newest(mut self, bytes_max: usize) -> Self {
-        let mut left = bytes_max;
-        let fits = |message: &&ChatMessage| {
-            // A message is plain data and always has a JSON form; were it not so, it would not be sent.
-            let bytes = serde_json::to_vec(message).map_or(usize::MAX, |json| json.len().saturating_add(1));
-            left.checked_sub(bytes).inspect(|rest| left = *rest).is_some()
-        };
-        let kept = self.messages.iter().rev().take_while(fits).count();
-        let dropped = self.messages.len().saturating_sub(kept);
-        self.messages.drain(..dropped);
-        self.more |= dropped > 0;
-        self
-    }
-}
-
-/// Which part of the history to read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HistoryRange {
-    /// The first messages with a greater `seq`.
-    After(u64),
-    /// The last messages with a lesser `seq`.
-    Before(u64),
-    Newest,
-}
-
-/// What a room needs of the log when it opens.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RoomHistory {
-    /// The newest messages, [`WINDOW`] of them where there are.
-    pub page: MessagePage,
-    /// The greatest `seq` in use; 0 when there is none.
-    pub last_seq: u64,
-    /// Place of the room's newest event; 0 when there is none.
-    pub last_offset: u64,
-}
 
 /// A command about chat.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,23 +86,6 @@ struct Parked {
     author: Author,
     request: Option<u64>,
     command: ChatCommand,
-}
-
-/// What is known of a message.
-enum Known {
-    /// As it will stand when all that is pending is durable.
-    Here(Box<ChatMessage>),
-    Absent,
-    /// Older than the window: ask the log.
-    Unread,
-}
-
-/// How a command ends for now.
-enum Admitted {
-    Append(EventBody),
-    /// It is so already, or will be when what is pending on this message is durable.
-    Already(MessageId),
-    Read(MessageId),
 }
 
 /// One room's chat.
@@ -323,162 +259,9 @@ impl Chat {
             self.pending.values_mut().rev().find(|pending| pending.event.body.message_id() == Some(id));
         match last {
             None => self.outputs.push_back(ChatOutput::Ack(asker)),
-            Some(pending) => {
-                if pending.askers.len() >= ASKERS_MAX {
-                    pending.askers.remove(0);
-                }
-                pending.askers.push(asker);
-            }
+            Some(pending) if pending.askers.len() < ASKERS_MAX => pending.askers.push(asker),
+            Some(_) => self.refuse(asker, not_stored()),
         }
-    }
-
-    /// Whether a command may be, given the message as it will stand.
-    fn judge(
-        &self,
-        author: &Author,
-        command: &ChatCommand,
-        stored: Option<&Option<ChatMessage>>,
-    ) -> Result<Admitted, Refusal> {
-        match command {
-            ChatCommand::Send { id, text, reply_to } => self.judge_send(author, id, text, reply_to, stored),
-            ChatCommand::Edit { id, text } => self.judge_change(id, stored, |message| {
-                let text = self.checked_text(text)?;
-                if message.identity != author.identity {
-                    return Err(Refusal::new(Code::Forbidden, "only its author edits a message"));
-                }
-                Ok((message.text != text).then(|| EventBody::ChatEdited {
-                    message: id.clone(),
-                    by: author.identity.clone(),
-                    text,
-                }))
-            }),
-            ChatCommand::Delete { id } => self.judge_delete(author, id, stored),
-            ChatCommand::React { id, emoji, on } => self.judge_change(id, stored, |message| {
-                if !is_emoji(emoji) {
-                    return Err(Refusal::new(Code::Malformed, "a reaction is one emoji"));
-                }
-                let is_on = message.reactions.get(emoji).is_some_and(|by| by.contains(&author.identity));
-                if *on && !is_on && !has_room_for(message, emoji) {
-                    return Err(Refusal::new(
-                        Code::RateLimited,
-                        "this message has all the reactions it can have",
-                    ));
-                }
-                Ok((is_on != *on).then(|| EventBody::ChatReacted {
-                    message: id.clone(),
-                    by: author.identity.clone(),
-                    emoji: emoji.clone(),
-                    on: *on,
-                }))
-            }),
-        }
-    }
-
-    fn judge_send(
-        &self,
-        author: &Author,
-        id: &MessageId,
-        text: &str,
-        reply_to: &Option<MessageId>,
-        stored: Option<&Option<ChatMessage>>,
-    ) -> Result<Admitted, Refusal> {
-        // An id older than the window is left to the log, which knows it and answers with its first message.
-        if let Known::Here(message) = self.latest(id, None) {
-            if message.identity != author.identity {
-                return Err(id_taken());
-            }
-            return Ok(Admitted::Already(id.clone()));
-        }
-        let text = self.checked_text(text)?;
-        if let Some(target) = reply_to {
-            match self.latest(target, stored) {
-                Known::Here(_) => {}
-                Known::Absent => return Err(no_message()),
-                Known::Unread => return Ok(Admitted::Read(target.clone())),
-            }
-        }
-        Ok(Admitted::Append(EventBody::ChatSent {
-            message: id.clone(),
-            seq: self.last_seq.saturating_add(1),
-            identity: author.identity.clone(),
-            name: author.name.clone(),
-            text,
-            reply_to: reply_to.clone(),
-        }))
-    }
-
-    fn judge_delete(
-        &self,
-        author: &Author,
-        id: &MessageId,
-        stored: Option<&Option<ChatMessage>>,
-    ) -> Result<Admitted, Refusal> {
-        match self.latest(id, stored) {
-            Known::Absent => Err(no_message()),
-            Known::Unread => Ok(Admitted::Read(id.clone())),
-            Known::Here(message) if message.identity != author.identity && !author.is_admin => {
-                Err(Refusal::new(Code::Forbidden, "only its author or an admin deletes a message"))
-            }
-            Known::Here(message) if message.deleted => Ok(Admitted::Already(id.clone())),
-            Known::Here(_) => Ok(Admitted::Append(EventBody::ChatDeleted {
-                message: id.clone(),
-                by: author.identity.clone(),
-            })),
-        }
-    }
-
-    /// Judges a change of a message that is not deleted; `None` from `change` means that it is so already.
-    fn judge_change(
-        &self,
-        id: &MessageId,
-        stored: Option<&Option<ChatMessage>>,
-        change: impl FnOnce(&ChatMessage) -> Result<Option<EventBody>, Refusal>,
-    ) -> Result<Admitted, Refusal> {
-        match self.latest(id, stored) {
-            Known::Absent => Err(no_message()),
-            Known::Unread => Ok(Admitted::Read(id.clone())),
-            Known::Here(message) if message.deleted => {
-                Err(Refusal::new(Code::NotFound, "this message was deleted"))
-            }
-            Known::Here(message) => {
-                Ok(change(&message)?.map_or_else(|| Admitted::Already(id.clone()), Admitted::Append))
-            }
-        }
-    }
-
-    /// A message with all that is pending applied.
-    fn latest(&self, id: &MessageId, stored: Option<&Option<ChatMessage>>) -> Known {
-        let seen = self.seq_of.get(id).and_then(|seq| self.visible.get(seq));
-        let base = seen.or_else(|| stored.and_then(Option::as_ref).filter(|message| message.id == *id));
-        let latest = self
-            .pending
-            .values()
-            .filter(|pending| pending.event.body.message_id() == Some(id))
-            .fold(base.cloned(), |message, pending| apply(message, &pending.event));
-        match latest {
-            Some(message) => Known::Here(Box::new(message)),
-            None if stored.is_some() || !self.more => Known::Absent,
-            None => Known::Unread,
-        }
-    }
-
-    fn checked_text(&self, text: &str) -> Result<String, Refusal> {
-        let text = text.replace("\r\n", "\n");
-        let text = text.trim();
-        if text.is_empty() {
-            return Err(Refusal::new(Code::Malformed, "a message has text"));
-        }
-        if text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
-            return Err(Refusal::new(
-                Code::Malformed,
-                "a message has no control characters but newline and tab",
-            ));
-        }
-        if text.chars().count() > self.chars_max {
-            let words = format!("a message has at most {} characters", self.chars_max);
-            return Err(Refusal::new(Code::TooLarge, words));
-        }
-        Ok(text.to_owned())
     }
 
     /// Lets what is durable take effect, up to the first event that is not.
@@ -530,92 +313,5 @@ impl Chat {
     }
 }
 
-/// A message after an event about it. Deterministic, bounded, and the same when applied twice, so that any
-/// reader of the log comes to the same messages.
-pub fn apply(message: Option<ChatMessage>, event: &Event) -> Option<ChatMessage> {
-    let Some(mut message) = message else { return sent(event) };
-    match &event.body {
-        EventBody::ChatEdited { text, .. } if !message.deleted => {
-            text.clone_into(&mut message.text);
-            message.edited_at_ms = Some(event.at_ms);
-        }
-        EventBody::ChatDeleted { .. } => {
-            message.text.clear();
-            message.reactions.clear();
-            message.deleted = true;
-        }
-        EventBody::ChatReacted { by, emoji, on: true, .. } if !message.deleted => {
-            let is_on = message.reactions.get(emoji).is_some_and(|all| all.contains(by));
-            if !is_on && has_room_for(&message, emoji) {
-                message.reactions.entry(emoji.clone()).or_default().push(by.clone());
-            }
-        }
-        EventBody::ChatReacted { by, emoji, on: false, .. } => {
-            if let Some(all) = message.reactions.get_mut(emoji) {
-                all.retain(|identity| identity != by);
-                if all.is_empty() {
-                    message.reactions.remove(emoji);
-                }
-            }
-        }
-        _ => {}
-    }
-    Some(message)
-}
-
-fn sent(event: &Event) -> Option<ChatMessage> {
-    let EventBody::ChatSent { message, seq, identity, name, text, reply_to } = &event.body else {
-        return None;
-    };
-    Some(ChatMessage {
-        id: message.clone(),
-        seq: *seq,
-        identity: identity.clone(),
-        name: name.clone(),
-        text: text.clone(),
-        sent_at_ms: event.at_ms,
-        edited_at_ms: None,
-        deleted: false,
-        reply_to: reply_to.clone(),
-        reactions: BTreeMap::new(),
-    })
-}
-
-fn has_room_for(message: &ChatMessage, emoji: &str) -> bool {
-    let has_kind = message.reactions.contains_key(emoji) || message.reactions.len() < EMOJI_PER_MESSAGE_MAX;
-    has_kind && message.reactions.values().map(Vec::len).sum::<usize>() < REACTIONS_PER_MESSAGE_MAX
-}
-
-/// Something short that can be shown as a reaction: made of emoji (Unicode TR 51) and what joins them.
-pub fn is_emoji(text: &str) -> bool {
-    let is_part = |c: char| {
-        let joins = matches!(c, '0'..='9' | '#' | '*' | '\u{200d}' | '\u{fe0e}' | '\u{fe0f}' | '\u{e0020}'..='\u{e007f}');
-        joins || is_symbol(c)
-    };
-    text.len() <= EMOJI_BYTES_MAX
-        && text.chars().count() <= EMOJI_CHARS_MAX
-        && text.chars().all(is_part)
-        && text.chars().any(is_symbol)
-}
-
-fn is_symbol(c: char) -> bool {
-    matches!(c,
-        '\u{1f000}'..='\u{1faff}' | '\u{2100}'..='\u{2bff}' | '\u{20e3}' | '\u{203c}' | '\u{2049}'
-        | '\u{3030}' | '\u{303d}' | '\u{3297}' | '\u{3299}' | '©' | '®')
-}
-
-fn no_message() -> Refusal {
-    Refusal::new(Code::NotFound, "there is no such message")
-}
-
-fn id_taken() -> Refusal {
-    Refusal::new(Code::Forbidden, "another's message has this id; send with a new one")
-}
-
-fn not_stored() -> Refusal {
-    Refusal::new(Code::Unavailable, "messages cannot be stored now; try again")
-}
-
 #[cfg(test)]
-#[path = "chat_tests.rs"]
 mod tests;

@@ -1,9 +1,9 @@
 //! Generated room names: sayable, and hard to guess.
 //!
 //! Three words of three open syllables and a closing consonant, such as `bakilun-nedoros-tavisem`: 16
-//! consonants, 5 vowels and 5 endings make 80³ · 5 = 2 560 000 words, of which 2 470 936 contain
-//! nothing rude. Those are equally likely, so a name carries 3 · log₂ 2 470 936 = 63.7 bits: with a million rooms
-//! open, who tries a million names a second finds the first after 175 days on average.
+//! consonants, 5 vowels and 5 endings make 80³ · 5 = 2 560 000 words, of which 2 470 936 contain nothing rude.
+//! Those are equally likely, so a name carries 3 · log₂ 2 470 936 = 63.7 bits: with a million rooms open, who
+//! tries a million names a second finds the first after 175 days on average.
 
 use rand::Rng;
 use rand::seq::IndexedRandom;

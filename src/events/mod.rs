@@ -37,7 +37,7 @@ pub trait EventLog: Send {
     /// Nothing was appended. [`LogError::Rejected`] blames the events, all others the log.
     fn append(&mut self, batch: &[Event]) -> Result<Vec<Appended>, LogError>;
 
-    /// Messages as they stand, oldest first, at most `limit` and [`PAGE_MAX`]. A room without any is no error.
+    /// Messages as they stand, oldest first, at most `limit` and [`PAGE_MAX`]; none is no error.
     ///
     /// # Errors
     /// The log cannot be read.
@@ -79,7 +79,7 @@ pub enum LogError {
     #[error("{path} is in use by another process; stop it, or give each node its own node.data_dir")]
     InUse { path: PathBuf },
     #[error(
-        "{path} has version {found} of the event log and this antiphon knows {known}; run the newer antiphon, \
+        "{path} has version {found} of the event log, and this antiphon knows {known}; run a newer one, \
          or set node.data_dir to another directory"
     )]
     Newer { path: PathBuf, found: i64, known: i64 },

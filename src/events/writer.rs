@@ -1,9 +1,9 @@
 //! The thread that owns the log, and the handle through which everyone else uses it.
 //!
 //! Commands are taken in order. Appends that wait together are made durable together, by one commit; each is
-//! answered after it, on this thread, so replies must be quick and not block. Every command that was accepted
-//! is answered. While the log cannot be written appends are answered with the error, [`EventWriter::is_healthy`]
-//! is false, and the thread keeps trying.
+//! answered after it, on this thread, so replies must be quick and not block. Every command that was taken is
+//! answered. While the log cannot be written appends are answered with the error,
+//! [`EventWriter::is_healthy`] is false, and the thread keeps trying.
 
 use std::io;
 use std::sync::Arc;
@@ -29,9 +29,12 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// Takes the answer to an append: one [`Appended`] an event.
 pub type AppendReply = Box<dyn FnOnce(Result<Vec<Appended>, LogError>) + Send>;
 
+/// What to do with the log, its answer included.
+type Query = Box<dyn FnOnce(&mut dyn EventLog) + Send>;
+
 enum Command {
     Append { events: Vec<Event>, reply: AppendReply },
-    Read(Box<dyn FnOnce(&mut dyn EventLog) + Send>),
+    Read(Query),
     Close(oneshot::Sender<()>),
 }
 
@@ -149,7 +152,7 @@ impl EventWriter {
     }
 }
 
-/// Whether the log can be written, seen by all handles. False for good when the thread is gone, even by a panic.
+/// Whether the log can be written, seen by all handles. False when the thread is gone, even by a panic.
 struct Health(Arc<AtomicBool>);
 
 impl Health {

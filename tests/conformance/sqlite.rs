@@ -1,4 +1,4 @@
-//! What the SQLite log promises beyond the suite: it outlives its process, and says what is wrong with its file.
+//! What the SQLite log promises beyond the suite: it outlives its process, and says what ails its file.
 
 use std::fs;
 use std::path::Path;

@@ -13,18 +13,22 @@ use super::{edited, event, identity, message, room, sent, sent_as};
 macro_rules! for_every_log {
     ($($name:ident),* $(,)?) => {
         mod memory {
-            $(#[test]
-            fn $name() {
-                super::$name(&mut super::MemoryLog::default());
-            })*
+            $(
+                #[test]
+                fn $name() {
+                    super::$name(&mut super::MemoryLog::default());
+                }
+            )*
         }
         mod sqlite {
-            $(#[test]
-            fn $name() {
-                let directory = tempfile::tempdir().expect("a temporary directory");
-                let log = super::SqliteLog::open(&directory.path().join(super::FILE_NAME));
-                super::$name(&mut log.expect("a new log"));
-            })*
+            $(
+                #[test]
+                fn $name() {
+                    let directory = tempfile::tempdir().expect("a temporary directory");
+                    let log = super::SqliteLog::open(&directory.path().join(super::FILE_NAME));
+                    super::$name(&mut log.expect("a new log"));
+                }
+            )*
         }
     };
 }
