@@ -1,5 +1,5 @@
-//! `docs/PROTOCOL.md` against the code: every example is one of the messages, whole and nothing more, and every
-//! message and code has its place in the document.
+//! `docs/PROTOCOL.md` against the code: every example is one of the messages, whole and nothing more, and
+//! every message and code has its place in the document.
 
 use std::collections::BTreeSet;
 

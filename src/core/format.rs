@@ -30,7 +30,8 @@ impl Format {
             Negotiated::Vp9 => (Codec::Vp9, format.profile_id.unwrap_or(0)),
             Negotiated::Av1 => (Codec::Av1, format.profile.map_or(0, u32::from)),
             Negotiated::H264 => {
-                // The level is negotiated apart, and constraint flags after the first two matter to no decoder.
+                // The level is negotiated apart, and constraint flags after the first two matter to no
+                // decoder.
                 let profile = (format.profile_level_id.unwrap_or(0x42_0010) >> 8) & 0xff_c0;
                 (Codec::H264, profile << 8 | u32::from(format.packetization_mode.unwrap_or(0)))
             }

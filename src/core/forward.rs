@@ -1,8 +1,8 @@
 //! Makes one continuous RTP stream for a receive slot out of whatever is bound to it in turn.
 //!
 //! A [`Rewriter`] belongs to one slot of one subscriber. What leaves it looks like the work of one sender
-//! (RFC 3550): sequence numbers rise by one for each packet forwarded, packets lost on the way in are gaps that
-//! the receiver can ask for, timestamps and picture ids go on across a switch. It holds no packets.
+//! (RFC 3550): sequence numbers rise by one for each packet forwarded, packets lost on the way in are gaps
+//! that the receiver can ask for, timestamps and picture ids go on across a switch. It holds no packets.
 
 mod renumber;
 mod select;
@@ -85,8 +85,9 @@ impl Rewriter {
         }
     }
 
-    /// The next packet is of another source (another track, another encoding), or of the same one after packets
-    /// that this rewriter was not shown. Video begins with a key frame: until one comes nothing is forwarded.
+    /// The next packet is of another source (another track, another encoding), or of the same one after
+    /// packets that this rewriter was not shown. Video begins with a key frame: until one comes nothing is
+    /// forwarded.
     pub fn switch(&mut self) {
         self.anchored = false;
         self.selector.restart();
@@ -169,7 +170,8 @@ impl Rewriter {
         choice
     }
 
-    /// Drops a packet: without a hole if it is in order, by an empty packet if its number is already promised.
+    /// Drops a packet: without a hole if it is in order, by an empty packet if its number is already
+    /// promised.
     fn leave_out(&mut self, packet: &PacketMeta<'_>, place: Place) -> Option<Rewritten> {
         if place != Place::Gap {
             self.numbers.skip(packet.seq_no);
@@ -388,8 +390,8 @@ struct FrameNumbers {
 }
 
 impl FrameNumbers {
-    /// The source's first frame follows the last one sent. Its templates follow those sent too: a receiver may
-    /// take equal template ids for an equal structure (section A.8.3, `template_id_offset`).
+    /// The source's first frame follows the last one sent. Its templates follow those sent too: a receiver
+    /// may take equal template ids for an equal structure (section A.8.3, `template_id_offset`).
     fn anchor(&mut self, dd: &DependencyDescriptor) {
         self.shift = self.next.map_or(0, |next| next.wrapping_sub(dd.frame_number));
         let offset = dd.frame.as_ref().map(|frame| frame.structure.offset);

@@ -20,8 +20,8 @@ const BACK_OFF_FIRST: Duration = Duration::from_secs(2);
 const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 /// Estimate down to which the most important slot keeps its lowest layer.
 const KEEP_FLOOR_BPS: u64 = 50_000;
-/// What to ask of the bandwidth probe beyond the cost of a layer, in percent: more than the head room, so that
-/// the estimate can grow to where the layer is taken.
+/// What to ask of the bandwidth probe beyond the cost of a layer, in percent: more than the head room, so
+/// that the estimate can grow to where the layer is taken.
 const PROBE_PERCENT: u64 = 125;
 
 /// Which slots come first. Ordered: the greater, the earlier.
@@ -96,7 +96,8 @@ struct Grant {
 }
 
 impl<S: Ord + Copy> Allocator<S> {
-    /// `initial_bps` holds until the first estimate; `u64::MAX` for a peer whose bandwidth cannot be estimated.
+    /// `initial_bps` holds until the first estimate; `u64::MAX` for a peer whose bandwidth cannot be
+    /// estimated.
     pub fn new(initial_bps: u64) -> Self {
         Self {
             estimates: Estimates { latest_bps: initial_bps, lows: VecDeque::new() },
@@ -118,7 +119,8 @@ impl<S: Ord + Copy> Allocator<S> {
     }
 
     /// Shares the estimate, less `audio_bps`, among the slots. To be called after an estimate, after a change
-    /// of what is wished or offered, and about every half second, as head room counts only once it has lasted.
+    /// of what is wished or offered, and about every half second, as head room counts only once it has
+    /// lasted.
     pub fn allocate(&mut self, now: Instant, audio_bps: u64, demands: &[Demand<'_, S>]) -> Allocation<S> {
         let budget = self.estimates.latest_bps.saturating_sub(audio_bps);
         let mut slots: Vec<Slot> = demands.iter().map(|demand| self.slot(demand)).collect();
@@ -214,7 +216,8 @@ struct Budgets {
     raise: u64,
 }
 
-/// Lowest layers first, then upgrades in rounds, the important slots before the others. Gives the sum of costs.
+/// Lowest layers first, then upgrades in rounds, the important slots before the others. Gives the sum of
+/// costs.
 fn share<S>(
     demands: &[Demand<'_, S>],
     slots: &mut [Slot],
@@ -307,8 +310,8 @@ fn usual_bps(height: u32) -> u64 {
 #[derive(Debug)]
 struct Estimates {
     latest_bps: u64,
-    /// Rising in time and in rate: an entry is dropped once a later one is lower. Spaced by the grain, so there
-    /// are no more than fit into the hold time.
+    /// Rising in time and in rate: an entry is dropped once a later one is lower. Spaced by the grain, so
+    /// there are no more than fit into the hold time.
     lows: VecDeque<(Instant, u64)>,
 }
 

@@ -4,7 +4,8 @@
 //! [`Room::handle_rtp`], which answers with what to send to whom and allocates nothing of its own.
 //!
 //! Invariants: nobody gets a packet without a grant to subscribe and a place in the room; nobody gets their
-//! own; a slot is one continuous stream whatever is bound to it; what all are told, all are told in one order.
+//! own; a slot is one continuous stream whatever is bound to it; what all are told, all are told in one
+//! order.
 
 mod admission;
 mod allocation;

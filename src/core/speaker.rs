@@ -89,8 +89,8 @@ impl<K: Ord + Copy> Speakers<K> {
         }
     }
 
-    /// One packet's level: 0 (loudest) to 127 (silence), in -dBov, and the V bit. True where the packet is of one
-    /// of the loudest, to be forwarded.
+    /// One packet's level: 0 (loudest) to 127 (silence), in -dBov, and the V bit. True where the packet is of
+    /// one of the loudest, to be forwarded.
     pub fn handle_level(&mut self, now: Instant, key: K, level: u8, vad: Option<bool>) -> bool {
         let tick = self.tick(now);
         let voice = self.voices.entry(key).or_default();
@@ -101,8 +101,8 @@ impl<K: Ord + Copy> Speakers<K> {
         self.admit(now, tick, key)
     }
 
-    /// A packet without a level, of a sender that does not support the extension. It is heard like speech, but
-    /// never makes a dominant speaker.
+    /// A packet without a level, of a sender that does not support the extension. It is heard like speech,
+    /// but never makes a dominant speaker.
     pub fn handle_unmeasured(&mut self, now: Instant, key: K) -> bool {
         let tick = self.tick(now);
         let voice = self.voices.entry(key).or_default();

@@ -1,7 +1,9 @@
-//! From an SDP offer to an `Rtc` with its answer (RFC 8829, RFC 9725), on any thread; the shard gets the result.
+//! From an SDP offer to an `Rtc` with its answer (RFC 8829, RFC 9725), on any thread; the shard gets the
+//! result.
 //!
-//! Every m-line that the client sends on becomes a [`PublishedLine`], every one it receives on a [`SlotLine`].
-//! We are ICE-lite and DTLS-passive on DTLS 1.2: its server side picks the SRTP profile, and picks AES-128-GCM.
+//! Every m-line that the client sends on becomes a [`PublishedLine`], every one it receives on a
+//! [`SlotLine`]. We are ICE-lite and DTLS-passive on DTLS 1.2: its server side picks the SRTP profile, and
+//! picks AES-128-GCM.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! A hashed timer wheel: 256 slots of one millisecond, one timer for each key, for deadlines of a shard's peers.
+//! A hashed timer wheel: 256 slots of one millisecond, one timer for each key, for deadlines of a shard's
+//! peers.
 //!
 //! A deadline beyond the wheel's span waits in its slot for another round. Setting a timer again replaces it:
 //! the entry left behind is recognised as stale when its slot comes up, so nothing is searched or removed.

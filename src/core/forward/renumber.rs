@@ -1,8 +1,8 @@
 //! Gives the numbers of a source (sequence numbers, picture ids) new ones without holes for what was skipped.
 //!
-//! A number that never came keeps its place, so that what is lost on the way in shows as lost on the way out and
-//! still fits when it arrives late. Numbers are extended: they do not wrap. What lies farther back than the
-//! window of `64 * WORDS` numbers is forgotten.
+//! A number that never came keeps its place, so that what is lost on the way in shows as lost on the way out
+//! and still fits when it arrives late. Numbers are extended: they do not wrap. What lies farther back than
+//! the window of `64 * WORDS` numbers is forgotten.
 
 /// Where a number stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

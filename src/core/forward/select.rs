@@ -1,9 +1,9 @@
 //! Chooses, packet by packet, which layers of a scalable stream go to one receiver.
 //!
-//! Every packet of a frame has the same fate, late ones too. A frame is never forwarded when one that it needs
-//! was dropped: going down is always possible where the codec says so, going up waits for a point where the
-//! codec lets a receiver begin with the higher layer. Layers come from the dependency descriptor where there is
-//! one (AV1 RTP specification appendix A), else from the payload descriptor (RFC 7741, RFC 9628).
+//! Every packet of a frame has the same fate, late ones too. A frame is never forwarded when one that it
+//! needs was dropped: going down is always possible where the codec says so, going up waits for a point where
+//! the codec lets a receiver begin with the higher layer. Layers come from the dependency descriptor where
+//! there is one (AV1 RTP specification appendix A), else from the payload descriptor (RFC 7741, RFC 9628).
 
 use std::sync::Arc;
 
@@ -309,8 +309,8 @@ impl FrameSelector {
         }
     }
 
-    /// A smaller set is told in every packet, so that no loss hides it; a set that is whole again is told until
-    /// the next structure, which implies it (section A.4).
+    /// A smaller set is told in every packet, so that no loss hides it; a set that is whole again is told
+    /// until the next structure, which implies it (section A.4).
     fn active_to_tell(
         &mut self,
         packet: &DependencyDescriptor,

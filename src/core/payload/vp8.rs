@@ -25,8 +25,8 @@ impl Descriptor {
         self.fields.tl0_pic_idx()
     }
 
-    /// The bytes to change so that the packet carries these numbers. Fields it does not have are left out, and
-    /// a picture id is cut to the width it has.
+    /// The bytes to change so that the packet carries these numbers. Fields it does not have are left out,
+    /// and a picture id is cut to the width it has.
     pub fn patch(&self, picture_id: Option<u16>, tl0_picture_index: Option<u8>) -> Option<Vp8Patch> {
         let mut patch = self.fields.patch();
         if let Some(id) = picture_id.filter(|_| self.picture_id().is_some()) {

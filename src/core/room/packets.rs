@@ -37,8 +37,8 @@ pub struct Forward {
 }
 
 impl Room {
-    /// Takes a packet in and appends to `forwards` whatever leaves for it. False when it was refused: no grant,
-    /// muted by an admin, or an unknown line.
+    /// Takes a packet in and appends to `forwards` whatever leaves for it. False when it was refused: no
+    /// grant, muted by an admin, or an unknown line.
     pub fn handle_rtp(
         &mut self,
         now: Instant,

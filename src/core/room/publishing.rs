@@ -12,8 +12,8 @@ impl Room {
     /// The publisher says what its lines carry; lines that it does not name carry nothing.
     ///
     /// # Errors
-    /// `forbidden` without the grant, `malformed` for an unknown line or a source of the other kind, `room_full`
-    /// when as many publish as may.
+    /// `forbidden` without the grant, `malformed` for an unknown line or a source of the other kind,
+    /// `room_full` when as many publish as may.
     pub(super) fn handle_publish(
         &mut self,
         now: Instant,

@@ -57,7 +57,9 @@ export class ControlChannel {
     return true;
   }
 
-  /** Sends, and waits for `ok`. Rejects with the server's `Refused`, on time-out, and when the channel closes. */
+  /**
+   * Sends, and waits for `ok`. Rejects with the server's `Refused`, on time-out, and when the channel closes.
+   */
   request(message: ClientMessage): Promise<void> {
     if (!this.open) return Promise.reject(new Refused('disconnected'));
     const request = this.#next++;

@@ -1,4 +1,6 @@
-/** Chat as a client does it: sends, sends again after a reconnect, edits, reacts, tells of typing, reads back. */
+/**
+ * Chat as a client does it: sends, sends again after a reconnect, edits, reacts, tells of typing, reads back.
+ */
 import { ChatLog, messageId } from './chat';
 import { Emitter } from './emitter';
 import { asRefused } from './errors';

@@ -1,4 +1,6 @@
-/** A typed list of listeners. A listener that throws must not silence the others: it is reported and skipped. */
+/**
+ * A typed list of listeners. A listener that throws must not silence the others: it is reported and skipped.
+ */
 
 type Listener<Payload> = (payload: Payload) => void;
 

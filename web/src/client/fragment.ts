@@ -31,8 +31,8 @@ export function restartFragment(localSdp: string): string | undefined {
 const ICE_LINE = /^a=(ice-ufrag:|ice-pwd:|candidate:|end-of-candidates)/;
 
 /**
- * Puts the server's new credentials and candidates into its earlier description. Candidates stay with the first
- * m-line, which carries the bundle; a fragment without any keeps those that were known.
+ * Puts the server's new credentials and candidates into its earlier description. Candidates stay with the
+ * first m-line, which carries the bundle; a fragment without any keeps those that were known.
  */
 export function spliceFragment(remoteSdp: string, fragment: string): string {
   const news = lines(fragment);

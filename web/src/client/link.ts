@@ -1,6 +1,7 @@
 /**
- * One connection to a room, from the POST that opens it to its end: a `Peer`, its `control` channel, its session,
- * and a watch on its health. A `Link` that falters says so once; whoever holds it restarts or replaces it.
+ * One connection to a room, from the POST that opens it to its end: a `Peer`, its `control` channel, its
+ * session, and a watch on its health. A `Link` that falters says so once; whoever holds it restarts or
+ * replaces it.
  */
 import { ControlChannel } from './control';
 import { Refused } from './errors';
@@ -58,8 +59,8 @@ export class Link {
   }
 
   /**
-   * Joins, or with `resume` comes back; resolves once the server has spoken on the `control` channel. `prepare`
-   * puts tracks on the new peer; `adopt` hands the link over before its first message can arrive.
+   * Joins, or with `resume` comes back; resolves once the server has spoken on the `control` channel.
+   * `prepare` puts tracks on the new peer; `adopt` hands the link over before its first message can arrive.
    */
   static async open(
     options: LinkOptions,

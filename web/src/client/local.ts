@@ -1,6 +1,7 @@
 /**
- * What this client sends: its microphone, camera and shared screen. It outlives connections, so that a new one
- * carries the same tracks. A muted microphone stays open and sends silence; a camera that is off is released.
+ * What this client sends: its microphone, camera and shared screen. It outlives connections, so that a new
+ * one carries the same tracks. A muted microphone stays open and sends silence; a camera that is off is
+ * released.
  */
 import { DeviceProblem, openBoth, openCamera, openMicrophone, openScreen } from './devices';
 import { Emitter } from './emitter';

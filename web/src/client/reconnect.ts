@@ -1,6 +1,6 @@
 /**
- * What to do when a connection falters: restart ICE first, then join again as the same participant, with growing
- * and jittered pauses, until it works, is refused for good, or the time is up.
+ * What to do when a connection falters: restart ICE first, then join again as the same participant, with
+ * growing and jittered pauses, until it works, is refused for good, or the time is up.
  */
 import { asRefused, type Refused } from './errors';
 

@@ -1,6 +1,7 @@
 /**
- * A room, joined: its state, its slots, its chat and what we send to it, over connections that come and go beneath.
- * Knows nothing of pages. Every change is an event; the state that it changed is read from the fields.
+ * A room, joined: its state, its slots, its chat and what we send to it, over connections that come and go
+ * beneath. Knows nothing of pages. Every change is an event; the state that it changed is read from the
+ * fields.
  */
 import { Chat } from './conversation';
 import { Emitter } from './emitter';

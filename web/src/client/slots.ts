@@ -1,6 +1,6 @@
 /**
- * Receive slots: which participant's track each one carries, and what to wish for them. A slot is one m-line and
- * one `MediaStreamTrack` for the life of a connection; only what flows through it changes.
+ * Receive slots: which participant's track each one carries, and what to wish for them. A slot is one m-line
+ * and one `MediaStreamTrack` for the life of a connection; only what flows through it changes.
  */
 import type { Identity, Kind, SlotState, SlotWish, Source } from './protocol';
 
@@ -62,8 +62,9 @@ export class SlotTable {
 const IDLE_HEIGHT = 180;
 
 /**
- * What to wish for each video slot so that the views are served: a bound slot gets its view's height, a slot bound
- * to what is not shown gets 0, and a view without a slot is pinned to one that shows nothing wanted. A pin once
+ * What to wish for each video slot so that the views are served: a bound slot gets its view's height, a slot
+ * bound to what is not shown gets 0, and a view without a slot is pinned to one that shows nothing wanted. A
+ * pin once
  * `sent` stays while its view does: let go, the room would give the slot away, and it would be pinned again.
  */
 export function planWishes(

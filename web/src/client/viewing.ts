@@ -1,6 +1,7 @@
 /**
- * What is on show, turned into wishes: gathered for a moment, compared with what was wished before, and sent only
- * where it differs. Until something is shown nothing is wished for, and the room serves every slot by default.
+ * What is on show, turned into wishes: gathered for a moment, compared with what was wished before, and sent
+ * only where it differs. Until something is shown nothing is wished for, and the room serves every slot by
+ * default.
  */
 import type { Identity, SlotWish, Source } from './protocol';
 import { changedWishes, planWishes, type SlotTable, type View, viewKey } from './slots';

@@ -1,6 +1,6 @@
 /**
- * The chat's tiny markup, parsed to a tree that becomes text nodes and a handful of elements. HTML is never read
- * or made from it: what is not markup is text. Linear in the text's length.
+ * The chat's tiny markup, parsed to a tree that becomes text nodes and a handful of elements. HTML is never
+ * read or made from it: what is not markup is text. Linear in the text's length.
  */
 
 export type Piece =

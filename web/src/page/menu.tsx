@@ -1,4 +1,7 @@
-/** A button that opens a small panel over the page: closes on Escape, on a press outside, and gives focus back. */
+/**
+ * A button that opens a small panel over the page: closes on Escape, on a press outside, and gives focus
+ * back.
+ */
 import { useSignal } from '@preact/signals';
 import type { ComponentChildren } from 'preact';
 import { useEffect, useRef } from 'preact/hooks';

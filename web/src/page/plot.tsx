@@ -1,4 +1,7 @@
-/** A live line on a canvas: the last minute, scaled to its highest point. Redrawn once a sample, never a frame. */
+/**
+ * A live line on a canvas: the last minute, scaled to its highest point. Redrawn once a sample, never a
+ * frame.
+ */
 import { useEffect, useRef } from 'preact/hooks';
 
 /** One sample a second for a minute. */

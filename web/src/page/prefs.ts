@@ -1,4 +1,7 @@
-/** What the browser remembers between visits, and per tab. A browser that refuses storage forgets; nothing fails. */
+/**
+ * What the browser remembers between visits, and per tab. A browser that refuses storage forgets; nothing
+ * fails.
+ */
 import { signal } from '@preact/signals';
 
 function read(storage: () => Storage, key: string): string | undefined {

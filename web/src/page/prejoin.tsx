@@ -1,4 +1,7 @@
-/** Before the room: how one looks and sounds, under which name, with which devices. Devices are never required. */
+/**
+ * Before the room: how one looks and sounds, under which name, with which devices. Devices are never
+ * required.
+ */
 import { useSignal } from '@preact/signals';
 import { useEffect, useRef } from 'preact/hooks';
 import { DeviceProblem, LocalMedia, presentIdentities } from '../client';

@@ -1,6 +1,6 @@
 /**
- * The room as the page shows it: the library's events as signals, so that a component is drawn again only when
- * what it reads has changed.
+ * The room as the page shows it: the library's events as signals, so that a component is drawn again only
+ * when what it reads has changed.
  */
 import { computed, signal } from '@preact/signals';
 import {

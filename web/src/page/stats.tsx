@@ -1,4 +1,7 @@
-/** The statistics panel: what flows each way, its losses and delay, and what every tile gets; drawn once a second. */
+/**
+ * The statistics panel: what flows each way, its losses and delay, and what every tile gets; drawn once a
+ * second.
+ */
 import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
 import { type Sample, StatsSampler, type StreamRate } from '../client';

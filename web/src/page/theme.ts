@@ -1,4 +1,7 @@
-/** Dark, light, or as the system has it: set on the root element, where the style sheet's `light-dark()` reads it. */
+/**
+ * Dark, light, or as the system has it: set on the root element, where the style sheet's `light-dark()` reads
+ * it.
+ */
 import { effect } from '@preact/signals';
 import { theme } from './prefs';
 

@@ -1,4 +1,6 @@
-/** Where tiles go: pure arithmetic from the stage's size to one rectangle for each tile. Pixels throughout. */
+/**
+ * Where tiles go: pure arithmetic from the stage's size to one rectangle for each tile. Pixels throughout.
+ */
 
 export interface Size {
   width: number;
