@@ -65,7 +65,7 @@ function List({ session, onReply }: { session: Session; onReply: (message: ChatM
     if (atEnd.current) toEnd();
     else if (last > seenLast.current) below.value += last - seenLast.current;
     seenLast.current = last;
-  }, [last, outgoing.length]);
+  }, [last, outgoing]);
 
   const loadOlder = async () => {
     const list = ref.current;

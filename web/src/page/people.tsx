@@ -77,7 +77,8 @@ function PersonMenu({ session, person }: { session: Session; person: Participant
 function Person({ session, person }: { session: Session; person: ParticipantState }) {
   const { identity, name, grant, hand_raised, connected } = person;
   const self = identity === session.me.value;
-  const muted = !session.hasTrack(identity, 'microphone');
+  void session.local.value;
+  const muted = !(self ? session.room.local.isOn('microphone') : session.hasTrack(identity, 'microphone'));
   return (
     <li class="person">
       <Avatar name={name} />

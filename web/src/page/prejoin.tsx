@@ -44,7 +44,7 @@ function Preview({ media, version, name }: { media: LocalMedia; version: number;
     <>
       <video ref={ref} class="mirrored" hidden={!camera} muted autoplay playsInline />
       {!camera && (
-        <span class="avatar" aria-hidden="true">
+        <span class={`avatar ${name ? '' : 'nobody'}`} aria-hidden="true">
           {initialsOf(name) || <Icon name="camera-off" />}
         </span>
       )}
@@ -138,6 +138,7 @@ export function Prejoin({ room, onJoin }: Props) {
             </div>
           </div>
           <Meter track={onMicrophone ? (microphone?.track ?? null) : null} />
+          <Problems problems={problems.value} />
         </section>
         <section class="join-side" aria-label="Join">
           <p class="eyebrow">Joining</p>
@@ -164,10 +165,6 @@ export function Prejoin({ room, onJoin }: Props) {
                 }}
               />
             </label>
-            <DevicePickers
-              version={version.value}
-              onPick={(kind, id) => void attempt(media.choose(kind, id), kind)}
-            />
             <button type="submit" class="button accent large" data-testid="join" disabled={joining.value}>
               {joining.value
                 ? 'Joining…'
@@ -176,7 +173,10 @@ export function Prejoin({ room, onJoin }: Props) {
                   : 'Join without devices'}
             </button>
           </form>
-          <Problems problems={problems.value} />
+          <DevicePickers
+            version={version.value}
+            onPick={(kind, id) => void attempt(media.choose(kind, id), kind)}
+          />
         </section>
       </main>
     </div>

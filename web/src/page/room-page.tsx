@@ -35,13 +35,13 @@ function Card({ children }: { children: preact.ComponentChildren }) {
   );
 }
 
-function Ended({ message, onAgain }: { message: string; onAgain: () => void }) {
+function Ended(props: { message: string; again: string; onAgain: () => void }) {
   return (
     <Card>
-      <h1>{message}</h1>
+      <h1>{props.message}</h1>
       <div class="card-actions">
-        <button type="button" class="button accent" data-testid="rejoin" onClick={onAgain}>
-          Join again
+        <button type="button" class="button accent" data-testid="rejoin" onClick={props.onAgain}>
+          {props.again}
         </button>
         <button type="button" class="button" onClick={() => go('/')}>
           Front page
@@ -71,7 +71,7 @@ export function RoomPage({ room }: { room: string }) {
   }, [room]);
 
   if (!isRoomName(room)) {
-    return <Ended message="That is no room’s name." onAgain={() => go('/')} />;
+    return <Ended message="That is no room’s name." again="Choose another" onAgain={() => go('/')} />;
   }
   const current = session.value;
   if (!current) {
@@ -89,6 +89,7 @@ export function RoomPage({ room }: { room: string }) {
       return (
         <Ended
           message={status.message}
+          again={status.reason === 'failed' ? 'Try again' : 'Join again'}
           onAgain={() => {
             session.value = undefined;
             history.replaceState(null, '', location.pathname);

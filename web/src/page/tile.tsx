@@ -96,6 +96,9 @@ export function Tile({ session, item, rect, visible, big }: Props) {
     ? undefined
     : session.reactions.value.findLast((one) => one.identity === participant);
   const label = screen ? `${self ? 'Your' : `${name}’s`} screen` : self ? `${name} (you)` : name;
+  const togglePin = () => {
+    session.pinned.value = pinned ? undefined : item.key;
+  };
   const classes = ['tile', speaking && 'speaking', screen && 'screen', big && 'big', !visible && 'unseen'];
   return (
     <article
@@ -106,6 +109,7 @@ export function Tile({ session, item, rect, visible, big }: Props) {
       data-self={self ? '' : undefined}
       aria-label={label}
       style={placeOf(rect)}
+      onDblClick={togglePin}
     >
       {track && visible ? (
         <Video track={track} mirrored={self && !screen} whole={screen} />
@@ -144,9 +148,7 @@ export function Tile({ session, item, rect, visible, big }: Props) {
         class="icon-button tile-pin"
         aria-pressed={pinned}
         aria-label={pinned ? `Unpin ${label}` : `Pin ${label}`}
-        onClick={() => {
-          session.pinned.value = pinned ? undefined : item.key;
-        }}
+        onClick={togglePin}
       >
         <Icon name="pin" />
       </button>

@@ -25,6 +25,9 @@ const WIDEST = 16 / 9;
 const TALLEST = 1;
 /** Below this width faces are too small: the grid scrolls instead. */
 const WIDTH_MIN = 150;
+/** What the words "+3 more" take at the strip's end. */
+const REST_HEIGHT = 44;
+const REST_WIDTH = 92;
 
 function tileIn(cell: Size): Size {
   const width = Math.min(cell.width, cell.height * WIDEST);
@@ -81,14 +84,21 @@ export function focus(stage: Size, count: number): Arrangement {
   const beside = stage.width > stage.height * 1.15;
   const strip = beside
     ? Math.min(260, Math.max(130, stage.width * 0.2))
-    : Math.min(150, Math.max(72, stage.height * 0.2));
+    : Math.min(150, Math.max(72, stage.height * 0.14));
   const main: Rect = beside
     ? { x: 0, y: 0, width: stage.width - strip - GAP, height: stage.height }
     : { x: 0, y: 0, width: stage.width, height: stage.height - strip - GAP };
-  const tile = beside ? { width: strip, height: strip / WIDEST } : { width: strip * WIDEST, height: strip };
-  const [length, step] = beside ? [stage.height, tile.height + GAP] : [stage.width, tile.width + GAP];
-  const shown = Math.min(count - 1, Math.max(1, Math.floor((length + GAP) / step)));
-  const start = (length - (shown * step - GAP)) / 2;
+  // Where there is little width, square tiles: more faces, and cameras fill them well.
+  const aspect = beside || stage.width > 700 ? WIDEST : TALLEST;
+  const tile = beside ? { width: strip, height: strip / aspect } : { width: strip * aspect, height: strip };
+  const step = (beside ? tile.height : tile.width) + GAP;
+  const whole = beside ? stage.height : stage.width;
+  const holds = (length: number) => Math.max(1, Math.floor((length + GAP) / step));
+  const all = holds(whole) >= count - 1;
+  // Room at the end to say how many are not shown.
+  const length = all ? whole : whole - (beside ? REST_HEIGHT : REST_WIDTH);
+  const shown = Math.min(count - 1, holds(length));
+  const start = Math.max(0, (length - (shown * step - GAP)) / 2);
   const others = Array.from({ length: shown }, (_, at): Rect => {
     const along = start + at * step;
     return beside ? { x: main.width + GAP, y: along, ...tile } : { x: along, y: main.height + GAP, ...tile };
