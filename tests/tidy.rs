@@ -235,7 +235,7 @@ fn is_function(line: &str) -> bool {
     let mut words = line.split_whitespace().skip_while(|word| {
         word.starts_with("pub") || ["async", "const", "unsafe", "extern", "default"].contains(word)
     });
-    words.next() == Some("fn") && line.trim_end().ends_with(['{', '('])
+    words.next() == Some("fn") && !line.contains("fn $") && line.trim_end().ends_with(['{', '('])
 }
 
 #[test]

@@ -3,7 +3,10 @@
  *
  * @import { Server } from './server.js'
  */
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { RESULTS } from './server.js';
 import { until } from './until.js';
 
 /**
@@ -73,8 +76,10 @@ export class Person {
     );
   }
 
-  /** What a failure shows of this page. */
+  /** What a failure shows of this page; its picture is left in `test-results`. */
   async describe() {
+    await mkdir(RESULTS, { recursive: true });
+    await this.page.screenshot(join(RESULTS, `${this.name}.png`));
     const text = await this.page.evaluate(() => document.body.innerText.slice(0, 400), undefined);
     return { name: this.name, text, complaints: this.page.complaints().slice(-5) };
   }

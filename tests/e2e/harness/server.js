@@ -5,7 +5,7 @@
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
@@ -14,7 +14,9 @@ import { until } from './until.js';
 
 const TREE = resolve(dirname(fileURLToPath(import.meta.url)), '../../..');
 const BINARY = process.env.ANTIPHON_BIN ?? join(TREE, 'target/debug/antiphon');
-/** Lines of the server's log that are kept to be shown when a test fails. */
+/** Where servers leave their logs, and pages that failed a picture. */
+export const RESULTS = resolve(dirname(fileURLToPath(import.meta.url)), '../test-results');
+/** Lines of the server's log that are kept. */
 const LOG_LINES_MAX = 2000;
 
 /** A TCP port that is free now, together with the ones after it. */
@@ -131,7 +133,7 @@ export class Server {
     return { status: answer.status, body: text === '' ? undefined : JSON.parse(text) };
   }
 
-  /** Sends SIGTERM, waits for the end, and removes the data directory. Killed after five seconds. */
+  /** Sends SIGTERM, waits for the end, keeps the log and removes the data. Killed after five seconds. */
   async stop() {
     if (this.#child.exitCode === null && this.#child.signalCode === null && this.#child.pid !== undefined) {
       this.#child.kill('SIGCONT');
@@ -142,5 +144,7 @@ export class Server {
       clearTimeout(timer);
     }
     await rm(this.dataDir, { recursive: true, force: true });
+    await mkdir(RESULTS, { recursive: true });
+    await writeFile(join(RESULTS, `server-${new URL(this.url).port}.log`), this.log(LOG_LINES_MAX));
   }
 }
