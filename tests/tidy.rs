@@ -275,15 +275,31 @@ fn named_modules(code: &str) -> impl Iterator<Item = String> {
                 continue;
             }
             let rest = &code[at + prefix.len()..];
-            let names = rest.strip_prefix('{').unwrap_or(rest);
-            let name: String = names.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
-            let is_module = names[name.len()..].starts_with([':', ';', ',', '}']);
-            if is_module && EDGES.iter().any(|(known, _)| *known == name) {
-                found.insert(name);
+            match rest.strip_prefix('{') {
+                // In braces every path's first name counts, not what stands in braces within.
+                Some(paths) => {
+                    let mut depth = 0;
+                    let heads = paths.split_inclusive(['{', '}', ',']).filter(|part| {
+                        let outermost = depth == 0;
+                        depth += part.matches('{').count() as i32 - part.matches('}').count() as i32;
+                        outermost
+                    });
+                    found.extend(heads.filter_map(module_at));
+                }
+                None => found.extend(module_at(rest)),
             }
         }
     }
     found.into_iter()
+}
+
+/// The module of this crate that a path begins with.
+fn module_at(path: &str) -> Option<String> {
+    let path = path.trim_start();
+    let end = path.find(|c: char| !c.is_ascii_lowercase() && c != '_').unwrap_or(path.len());
+    let (name, rest) = path.split_at(end);
+    let is_module = rest.is_empty() || rest.starts_with([':', ';', ',', '}', ' ']);
+    (is_module && EDGES.iter().any(|(known, _)| *known == name)).then(|| name.to_owned())
 }
 
 #[test]
