@@ -82,6 +82,12 @@ pub struct Control {}
 
 #[allow(unused_variables)]
 impl Control {
+    /// A handle with no loop behind it: every call answers `unavailable`, and the node is not ready.
+    #[cfg(test)]
+    pub(crate) fn unplugged() -> Self {
+        Self {}
+    }
+
     /// # Errors
     /// `room_exists`, `node_full`, `draining`.
     pub async fn create_room(&self, new: NewRoom) -> Result<RoomState, Refusal> {

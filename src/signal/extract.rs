@@ -130,6 +130,10 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for Json<T> {
         if !is_json {
             return Err(wrong_type("application/json"));
         }
+        // Serde would take an array for a struct, field by field.
+        if body.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Problem::new(Code::Malformed, "the JSON body is no object"));
+        }
         serde_json::from_slice(&body)
             .map(Self)
             .map_err(|error| Problem::new(Code::Malformed, format!("the JSON body does not fit: {error}")))

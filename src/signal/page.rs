@@ -3,6 +3,8 @@
 //! `/` and `/r/{room}` are the same page; it reads the room from its own address. Files under `assets/` carry
 //! a hash in their names and never change.
 
+use std::borrow::Cow;
+
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -30,21 +32,26 @@ struct Client;
 
 /// The page of the client.
 pub async fn index(headers: HeaderMap) -> Response {
-    let Some(file) = Client::get("index.html") else {
-        return (StatusCode::SERVICE_UNAVAILABLE, NOT_BUILT).into_response();
-    };
-    let etag = format!("\"{}\"", hex(&file.metadata.sha256_hash()));
+    let known = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    match Client::get("index.html") {
+        Some(file) => page(file.data, &file.metadata.sha256_hash(), known),
+        None => (StatusCode::SERVICE_UNAVAILABLE, NOT_BUILT).into_response(),
+    }
+}
+
+/// `known` is the entity tag that the browser holds already.
+fn page(html: Cow<'static, [u8]>, hash: &[u8], known: Option<&str>) -> Response {
+    let etag = format!("\"{}\"", hex(hash));
     let policies = [
         (CONTENT_TYPE, "text/html; charset=utf-8"),
         (CACHE_CONTROL, "no-cache"),
         (CONTENT_SECURITY_POLICY, CSP),
         (PERMISSIONS_POLICY, PERMISSIONS),
     ];
-    let known = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     if known.is_some_and(|known| known.trim_start_matches("W/") == etag) {
         return (StatusCode::NOT_MODIFIED, policies, [(ETAG, etag)]).into_response();
     }
-    (policies, [(ETAG, etag)], file.data).into_response()
+    (policies, [(ETAG, etag)], html).into_response()
 }
 
 /// A file of the client, if there is one at this path.
@@ -58,4 +65,36 @@ pub fn asset(path: &str) -> Option<Response> {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_may_use_the_camera_and_nothing_from_elsewhere() {
+        let response = page(Cow::Borrowed(b"<!doctype html>"), &[0xab, 1], None);
+        assert_eq!(response.status(), 200);
+        let header = |name| response.headers()[name].to_str().unwrap();
+        assert!(header(CONTENT_SECURITY_POLICY).starts_with("default-src 'none'; script-src 'self';"));
+        assert!(!header(CONTENT_SECURITY_POLICY).contains("unsafe"));
+        assert!(header(PERMISSIONS_POLICY).contains("display-capture=(self)"));
+        assert_eq!(header(ETAG), "\"ab01\"");
+        assert_eq!(header(CACHE_CONTROL), "no-cache");
+    }
+
+    #[test]
+    fn a_page_that_the_browser_holds_is_not_sent_again() {
+        for known in ["\"ab01\"", "W/\"ab01\""] {
+            assert_eq!(page(Cow::Borrowed(b"x"), &[0xab, 1], Some(known)).status(), 304);
+        }
+        assert_eq!(page(Cow::Borrowed(b"x"), &[0xab, 1], Some("\"old\"")).status(), 200);
+    }
+
+    #[test]
+    fn no_path_leads_out_of_the_client() {
+        for path in ["/../Cargo.toml", "/..%2fCargo.toml", "//etc/passwd", "/assets/../../Cargo.toml"] {
+            assert!(asset(path).is_none(), "{path}");
+        }
+    }
 }

@@ -217,3 +217,29 @@ fn base_url(signal: &Signal, uri: &Uri, headers: &HeaderMap) -> String {
     let plain = host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b));
     format!("{scheme}://{}", if plain { host } else { "localhost" })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::signal::tests::signal;
+
+    fn url(config: &Config, headers: &[(HeaderName, &str)]) -> String {
+        let headers = headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
+        base_url(&signal(config), &Uri::from_static("/v1/rooms"), &headers)
+    }
+
+    #[test]
+    fn the_link_is_as_configured_else_as_the_request_came() {
+        let mut config = Config::default();
+        let host = (HOST, "meet.example.org:7880");
+        assert_eq!(url(&config, &[host.clone()]), "http://meet.example.org:7880");
+        assert_eq!(
+            url(&config, &[host.clone(), (X_FORWARDED_PROTO, "https")]),
+            "https://meet.example.org:7880"
+        );
+        assert_eq!(url(&config, &[(HOST, "a/<script>")]), "http://localhost");
+        config.http.public_url = Some("https://rooms.example.org/".into());
+        assert_eq!(url(&config, &[host]), "https://rooms.example.org");
+    }
+}
