@@ -45,12 +45,20 @@ pub async fn patch(
     headers: HeaderMap,
     Fragment(fragment): Fragment,
 ) -> Result<Response, Problem> {
-    let if_match = headers.get(IF_MATCH).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let if_match = headers.get(IF_MATCH).and_then(|value| value.to_str().ok()).map(wanted_tag);
     if if_match.is_none() {
         let words = "send `If-Match`: the session's `ETag` to trickle, `*` to restart ICE";
         return Err(Problem::new(Code::PreconditionRequired, words));
     }
     Ok(answer(signal.control.patch_session(&room, session, if_match, fragment).await?))
+}
+
+/// Any entity tag is `*`; clients that put it into quotes, as tags are, mean the same.
+fn wanted_tag(header: &str) -> String {
+    match header.trim() {
+        "\"*\"" => "*".to_owned(),
+        tag => tag.to_owned(),
+    }
 }
 
 fn answer(patched: Patched) -> Response {
@@ -87,6 +95,13 @@ pub async fn leave(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn any_ice_session_may_be_named_with_quotes_or_without() {
+        assert_eq!(wanted_tag("\"*\""), "*");
+        assert_eq!(wanted_tag(" * "), "*");
+        assert_eq!(wanted_tag("\"e1\""), "\"e1\"");
+    }
 
     #[test]
     fn a_trickle_has_no_answer_and_a_restart_has_one() {

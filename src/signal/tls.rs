@@ -103,3 +103,55 @@ impl Files {
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     std::fs::read(path).map_err(|reason| TlsError::Unreadable { path: path.to_owned(), reason })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write_pair(folder: &Path) {
+        let pair = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+        std::fs::write(folder.join("cert.pem"), pair.cert.pem()).unwrap();
+        std::fs::write(folder.join("key.pem"), pair.signing_key.serialize_pem()).unwrap();
+    }
+
+    fn load(folder: &Path) -> Result<(Files, RustlsConfig), TlsError> {
+        Files::load(&folder.join("cert.pem"), &folder.join("key.pem"))
+    }
+
+    #[test]
+    fn a_renewed_pair_is_taken_and_a_broken_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        write_pair(folder.path());
+        let (mut files, config) = load(folder.path()).unwrap();
+        let first = config.get_inner();
+        assert!(!files.refresh(&config).unwrap(), "nothing changed");
+
+        write_pair(folder.path());
+        assert!(files.refresh(&config).unwrap());
+        let second = config.get_inner();
+        assert!(!Arc::ptr_eq(&first, &second));
+
+        std::fs::write(folder.path().join("cert.pem"), "half written").unwrap();
+        assert!(files.refresh(&config).is_err());
+        assert!(!files.refresh(&config).unwrap(), "said once for each change");
+        assert!(Arc::ptr_eq(&second, &config.get_inner()), "the last good pair stays");
+
+        std::fs::remove_file(folder.path().join("cert.pem")).unwrap();
+        assert!(!files.refresh(&config).unwrap(), "a file that is away for a moment is no change");
+        write_pair(folder.path());
+        assert!(files.refresh(&config).unwrap());
+    }
+
+    #[test]
+    fn what_is_wrong_names_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let words = |folder: &Path| load(folder).err().unwrap().to_string();
+        assert!(words(folder.path()).contains("cert.pem"));
+        write_pair(folder.path());
+        std::fs::write(folder.path().join("key.pem"), "none").unwrap();
+        assert!(words(folder.path()).contains("key.pem"));
+        let other = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+        std::fs::write(folder.path().join("key.pem"), other.signing_key.serialize_pem()).unwrap();
+        assert!(words(folder.path()).contains("cannot be used together"));
+    }
+}
