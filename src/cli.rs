@@ -1,4 +1,4 @@
-//! The command line: `serve`, `check-config`, `token`, `keys`.
+//! The command line: `serve`, `check-config`, `token`, `bench`, `keys`.
 //!
 //! Exit codes: 0, 1 for what failed, 2 for a wrong usage or configuration. Output meant for programs goes to
 //! stdout, words for people to stderr.
@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
+use crate::bench;
 use crate::config::{Config, DEV_KEY_ID, DEV_KEY_SECRET, Flags, LoadError, Sources};
 use crate::core::ids::{Identity, RoomName};
 use crate::node;
@@ -33,6 +34,9 @@ enum Command {
     CheckConfig(ConfigArgs),
     /// Print a token (JWT) for one person and one room
     Token(TokenArgs),
+    /// Measure a running server
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Print a new key, ready for the configuration
     Keys,
 }
@@ -121,6 +125,7 @@ impl Command {
             Self::Serve(args) => serve(args.load()?),
             Self::CheckConfig(args) => check_config(&args.load()?),
             Self::Token(args) => token(args),
+            Self::Bench(what) => Ok(bench::run(&what)?),
             Self::Keys => {
                 keys();
                 Ok(())

@@ -5,7 +5,6 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
-use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -32,8 +31,10 @@ const TURN_MAX: Duration = Duration::from_millis(20);
 /// The run cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
-    #[error("--url {0}: not an http:// URL with a host that can be reached")]
-    Url(String),
+    #[error("no way to {0}: the host of --url is not known, or this machine has no route to it")]
+    Unreachable(Url),
+    #[error("nobody could connect: see `failures` in the report")]
+    Nobody,
     #[error("--server-pid {0}: no such process, or not ours to look at: {1}")]
     Pid(u32, io::Error),
     #[error("this machine has no more sockets, threads or memory: {0}")]
@@ -57,6 +58,12 @@ fn target(text: &str) -> Result<Target, String> {
     }
 }
 
+fn base_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| error.to_string())?;
+    let usable = url.scheme() == "http" && url.has_host();
+    usable.then_some(url).ok_or_else(|| "accepted: an http:// URL with a host".into())
+}
+
 /// Options of `antiphon bench forward`.
 #[derive(Debug, Clone, Args)]
 pub struct ForwardArgs {
@@ -64,8 +71,8 @@ pub struct ForwardArgs {
     #[arg(long, default_value = "whip", value_parser = target)]
     pub target: Target,
     /// Base URL of the server; it must let anyone join, as `antiphon serve --dev` does
-    #[arg(long, default_value = "http://127.0.0.1:7880")]
-    pub url: String,
+    #[arg(long, default_value = "http://127.0.0.1:7880", value_parser = base_url)]
+    pub url: Url,
     #[arg(long, default_value_t = 1)]
     pub rooms: u32,
     /// Publishers in each room
@@ -107,12 +114,12 @@ pub struct Place {
 /// Measures and prints one JSON object.
 ///
 /// # Errors
-/// The run cannot be made; see [`BenchError`].
-pub fn run(args: &ForwardArgs) -> Result<ExitCode, BenchError> {
+/// The run cannot be made, or nobody could connect; see [`BenchError`].
+pub fn run(args: &ForwardArgs) -> Result<(), BenchError> {
     let report = measure(args)?;
     println!("{}", serde_json::to_string_pretty(&report)?);
     let anyone = report.connected.publishers + report.connected.subscribers > 0;
-    Ok(if anyone { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if anyone { Ok(()) } else { Err(BenchError::Nobody) }
 }
 
 /// Measures.
@@ -139,7 +146,6 @@ pub fn measure(args: &ForwardArgs) -> Result<Report, BenchError> {
 
 struct Run<'a> {
     args: &'a ForwardArgs,
-    url: Url,
     /// Sets this run's rooms apart from those of another.
     name: String,
     engine: Engine,
@@ -151,9 +157,8 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(args: &'a ForwardArgs) -> Result<Self, BenchError> {
-        let bad_url = || BenchError::Url(args.url.clone());
-        let url = Url::parse(&args.url).map_err(|_| bad_url())?;
-        let engine = Engine::new(local_towards(&url).ok_or_else(bad_url)?)?;
+        let unreachable = || BenchError::Unreachable(args.url.clone());
+        let engine = Engine::new(local_towards(&args.url).ok_or_else(unreachable)?)?;
         let (sender, answers) = mpsc::channel();
         let waker = engine.waker()?;
         let joiner = Joiner::start(sender, move || {
@@ -161,7 +166,7 @@ impl<'a> Run<'a> {
             let _ = waker.wake();
         })?;
         let name = format!("bench-{:08x}", rand::rng().random::<u32>());
-        Ok(Self { args, url, name, engine, places: Vec::new(), joiner, answers, sessions: Vec::new() })
+        Ok(Self { args, name, engine, places: Vec::new(), joiner, answers, sessions: Vec::new() })
     }
 
     /// Joins all publishers or all viewers at the rate asked for, and waits until they are in.
@@ -196,7 +201,7 @@ impl<'a> Run<'a> {
         let (seat, offer) = self.engine.add(offer)?;
         self.places.push(Place { room, publisher, posted_at: None });
         let path = format!("/v1/rooms/{}-{room}/{path}?identity={identity}", self.name);
-        let url = self.url.join(&path).map_err(|_| BenchError::Url(self.args.url.clone()))?;
+        let url = self.args.url.join(&path).map_err(|_| BenchError::Unreachable(self.args.url.clone()))?;
         if !self.joiner.post(Post { seat, url, offer })
             && let Some(seat) = self.engine.seats.get_mut(seat)
         {
@@ -289,6 +294,14 @@ mod tests {
         assert_eq!(target("whip"), Ok(Target::Whip));
         assert!(target("janus").is_err_and(|words| words.contains("janus cannot be measured")));
         assert!(target("zoom").is_err());
+    }
+
+    #[test]
+    fn the_url_is_http_with_a_host() {
+        assert!(base_url("http://127.0.0.1:7880").is_ok());
+        for bad in ["127.0.0.1:7880", "https://example.org", "http://", "rooms"] {
+            assert!(base_url(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

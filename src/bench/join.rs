@@ -84,13 +84,25 @@ pub fn leave(sessions: Vec<Url>) -> io::Result<()> {
 
 async fn exchange(http: &Client, url: &Url, offer: String) -> Result<(String, Option<Url>), String> {
     let request = http.post(url.clone()).header(header::CONTENT_TYPE, "application/sdp").body(offer);
-    let response = request.timeout(ANSWER_WITHIN).send().await.map_err(|error| error.to_string())?;
+    let response = request.timeout(ANSWER_WITHIN).send().await.map_err(reason)?;
     let status = response.status();
     let session = response.headers().get(header::LOCATION).and_then(|location| location.to_str().ok());
     let session = session.and_then(|location| response.url().join(location).ok());
-    let body = response.text().await.map_err(|error| error.to_string())?;
+    let body = response.text().await.map_err(reason)?;
     if !status.is_success() {
         return Err(format!("{status}: {}", body.chars().take(200).collect::<String>()));
     }
     Ok((body, session))
+}
+
+/// What went wrong, without the URL: the same failure of many clients is one line of the report.
+fn reason(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut words = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(error) = cause {
+        words = format!("{words}: {error}");
+        cause = error.source();
+    }
+    words
 }

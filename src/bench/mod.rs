@@ -2,8 +2,6 @@
 //!
 //! Independent of the server's code: what it knows of a server is what goes over the wire.
 
-use std::process::ExitCode;
-
 use clap::Subcommand;
 
 pub mod client;
@@ -26,11 +24,11 @@ pub enum Bench {
     Forward(forward::ForwardArgs),
 }
 
-/// Runs a measurement; fails if nobody could connect.
+/// Runs a measurement and prints its report as one JSON object.
 ///
 /// # Errors
-/// The run cannot be made; see [`BenchError`].
-pub fn run(bench: &Bench) -> Result<ExitCode, BenchError> {
+/// The run cannot be made, or nobody could connect; see [`BenchError`].
+pub fn run(bench: &Bench) -> Result<(), BenchError> {
     match bench {
         Bench::Forward(args) => forward::run(args),
     }
