@@ -1,6 +1,6 @@
 //! The log in memory: for tests and simulation. It grows without bound and is gone with its process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{EventLog, LogError, PAGE_MAX, Recorded};
 use crate::core::chat::{HistoryRange, MessagePage, RoomHistory, WINDOW, apply};
@@ -51,17 +51,16 @@ impl Room {
 impl MemoryLog {
     /// Refuses a batch that would give one `seq` to two messages, before any of it is appended.
     fn check(&self, batch: &[Event]) -> Result<(), LogError> {
-        let mut taken = BTreeMap::new();
+        let (mut seqs, mut ids) = (BTreeSet::new(), BTreeSet::new());
         for event in batch {
             let EventBody::ChatSent { message, seq, .. } = &event.body else { continue };
             let room = self.rooms.get(&event.room);
-            let is_known = room.is_some_and(|room| room.seqs.contains_key(message))
-                || taken.iter().any(|((room, _), id)| *room == &event.room && *id == message);
-            if is_known {
+            if room.is_some_and(|room| room.seqs.contains_key(message)) || !ids.insert((&event.room, message))
+            {
                 continue;
             }
             let in_use = room.is_some_and(|room| room.messages.contains_key(seq));
-            if in_use || taken.insert((&event.room, *seq), message).is_some() {
+            if in_use || !seqs.insert((&event.room, *seq)) {
                 return Err(LogError::Rejected(format!("seq {seq} is in use")));
             }
         }

@@ -19,7 +19,7 @@ use crate::core::ids::{MessageId, RoomName};
 use crate::core::protocol::ChatMessage;
 
 /// No page of messages or events is longer, whatever was asked for.
-pub const PAGE_MAX: u32 = 1000;
+pub const PAGE_MAX: u32 = 500;
 
 /// An event with its place in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,9 +1,10 @@
 //! The log in one SQLite file: the embedded default.
 //!
-//! WAL with `synchronous=FULL`, so that what was answered outlives a kill and a power loss. `events` is the
-//! truth and only grows; `messages` holds the chat as it stands, changed in the same transaction. One process
-//! at a time has the log, held by a lock file beside it that the system releases with the process; readers
-//! such as a backup may open the database itself.
+//! WAL with `synchronous=FULL`, so that what was answered outlives a kill and a power loss: some 5 ms a
+//! commit on an SSD where `NORMAL` takes 0.5, won back by the writer, which commits together what waits
+//! together. `events` is the truth and only grows; `messages` holds the chat as it stands, changed in the
+//! same transaction. One process at a time has the log, held by a lock file beside it that the system
+//! releases with the process; readers such as a backup may open the database itself.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};

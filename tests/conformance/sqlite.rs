@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use antiphon::core::chat::HistoryRange;
+use antiphon::core::chat::{Author, Chat, ChatCommand, ChatOutput, HistoryRange};
 use antiphon::events::sqlite::{FILE_NAME, SqliteLog};
 use antiphon::events::{EventLog, LogError};
 
-use super::{edited, room, sent};
+use super::{edited, identity, message, room, sent};
 
 fn directory() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary directory")
@@ -36,6 +36,59 @@ fn a_reopened_log_goes_on_where_it_was() {
     let again = log.append(&[sent("room", 1), sent("room", 2)]).expect("appended");
     assert_eq!((again[0].is_new, again[0].offset), (false, first[0].offset));
     assert!(again[1].is_new && again[1].offset > first[1].offset);
+}
+
+/// Gives a chat its command and carries its events to the log and back; how often it was acknowledged.
+fn ask(chat: &mut Chat, log: &mut SqliteLog, command: ChatCommand) -> usize {
+    let author = Author { identity: identity("ann"), name: "Ann".into(), is_admin: false };
+    chat.handle_command(7, author, None, command);
+    let mut acknowledged = 0;
+    while let Some(output) = chat.poll_output() {
+        match output {
+            ChatOutput::Append(event) => {
+                let appended = log.append(&[event]).expect("appended").remove(0);
+                chat.handle_appended(appended);
+            }
+            ChatOutput::Read(id) => {
+                let stored = log.message(&room("room"), &id).expect("readable");
+                chat.handle_read(7, &id, stored);
+            }
+            ChatOutput::Publish(_) => {}
+            ChatOutput::Ack(_) => acknowledged += 1,
+            ChatOutput::Refuse(_, refusal) => panic!("{refusal}"),
+        }
+    }
+    acknowledged
+}
+
+#[test]
+fn a_chat_goes_on_after_its_process_died() {
+    let directory = directory();
+    let path = directory.path().join(FILE_NAME);
+    let (mut id, mut before) = (0, None);
+    for _ in 0..3 {
+        let mut log = open(&path);
+        let mut chat = Chat::restore(room("room"), 100, log.history(&room("room")).expect("readable"));
+        assert_eq!(before.unwrap_or_default(), chat.recent());
+        for _ in 0..150 {
+            id += 1;
+            let text = format!("text {id}");
+            let send = ChatCommand::Send { id: message(&format!("c{id}")), text, reply_to: None };
+            // As if its answer had been lost.
+            assert_eq!(ask(&mut chat, &mut log, send.clone()) + ask(&mut chat, &mut log, send), 2);
+        }
+        // Of this opening and, the third time, of a message older than what is in memory.
+        for edited in [id, 1] {
+            let edit = ChatCommand::Edit { id: message(&format!("c{edited}")), text: format!("edit {id}") };
+            assert_eq!(ask(&mut chat, &mut log, edit), 1);
+        }
+        before = Some(chat.recent());
+    }
+    let mut log = open(&path);
+    let all = log.messages(&room("room"), HistoryRange::After(0), 500).expect("readable").messages;
+    assert_eq!(all.iter().map(|message| message.seq).collect::<Vec<_>>(), (1..=450).collect::<Vec<_>>());
+    let edits = [1, 150, 300, 450].map(|seq: usize| all[seq - 1].text.as_str());
+    assert_eq!(edits, ["edit 450", "edit 150", "edit 300", "edit 450"]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use antiphon::core::chat::{HistoryRange, RoomHistory, WINDOW};
 use antiphon::core::event::{EventBody, EventId};
 use antiphon::events::memory::MemoryLog;
 use antiphon::events::sqlite::{FILE_NAME, SqliteLog};
-use antiphon::events::{EventLog, LogError};
+use antiphon::events::{EventLog, LogError, PAGE_MAX};
 use proptest::prelude::*;
 
 use super::{edited, event, identity, message, room, sent, sent_as};
@@ -187,10 +187,10 @@ fn events_of_newer_versions_are_kept(log: &mut dyn EventLog) {
 }
 
 fn pages_have_a_limit(log: &mut dyn EventLog) {
-    append(log, 1001);
-    assert_eq!(log.events(&room("room"), 0, u32::MAX).expect("readable").len(), 1000);
+    append(log, u64::from(PAGE_MAX) + 1);
+    assert_eq!(log.events(&room("room"), 0, u32::MAX).expect("readable").len(), PAGE_MAX as usize);
     let (found, more) = seqs(log, HistoryRange::Newest, u32::MAX);
-    assert_eq!((found.len(), found[0], more), (1000, 2, true));
+    assert_eq!((found.len(), found[0], more), (PAGE_MAX as usize, 2, true));
 }
 
 /// An event about one of a few messages, so that ids and places clash often.
