@@ -13,6 +13,7 @@ pub mod control;
 pub mod core;
 pub mod events;
 pub mod mailbox;
+pub mod media;
 pub mod node;
 pub mod signal;
 pub mod token;

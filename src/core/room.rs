@@ -245,6 +245,35 @@ impl Room {
         self.outputs.push_back(Output::Tell(audience, Box::new(message)));
     }
 
+    /// Records something about the room from outside it.
+    pub fn note(&mut self, now: Now, body: super::event::EventBody) {
+        self.log(now, body);
+    }
+
+    /// Those of an audience who can be told: one by itself always, many only once welcomed.
+    pub fn audience(&self, audience: Audience) -> Vec<ParticipantKey> {
+        let hears = |key: ParticipantKey, participant: &Participant| match audience {
+            Audience::One(_) => false,
+            Audience::All => participant.welcomed,
+            Audience::AllBut(but) => participant.welcomed && key != but,
+            Audience::Admins => participant.welcomed && participant.grant.admin,
+        };
+        if let Audience::One(key) = audience {
+            return self.participant(key).map(|_| vec![key]).unwrap_or_default();
+        }
+        self.seated().filter(|(key, participant)| hears(*key, participant)).map(|(key, _)| key).collect()
+    }
+
+    /// May send application data to others.
+    pub fn may_talk(&self, key: ParticipantKey) -> bool {
+        self.participant(key).is_some_and(|p| p.grant.chat && p.presence == Presence::Here)
+    }
+
+    /// May be sent what others say and show.
+    pub fn may_receive(&self, key: ParticipantKey) -> bool {
+        self.participant(key).is_some_and(Participant::may_receive)
+    }
+
     fn keys(&self) -> Vec<ParticipantKey> {
         let seats = (0u32..).zip(&self.participants);
         seats.filter(|(_, seat)| seat.is_some()).map(|(index, _)| ParticipantKey(index)).collect()

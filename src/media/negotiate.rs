@@ -12,13 +12,16 @@ use std::time::{Duration, Instant};
 use str0m::change::SdpOffer;
 use str0m::config::{CryptoProvider, DtlsCert, DtlsVersion};
 use str0m::media::{Direction, MediaAdded, MediaKind, Pt, Rid};
+use str0m::net::{Protocol, TcpType};
 use str0m::rtp::Extension;
 use str0m::{Candidate, Event, IceCreds, Output, Rtc};
 
 use super::descriptor::DependencyDescriptorSerializer;
+use super::peer::attribute;
 use crate::core::format::Format;
 use crate::core::payload::dependency;
-use crate::core::protocol::{Code, Kind, Refusal};
+use crate::core::protocol::Kind;
+use crate::core::refusal::{Code, Refusal};
 use crate::core::track::{PublishedLine, SlotLine};
 
 /// A longer offer is refused unread.
@@ -40,6 +43,16 @@ pub struct Reach {
     pub tcp: Vec<SocketAddr>,
     /// Addresses of this machine among them, which the kernel can be asked to send from.
     pub local_ips: Vec<IpAddr>,
+}
+
+impl Reach {
+    /// The candidate that a datagram to `actual` was meant for: itself, or the public address of its family
+    /// that a NAT in front of us has translated. `None` where nothing of that family was offered.
+    pub fn candidate(&self, proto: Protocol, actual: SocketAddr) -> Option<SocketAddr> {
+        let offered = if proto == Protocol::Udp { &self.udp } else { &self.tcp };
+        let same = offered.iter().find(|candidate| **candidate == actual);
+        same.or_else(|| offered.iter().find(|candidate| candidate.is_ipv4() == actual.is_ipv4())).copied()
+    }
 }
 
 /// What all connections of the node share.
@@ -100,7 +113,14 @@ pub fn accept(
         }
     }
     let payload_types = payload_types(&rtc);
-    Ok(Negotiated { rtc: Box::new(rtc), answer: answer.to_sdp_string(), published, slots, payload_types, offer })
+    Ok(Negotiated {
+        rtc: Box::new(rtc),
+        answer: answer.to_sdp_string(),
+        published,
+        slots,
+        payload_types,
+        offer,
+    })
 }
 
 /// Accepts the peer's first offer again with other ICE credentials: an ICE restart (RFC 9725 §4.3.3).
@@ -119,6 +139,18 @@ pub fn restart(rtc: &mut Rtc, offer: &str, creds: &IceCreds) -> Result<(), Refus
     let parsed = parse(&restarted)?;
     rtc.sdp_api().accept_offer(parsed).map_err(|error| bad_offer(&error.to_string()))?;
     Ok(())
+}
+
+/// Our side of an ICE restart as an SDP fragment (RFC 8840 §4.4).
+pub fn fragment(offer: &str, reach: &Reach, creds: &IceCreds) -> String {
+    let media = offer.lines().find(|line| line.starts_with("m=")).unwrap_or("m=audio 9 UDP/TLS/RTP/SAVPF 0");
+    let mid = attribute(offer, "a=mid:").unwrap_or("0");
+    let mut text = format!("a=ice-lite\r\n{media}\r\na=mid:{mid}\r\n");
+    text += &format!("a=ice-ufrag:{}\r\na=ice-pwd:{}\r\n", creds.ufrag, creds.pass);
+    for candidate in candidates(reach) {
+        text += &format!("a={}\r\n", candidate.to_sdp_string());
+    }
+    text + "a=end-of-candidates\r\n"
 }
 
 fn parse(offer: &str) -> Result<SdpOffer, Refusal> {
@@ -155,10 +187,7 @@ fn build(now: Instant, identity: &Identity, creds: IceCreds) -> Rtc {
         .enable_h264(true)
         .enable_av1(true)
         .set_extension(14, Extension::PlayoutDelay)
-        .set_extension(
-            12,
-            Extension::with_serializer(dependency::URI, DependencyDescriptorSerializer),
-        )
+        .set_extension(12, Extension::with_serializer(dependency::URI, DependencyDescriptorSerializer))
         .enable_bwe(Some(identity.initial_estimate_bps.into()));
     // A bridge must not hold a lost receiver's memory for long: five tries over about three seconds.
     config.set_max_stun_retransmits(5);
@@ -168,7 +197,7 @@ fn build(now: Instant, identity: &Identity, creds: IceCreds) -> Rtc {
 fn candidates(reach: &Reach) -> impl Iterator<Item = Candidate> + '_ {
     let udp = reach.udp.iter().filter_map(|&address| Candidate::host(address, "udp").ok());
     let tcp = reach.tcp.iter().filter_map(|&address| {
-        Candidate::builder().tcp().host(address).tcptype(str0m::net::TcpType::Passive).build().ok()
+        Candidate::builder().tcp().host(address).tcptype(TcpType::Passive).build().ok()
     });
     udp.chain(tcp)
 }
@@ -181,7 +210,7 @@ fn add_line(rtc: &Rtc, added: &MediaAdded, published: &mut Vec<PublishedLine>, s
     // Directions are ours: what we receive is what the client publishes.
     if matches!(added.direction, Direction::RecvOnly | Direction::SendRecv) {
         let rids = added.simulcast.iter().flat_map(|simulcast| &simulcast.recv);
-        let rids = rids.map(|layer| Rid::from(layer.restriction_id.0.as_str())).collect();
+        let rids = rids.map(|layer| Rid::from(layer.rid.as_str())).collect();
         published.push(PublishedLine { mid: added.mid, kind, rids });
     }
     if matches!(added.direction, Direction::SendOnly | Direction::SendRecv) {

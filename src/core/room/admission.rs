@@ -151,7 +151,6 @@ impl Room {
             return;
         }
         participant.presence = Presence::Lost { since: now.instant };
-        participant.control_open = false;
         self.release_slots(key);
         self.announce(key);
     }
@@ -163,7 +162,6 @@ impl Room {
             return;
         }
         participant.presence = Presence::Here;
-        participant.control_open = true;
         participant.slots_stale = true;
         self.announce(key);
         self.settle(now.instant);

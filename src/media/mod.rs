@@ -1,0 +1,17 @@
+//! Loop two, one for each core: moves media. A shard owns its sockets, its peers and its rooms; nothing of it
+//! is shared, and everything that reaches it from another thread comes as a value through a bounded queue.
+
+mod channel;
+mod demux;
+mod descriptor;
+pub mod negotiate;
+mod outbox;
+mod peer;
+pub mod shard;
+mod socket;
+pub mod tcp;
+mod thread;
+mod wheel;
+
+pub use demux::{PeerSerial, credentials};
+pub use thread::{ShardHandle, ShardThread};

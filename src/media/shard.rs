@@ -1,0 +1,289 @@
+//! A shard without its I/O: peers and rooms, driven by datagrams, commands and time; emptied by its outbox.
+//!
+//! One tick is: some `handle_*`, then [`Shard::finish_tick`], which drains every peer that was written to. What
+//! is to be sent lies in [`Shard::outbox`] then. Nothing here blocks, locks or reads a clock, so tests drive it
+//! in virtual time.
+
+mod commands;
+mod datagrams;
+mod events;
+mod outputs;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::demux::Demux;
+use super::negotiate::Reach;
+use super::outbox::Outbox;
+use super::peer::{Peer, PeerIndex, RoomIndex};
+use super::wheel::Wheel;
+use crate::core::chat::{HistoryRange, MessagePage, RoomHistory};
+use crate::core::event::{Appended, Event, EventId};
+use crate::core::ids::{MessageId, RoomName, ShardId};
+use crate::core::protocol::ChatMessage;
+use crate::core::room::{Forward, Now, ParticipantKey, Room};
+use crate::mailbox::{ControlSender, LossySender};
+
+pub use commands::{Command, Join, RoomCommand};
+
+/// Deadlines this close are met in the same tick: one wake-up instead of many.
+const SLACK: Duration = Duration::from_micros(500);
+/// Turns of one peer within a tick; the rest waits for the next, so that no peer starves the others.
+const TURNS_MAX: usize = 128;
+/// A closing connection gets this long to deliver its last message.
+const CLOSE_WITHIN: Duration = Duration::from_millis(500);
+
+/// What a shard tells the control loop.
+#[derive(Debug)]
+pub enum Notice {
+    /// Read the history of a room that opened.
+    Restore {
+        shard: ShardId,
+        room: RoomName,
+    },
+    Append {
+        shard: ShardId,
+        room: RoomName,
+        event: Event,
+    },
+    ReadMessage {
+        shard: ShardId,
+        room: RoomName,
+        id: MessageId,
+    },
+    ReadHistory {
+        shard: ShardId,
+        room: RoomName,
+        to: ParticipantKey,
+        range: HistoryRange,
+    },
+    /// The room is over and its name free.
+    Ended {
+        shard: ShardId,
+        room: RoomName,
+    },
+    /// People in the shard's rooms, and how busy it is.
+    Load {
+        shard: ShardId,
+        load: Load,
+    },
+}
+
+/// What the log answers to a room.
+#[derive(Debug)]
+pub enum LogAnswer {
+    Restored(Box<RoomHistory>),
+    Appended(Box<Appended>),
+    AppendFailed(EventId),
+    Message { id: MessageId, read: Result<Option<ChatMessage>, ()> },
+    History { to: ParticipantKey, page: Result<MessagePage, ()> },
+}
+
+/// How much a shard has to do.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Load {
+    pub peers: u32,
+    pub participants: u32,
+    pub rooms: u32,
+    /// Share of the last second that the shard was at work, 0–1.
+    pub busy: f64,
+}
+
+/// Counted on the packet path, collected by the shard's thread.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counters {
+    pub packets_received: u64,
+    pub packets_forwarded: u64,
+    pub bytes_forwarded: u64,
+    pub dropped: Drops,
+    pub chat_messages: u64,
+}
+
+/// Packets and datagrams that were not taken, by reason.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Drops {
+    /// From an address that proved nothing.
+    pub unknown_peer: u64,
+    /// Not STUN, DTLS, RTP or RTCP, or broken.
+    pub malformed: u64,
+    /// No grant, silenced, or of no known line.
+    pub refused: u64,
+    /// The receiver has no payload type or stream for it.
+    pub unsendable: u64,
+    /// A socket's or connection's buffer was full.
+    pub buffer_full: u64,
+}
+
+/// What the shard is told of its surroundings once.
+pub struct Surroundings {
+    pub id: ShardId,
+    pub reach: Reach,
+    pub notices: ControlSender<Notice>,
+    /// Turns the monotone clock into the wall clock.
+    pub unix_ms_at_start: u64,
+    pub start: Instant,
+}
+
+struct RoomSeat {
+    room: Room,
+    /// By participant: where its connection is.
+    peers: Vec<Option<PeerIndex>>,
+}
+
+pub struct Shard {
+    around: Surroundings,
+    peers: Vec<Option<Peer>>,
+    rooms: Vec<Option<RoomSeat>>,
+    rooms_by_name: BTreeMap<RoomName, RoomIndex>,
+    demux: Demux<PeerIndex>,
+    /// ICE-TCP connections by their remote address.
+    tcp: HashMap<SocketAddr, LossySender<Vec<u8>>>,
+    peer_timers: Wheel,
+    room_timers: Wheel,
+    outbox: Outbox,
+    dirty: Vec<PeerIndex>,
+    forwards: Vec<Forward>,
+    pub counters: Counters,
+    /// Forwards that lie in the outbox, for the latency histogram.
+    pub forwarded_in_tick: u64,
+    /// Seconds from a join's arrival to its first connected transport.
+    pub joins_s: Vec<f64>,
+}
+
+impl Shard {
+    pub fn new(around: Surroundings) -> Self {
+        Self {
+            peers: Vec::new(),
+            rooms: Vec::new(),
+            rooms_by_name: BTreeMap::new(),
+            demux: Demux::new(),
+            tcp: HashMap::new(),
+            peer_timers: Wheel::new(around.start),
+            room_timers: Wheel::new(around.start),
+            outbox: Outbox::default(),
+            dirty: Vec::new(),
+            forwards: Vec::new(),
+            counters: Counters::default(),
+            forwarded_in_tick: 0,
+            joins_s: Vec::new(),
+            around,
+        }
+    }
+
+    pub fn id(&self) -> ShardId {
+        self.around.id
+    }
+
+    /// What to send; clear it when sent.
+    pub fn outbox(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
+
+    /// When to call [`Shard::handle_timeout`] next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [self.peer_timers.next_deadline(), self.room_timers.next_deadline()].into_iter().flatten().min()
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let mut due = Vec::new();
+        self.peer_timers.expire(now, |key| due.push(PeerIndex(key)));
+        for peer in due {
+            self.mark_dirty(peer);
+        }
+        let mut due = Vec::new();
+        self.room_timers.expire(now, |key| due.push(RoomIndex(key)));
+        for index in due {
+            let stamp = self.stamp(now);
+            if let Some(seat) = self.seat_mut(index) {
+                seat.room.handle_timeout(stamp);
+                self.flush_room(now, index);
+            }
+        }
+    }
+
+    /// Drains everyone who was written to, until all is quiet.
+    pub fn finish_tick(&mut self, now: Instant) {
+        // Draining a peer can write to others; each round shortens what is left to say.
+        for _ in 0..8 {
+            let mut dirty = std::mem::take(&mut self.dirty);
+            if dirty.is_empty() {
+                return;
+            }
+            for index in dirty.drain(..) {
+                if let Some(peer) = self.peer_mut(index) {
+                    peer.dirty = false;
+                    let alive = peer.handle_timeout(now);
+                    self.drain(now, index, alive);
+                }
+            }
+            if self.dirty.is_empty() {
+                self.dirty = dirty;
+            }
+        }
+    }
+
+    pub fn load(&self, busy: f64) -> Load {
+        let rooms = self.rooms.iter().flatten();
+        Load {
+            peers: self.peers.iter().flatten().count() as u32,
+            participants: rooms.clone().map(|seat| seat.room.summary().participants).sum(),
+            rooms: rooms.count() as u32,
+            busy,
+        }
+    }
+
+    fn stamp(&self, now: Instant) -> Now {
+        let since = now.saturating_duration_since(self.around.start);
+        Now { instant: now, unix_ms: self.around.unix_ms_at_start + since.as_millis() as u64 }
+    }
+
+    fn peer_mut(&mut self, index: PeerIndex) -> Option<&mut Peer> {
+        self.peers.get_mut(index.0 as usize)?.as_mut()
+    }
+
+    fn seat_mut(&mut self, index: RoomIndex) -> Option<&mut RoomSeat> {
+        self.rooms.get_mut(index.0 as usize)?.as_mut()
+    }
+
+    fn mark_dirty(&mut self, index: PeerIndex) {
+        if let Some(peer) = self.peers.get_mut(index.0 as usize).and_then(Option::as_mut)
+            && !peer.dirty
+        {
+            peer.dirty = true;
+            self.dirty.push(index);
+        }
+    }
+
+    /// The control loop is told; it cannot be overrun but by a fault of ours, and then says so itself.
+    fn notify(&self, notice: Notice) -> bool {
+        self.around.notices.send(notice).is_ok()
+    }
+
+    /// Forgets a connection. Its participant stays in the room until the room lets go.
+    fn drop_peer(&mut self, index: PeerIndex) {
+        let Some(peer) = self.peers.get_mut(index.0 as usize).and_then(Option::take) else { return };
+        self.demux.remove(peer.serial);
+        self.peer_timers.clear(index.0);
+        if let Some(seat) = self.seat_mut(peer.room)
+            && let Some(place) = seat.peers.get_mut(peer.who.0 as usize)
+            && *place == Some(index)
+        {
+            *place = None;
+        }
+    }
+}
+
+impl RoomSeat {
+    fn peer_of(&self, who: ParticipantKey) -> Option<PeerIndex> {
+        self.peers.get(who.0 as usize).copied().flatten()
+    }
+
+    fn set_peer(&mut self, who: ParticipantKey, peer: Option<PeerIndex>) {
+        let index = who.0 as usize;
+        if self.peers.len() <= index {
+            self.peers.resize(index + 1, None);
+        }
+        self.peers[index] = peer;
+    }
+}

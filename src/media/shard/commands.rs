@@ -1,0 +1,344 @@
+//! What the control loop asks of a shard, and its answers.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use str0m::{Candidate, IceCreds};
+use tokio::sync::oneshot;
+
+use super::{LogAnswer, Notice, PeerIndex, RoomSeat, Shard};
+use crate::core::event::{CloseReason, EventBody};
+use crate::core::ids::{Identity, RoomName, SessionId};
+use crate::core::participant::Entrant;
+use crate::core::protocol::{ParticipantState, RoomChange, RoomState, Source};
+use crate::core::refusal::{Code, Refusal};
+use crate::core::room::{ParticipantKey, Room, Settings};
+use crate::core::stats::{RoomStats, RoomSummary};
+use crate::mailbox::LossySender;
+use crate::media::demux::{PeerSerial, credentials};
+use crate::media::negotiate::{self, Negotiated};
+use crate::media::peer::{Peer, RoomIndex, attribute, etag};
+
+type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
+
+/// A negotiated connection that wants in.
+pub struct Join {
+    pub serial: PeerSerial,
+    pub entrant: Entrant,
+    /// The session that it continues.
+    pub resume: Option<SessionId>,
+    pub negotiated: Negotiated,
+    pub asked_at: Instant,
+    pub reply: Reply<Granted>,
+}
+
+/// A join that was granted: the session, the SDP answer, and its entity tag.
+#[derive(Debug)]
+pub struct Granted {
+    pub session: SessionId,
+    pub answer: String,
+    pub etag: String,
+}
+
+/// What a `PATCH` of a session did.
+#[derive(Debug)]
+pub enum IceChange {
+    Trickled,
+    Restarted { fragment: String, etag: String },
+}
+
+pub enum Command {
+    Open(Box<Settings>),
+    InRoom(RoomName, RoomCommand),
+    TcpOpened {
+        remote: SocketAddr,
+        connection: LossySender<Vec<u8>>,
+    },
+    TcpFrame {
+        remote: SocketAddr,
+        local: SocketAddr,
+        frame: Vec<u8>,
+    },
+    TcpClosed {
+        remote: SocketAddr,
+    },
+    /// Close every room: the node goes down.
+    Drain,
+}
+
+pub enum RoomCommand {
+    Join(Box<Join>),
+    Log(LogAnswer),
+    Summary(Reply<RoomSummary>),
+    Change(RoomChange, Reply<RoomState>),
+    Close(Reply<()>),
+    Participants(Reply<Vec<ParticipantState>>),
+    Remove {
+        identity: Identity,
+        by: Identity,
+        reply: Reply<()>,
+    },
+    Mute {
+        identity: Identity,
+        source: Option<Source>,
+        by: Identity,
+        reply: Reply<()>,
+    },
+    Stats(Reply<RoomStats>),
+    /// `random` makes the new credentials of a restart.
+    Patch {
+        session: SessionId,
+        if_match: Option<String>,
+        fragment: String,
+        random: [u128; 2],
+        reply: Reply<IceChange>,
+    },
+    Leave {
+        session: SessionId,
+        reply: Reply<()>,
+    },
+}
+
+impl Shard {
+    pub fn handle_command(&mut self, now: Instant, command: Command) {
+        match command {
+            Command::Open(settings) => self.open(now, *settings),
+            Command::InRoom(name, command) => match self.rooms_by_name.get(&name).copied() {
+                Some(index) => {
+                    self.handle_room_command(now, index, command);
+                    self.flush_room(now, index);
+                }
+                None => refuse_all(command),
+            },
+            Command::TcpOpened { remote, connection } => self.handle_tcp_open(remote, connection),
+            Command::TcpFrame { remote, local, frame } => {
+                let frame =
+                    crate::media::socket::Datagram { source: remote, destination: local, bytes: &frame };
+                self.handle_frame(now, frame);
+            }
+            Command::TcpClosed { remote } => self.handle_tcp_closed(remote),
+            Command::Drain => {
+                let stamp = self.stamp(now);
+                let rooms: Vec<RoomIndex> = self.rooms_by_name.values().copied().collect();
+                for index in rooms {
+                    if let Some(seat) = self.seat_mut(index) {
+                        seat.room.close(stamp, CloseReason::Draining);
+                    }
+                    self.flush_room(now, index);
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, now: Instant, settings: Settings) {
+        let name = settings.state.name.clone();
+        let (mode, access) = (settings.state.mode, settings.state.access);
+        let mut room = Room::new(self.stamp(now), settings);
+        room.note(self.stamp(now), EventBody::RoomOpened { mode, access, by: None });
+        let place = self.rooms.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.rooms.push(None);
+            self.rooms.len() - 1
+        });
+        self.rooms[place] = Some(RoomSeat { room, peers: Vec::new() });
+        let index = RoomIndex(place as u32);
+        self.rooms_by_name.insert(name.clone(), index);
+        tracing::info!(room = %name, "room opened");
+        self.notify(Notice::Restore { shard: self.around.id, room: name });
+        self.flush_room(now, index);
+    }
+
+    fn handle_room_command(&mut self, now: Instant, index: RoomIndex, command: RoomCommand) {
+        let stamp = self.stamp(now);
+        if let RoomCommand::Join(join) = command {
+            return self.join(now, index, *join);
+        }
+        if let RoomCommand::Stats(reply) = command {
+            return answer(reply, self.stats(now, index));
+        }
+        if let RoomCommand::Patch { session, if_match, fragment, random, reply } = command {
+            return answer(reply, self.patch(index, session, if_match.as_deref(), &fragment, random));
+        }
+        let Some(seat) = self.seat_mut(index) else { return refuse_all(command) };
+        let room = &mut seat.room;
+        match command {
+            RoomCommand::Log(log) => match log {
+                LogAnswer::Restored(history) => room.handle_restored(stamp, *history),
+                LogAnswer::Appended(appended) => room.handle_appended(*appended),
+                LogAnswer::AppendFailed(id) => room.handle_append_failed(&id),
+                LogAnswer::Message { id, read } => room.handle_message_read(stamp, &id, read),
+                LogAnswer::History { to, page } => {
+                    let words = "older messages cannot be read now; try again";
+                    room.handle_history_read(to, page.map_err(|()| Refusal::new(Code::Unavailable, words)));
+                }
+            },
+            RoomCommand::Summary(reply) => answer(reply, Ok(room.summary())),
+            RoomCommand::Change(change, reply) => answer(reply, room.change(stamp, change, None)),
+            RoomCommand::Close(reply) => {
+                room.close(stamp, CloseReason::Closed);
+                answer(reply, Ok(()));
+            }
+            RoomCommand::Participants(reply) => answer(reply, Ok(room.participant_states())),
+            RoomCommand::Remove { identity, by, reply } => answer(reply, room.remove(stamp, &identity, &by)),
+            RoomCommand::Mute { identity, source, by, reply } => {
+                answer(reply, room.mute(stamp, &identity, source, &by));
+            }
+            RoomCommand::Leave { session, reply } => {
+                let left = room.seat_of(session).map(|key| room.handle_leave(stamp, key));
+                answer(reply, left);
+            }
+            RoomCommand::Join(_) | RoomCommand::Stats(_) | RoomCommand::Patch { .. } => {}
+        }
+    }
+
+    fn join(&mut self, now: Instant, index: RoomIndex, join: Join) {
+        let Join { serial, entrant, resume, negotiated, asked_at, reply } = join;
+        let session = resume.unwrap_or(entrant.session);
+        let seated = self.take_seat(now, index, entrant, resume);
+        // People whom the newcomer replaced go before it takes the place of their connection.
+        self.flush_room(now, index);
+        let (who, span) = match seated {
+            Ok(seated) => seated,
+            Err(refusal) => return answer(reply, Err(refusal)),
+        };
+        let granted = Granted { session, answer: negotiated.answer.clone(), etag: etag(&negotiated.answer) };
+        if let Some(old) = self.seat_mut(index).and_then(|seat| seat.peer_of(who)) {
+            self.drop_peer(old);
+        }
+        let peer = Peer::new(serial, index, who, negotiated, asked_at, span);
+        let place = self.peers.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.peers.push(None);
+            self.peers.len() - 1
+        });
+        let peer_index = PeerIndex(place as u32);
+        self.peers[place] = Some(peer);
+        self.demux.add(serial, peer_index);
+        if let Some(seat) = self.seat_mut(index) {
+            seat.set_peer(who, Some(peer_index));
+        }
+        self.mark_dirty(peer_index);
+        answer(reply, Ok(granted));
+    }
+
+    fn take_seat(
+        &mut self,
+        now: Instant,
+        index: RoomIndex,
+        entrant: Entrant,
+        resume: Option<SessionId>,
+    ) -> Result<(ParticipantKey, tracing::Span), Refusal> {
+        let stamp = self.stamp(now);
+        let shard = self.around.id.0;
+        let Some(seat) = self.seat_mut(index) else { return Err(gone()) };
+        let who = match resume {
+            Some(session) => {
+                seat.room.handle_resume(stamp, session, entrant.lines, entrant.slots, entrant.seed)?
+            }
+            None => seat.room.handle_join(stamp, entrant)?,
+        };
+        let span = tracing::info_span!("participant", shard, room = %seat.room.name(), seat = who.0);
+        tracing::info!(parent: &span, resumed = resume.is_some(), "joined");
+        Ok((who, span))
+    }
+
+    /// Trickle, or an ICE restart, by an SDP fragment (RFC 8840, RFC 9725 §4.3).
+    fn patch(
+        &mut self,
+        index: RoomIndex,
+        session: SessionId,
+        if_match: Option<&str>,
+        fragment: &str,
+        random: [u128; 2],
+    ) -> Result<IceChange, Refusal> {
+        let shard = self.around.id;
+        let reach = self.around.reach.clone();
+        let seat = self.seat_mut(index).ok_or_else(gone)?;
+        let who = seat.room.seat_of(session)?;
+        let peer_index = seat.peer_of(who).ok_or_else(|| {
+            Refusal::new(Code::NotFound, "the connection is gone: join again with ?resume= and this session")
+        })?;
+        let peer = self.peer_mut(peer_index).ok_or_else(gone)?;
+        let ufrag = attribute(fragment, "a=ice-ufrag:");
+        let restarts = ufrag.is_some_and(|ufrag| ufrag != peer.remote_ufrag);
+        let current = if_match.is_none_or(|tag| tag == "*" || tag == peer.etag);
+        if !current {
+            let words = "the entity tag is of an earlier ICE session";
+            return Err(Refusal::new(Code::PreconditionFailed, words));
+        }
+        if !restarts {
+            for candidate in fragment.lines().filter_map(|line| line.strip_prefix("a=candidate:")) {
+                // One that cannot be read, such as a `.local` name, is one path less: the client's checks find us.
+                if let Ok(candidate) = Candidate::from_sdp_string(&format!("candidate:{}", candidate.trim()))
+                {
+                    peer.rtc.add_remote_candidate(candidate);
+                }
+            }
+            self.mark_dirty(peer_index);
+            return Ok(IceChange::Trickled);
+        }
+        let malformed = || Refusal::new(Code::Malformed, "an ICE restart gives a=ice-ufrag and a=ice-pwd");
+        let theirs = IceCreds {
+            ufrag: ufrag.ok_or_else(malformed)?.to_owned(),
+            pass: attribute(fragment, "a=ice-pwd:").ok_or_else(malformed)?.to_owned(),
+        };
+        if theirs.ufrag.len() > 256
+            || theirs.pass.len() > 256
+            || theirs.pass.len() < 22
+            || theirs.ufrag.len() < 4
+        {
+            return Err(malformed());
+        }
+        let ours = credentials(shard, peer.serial, random);
+        negotiate::restart(&mut peer.rtc, &peer.offer, &theirs)?;
+        peer.rtc.direct_api().set_local_ice_credentials(ours.clone());
+        peer.remote_ufrag = theirs.ufrag;
+        let fragment = negotiate::fragment(&peer.offer, &reach, &ours);
+        peer.etag = etag(&fragment);
+        let etag = peer.etag.clone();
+        self.mark_dirty(peer_index);
+        Ok(IceChange::Restarted { fragment, etag })
+    }
+
+    fn stats(&mut self, now: Instant, index: RoomIndex) -> Result<RoomStats, Refusal> {
+        let shard = self.around.id.0;
+        let seat = self.seat_mut(index).ok_or_else(gone)?;
+        let room = seat.room.name().clone();
+        let mut participants = seat.room.stats(now);
+        let peers: Vec<_> = participants.iter().map(|(key, _)| seat.peer_of(*key)).collect();
+        for ((_, stats), peer) in participants.iter_mut().zip(peers) {
+            let Some(peer) = peer.and_then(|peer| self.peer_mut(peer)) else { continue };
+            stats.rtt_ms = peer.figures.rtt_ms;
+            stats.egress_loss = peer.figures.egress_loss;
+            stats.bytes_received = peer.figures.bytes_received;
+            stats.bytes_sent = peer.figures.bytes_sent;
+            stats.transport = peer.figures.transport;
+        }
+        let participants = participants.into_iter().map(|(_, stats)| stats).collect();
+        Ok(RoomStats { room, shard, participants })
+    }
+}
+
+/// Who asked may have given up, which is no concern of ours.
+fn answer<T>(reply: Reply<T>, result: Result<T, Refusal>) {
+    let _ = reply.send(result);
+}
+
+fn gone() -> Refusal {
+    Refusal::new(Code::NotFound, "there is no such room")
+}
+
+/// The room ended while the command was on its way.
+fn refuse_all(command: RoomCommand) {
+    match command {
+        RoomCommand::Join(join) => answer(join.reply, Err(gone())),
+        RoomCommand::Log(_) => {}
+        RoomCommand::Summary(reply) => answer(reply, Err(gone())),
+        RoomCommand::Change(_, reply) => answer(reply, Err(gone())),
+        RoomCommand::Close(reply)
+        | RoomCommand::Remove { reply, .. }
+        | RoomCommand::Mute { reply, .. }
+        | RoomCommand::Leave { reply, .. } => answer(reply, Err(gone())),
+        RoomCommand::Participants(reply) => answer(reply, Err(gone())),
+        RoomCommand::Stats(reply) => answer(reply, Err(gone())),
+        RoomCommand::Patch { reply, .. } => answer(reply, Err(gone())),
+    }
+}

@@ -1,0 +1,146 @@
+//! What rooms decide, carried out: messages to connections, requests to publishers, events to the log.
+
+use std::time::Instant;
+
+use super::{CLOSE_WITHIN, Notice, PeerIndex, Shard};
+use crate::core::chat::HistoryRange;
+use crate::core::protocol::ServerMessage;
+use crate::core::room::{Audience, Output, ParticipantKey};
+use crate::media::peer::RoomIndex;
+
+impl Shard {
+    /// Carries out all that a room has decided, and sets its timer.
+    pub(super) fn flush_room(&mut self, now: Instant, index: RoomIndex) {
+        loop {
+            let Some(seat) = self.seat_mut(index) else { return };
+            let Some(output) = seat.room.poll_output() else {
+                let at = seat.room.poll_timeout();
+                self.room_timers.set(index.0, at);
+                return;
+            };
+            self.carry_out(now, index, output);
+        }
+    }
+
+    fn carry_out(&mut self, now: Instant, index: RoomIndex, output: Output) {
+        match output {
+            Output::Tell(audience, message) => self.tell(now, index, audience, &message),
+            Output::RequestKeyframe { from, mid, rid } => self.with_peer(index, from, |peer| {
+                peer.request_keyframe(mid, rid);
+            }),
+            Output::SetBitrate { to, minimum_bps, desired_bps } => self.with_peer(index, to, |peer| {
+                peer.set_bitrate(minimum_bps, desired_bps);
+            }),
+            Output::Gone { who, reason } => self.send_off(now, index, who, reason),
+            Output::Append(event) => {
+                let (shard, room) = (self.around.id, event.room.clone());
+                let id = event.id.clone();
+                if !self.notify(Notice::Append { shard, room, event })
+                    && let Some(seat) = self.seat_mut(index)
+                {
+                    seat.room.handle_append_failed(&id);
+                }
+            }
+            Output::ReadMessage(id) => {
+                let stamp = self.stamp(now);
+                let Some(room) = self.room_name(index) else { return };
+                let notice = Notice::ReadMessage { shard: self.around.id, room, id: id.clone() };
+                if !self.notify(notice)
+                    && let Some(seat) = self.seat_mut(index)
+                {
+                    seat.room.handle_message_read(stamp, &id, Err(()));
+                }
+            }
+            Output::ReadHistory { to, before } => {
+                let Some(room) = self.room_name(index) else { return };
+                let range = HistoryRange::Before(before);
+                self.notify(Notice::ReadHistory { shard: self.around.id, room, to, range });
+            }
+            Output::Ended => self.remove_room(index),
+        }
+    }
+
+    fn room_name(&mut self, index: RoomIndex) -> Option<crate::core::ids::RoomName> {
+        self.seat_mut(index).map(|seat| seat.room.name().clone())
+    }
+
+    fn remove_room(&mut self, index: RoomIndex) {
+        let Some(seat) = self.rooms.get_mut(index.0 as usize).and_then(Option::take) else { return };
+        self.room_timers.clear(index.0);
+        let room = seat.room.name().clone();
+        self.rooms_by_name.remove(&room);
+        tracing::info!(room = %room, "room ended");
+        self.notify(Notice::Ended { shard: self.around.id, room });
+    }
+
+    fn with_peer(
+        &mut self,
+        room: RoomIndex,
+        who: ParticipantKey,
+        act: impl FnOnce(&mut crate::media::peer::Peer),
+    ) {
+        let Some(index) = self.seat_mut(room).and_then(|seat| seat.peer_of(who)) else { return };
+        if let Some(peer) = self.peer_mut(index) {
+            act(peer);
+        }
+        self.mark_dirty(index);
+    }
+
+    /// Serialises once, sends to all in the audience.
+    fn tell(&mut self, now: Instant, index: RoomIndex, audience: Audience, message: &ServerMessage) {
+        let Some(seat) = self.seat_mut(index) else { return };
+        let to: Vec<PeerIndex> =
+            seat.room.audience(audience).into_iter().filter_map(|key| seat.peer_of(key)).collect();
+        // Plain data always has a JSON form; were it not so, there would be nothing to send.
+        let Ok(json) = serde_json::to_string(message) else { return };
+        if matches!(message, ServerMessage::ChatMessage { .. }) {
+            self.counters.chat_messages += 1;
+        }
+        for index in to {
+            let Some(peer) = self.peer_mut(index) else { continue };
+            if peer.tell(json.clone()) {
+                self.mark_dirty(index);
+            } else {
+                tracing::info!(parent: &peer.span, "too slow for the room's messages: disconnected");
+                self.lose_peer(now, index);
+            }
+        }
+    }
+
+    /// A last message, then the connection closes.
+    fn send_off(
+        &mut self,
+        now: Instant,
+        room: RoomIndex,
+        who: ParticipantKey,
+        reason: crate::core::protocol::LeaveReason,
+    ) {
+        let Some(seat) = self.seat_mut(room) else { return };
+        let Some(index) = seat.peer_of(who) else { return };
+        // The seat is free for the next; the connection outlives it only to say goodbye.
+        seat.set_peer(who, None);
+        let Some(peer) = self.peer_mut(index) else { return };
+        tracing::info!(parent: &peer.span, ?reason, "left");
+        let removed = serde_json::to_string(&ServerMessage::Removed { reason });
+        if let Ok(json) = removed {
+            peer.tell(json);
+        }
+        peer.attached = false;
+        peer.closing_at = Some(now + CLOSE_WITHIN);
+        self.mark_dirty(index);
+    }
+
+    pub(super) fn close_if_due(&mut self, now: Instant, index: PeerIndex) {
+        let Some(peer) = self.peer_mut(index) else { return };
+        let Some(closing_at) = peer.closing_at else { return };
+        if now < closing_at {
+            return;
+        }
+        // Sends RTCP BYE and DTLS close_notify; the drain that follows takes them out.
+        peer.closing_at = None;
+        if peer.rtc.close().is_err() {
+            peer.rtc.disconnect();
+        }
+        self.mark_dirty(index);
+    }
+}

@@ -1,0 +1,211 @@
+//! The thread that runs a shard: waits on its socket, its commands and its timers, ticks, and sends.
+//!
+//! One tick takes up to one batch from each socket, then whatever commands wait, then due timers; then all
+//! that came of it leaves in GSO runs. Nothing is awaited but the next thing to do.
+
+use std::io;
+use std::net::UdpSocket;
+use std::time::{Duration, Instant};
+
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use tokio::sync::mpsc;
+
+use super::shard::{Command, Counters, Load, Notice, Shard, Surroundings};
+use super::socket::MediaSocket;
+use crate::mailbox::{self, ControlSender, Refused};
+
+/// Commands that may wait for a shard. Full: the asker is refused.
+const QUEUE_DEPTH: usize = 4_096;
+/// Commands taken in one tick; media goes on meanwhile.
+const COMMANDS_PER_TICK_MAX: usize = 64;
+/// How often figures leave the shard.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Sends commands to a shard.
+#[derive(Clone)]
+pub struct ShardHandle {
+    commands: ControlSender<Command>,
+}
+
+impl ShardHandle {
+    /// # Errors
+    /// [`Refused`] when the shard is overrun or gone.
+    pub fn send(&self, command: Command) -> Result<(), Refused> {
+        self.commands.send(command)
+    }
+}
+
+/// A shard's thread; it ends when its last handle is gone.
+pub struct ShardThread {
+    pub handle: ShardHandle,
+    pub thread: std::thread::JoinHandle<()>,
+}
+
+impl ShardThread {
+    /// Starts a shard on a thread of its own, pinned to `core` where the system allows.
+    ///
+    /// # Errors
+    /// The system gives no thread, no runtime, or not the sockets' features.
+    pub fn spawn(
+        around: Surroundings,
+        sockets: Vec<UdpSocket>,
+        core: Option<core_affinity::CoreId>,
+    ) -> io::Result<Self> {
+        let (commands, receiver) = mailbox::control(QUEUE_DEPTH);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let name = format!("shard-{}", around.id.0);
+        let socket = {
+            let _inside = runtime.enter();
+            MediaSocket::new(sockets)?
+        };
+        let thread = std::thread::Builder::new().name(name).spawn(move || {
+            if let Some(core) = core {
+                core_affinity::set_for_current(core);
+            }
+            runtime.block_on(Worker::new(around, socket, receiver).run());
+        })?;
+        Ok(Self { handle: ShardHandle { commands }, thread })
+    }
+}
+
+struct Worker {
+    shard: Shard,
+    socket: MediaSocket,
+    commands: mpsc::Receiver<Command>,
+    notices: ControlSender<Notice>,
+    local_ips: Vec<std::net::IpAddr>,
+    figures: Figures,
+    busy: Duration,
+    reported_at: Instant,
+}
+
+impl Worker {
+    fn new(around: Surroundings, socket: MediaSocket, commands: mpsc::Receiver<Command>) -> Self {
+        let figures = Figures::new(around.id.0);
+        let notices = around.notices.clone();
+        let local_ips = around.reach.local_ips.clone();
+        let reported_at = around.start;
+        let shard = Shard::new(around);
+        Self { shard, socket, commands, notices, local_ips, figures, busy: Duration::ZERO, reported_at }
+    }
+
+    async fn run(mut self) {
+        let mut more = false;
+        loop {
+            let wake_at = self.shard.poll_timeout().unwrap_or_else(|| Instant::now() + REPORT_INTERVAL);
+            let wake_at = wake_at.min(self.reported_at + REPORT_INTERVAL);
+            let mut command = None;
+            if !more {
+                tokio::select! {
+                    biased;
+                    _ = self.socket.readable() => {}
+                    received = self.commands.recv() => match received {
+                        Some(received) => command = Some(received),
+                        None => return,
+                    },
+                    () = tokio::time::sleep_until(wake_at.into()) => {}
+                }
+            }
+            let began = Instant::now();
+            more = self.tick(began, command);
+            self.busy += began.elapsed();
+            if began >= self.reported_at + REPORT_INTERVAL {
+                self.report(began);
+            }
+            if more {
+                // Let the runtime look at its timers and readiness, too.
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// True when there is more to do at once.
+    fn tick(&mut self, now: Instant, first: Option<Command>) -> bool {
+        let shard = &mut self.shard;
+        let more = self.socket.recv_batch(|datagram| shard.handle_datagram(now, datagram));
+        let waiting = std::iter::from_fn(|| self.commands.try_recv().ok());
+        for command in first.into_iter().chain(waiting.take(COMMANDS_PER_TICK_MAX)) {
+            self.shard.handle_command(now, command);
+        }
+        self.shard.handle_timeout(now);
+        self.shard.finish_tick(now);
+        self.flush(now);
+        more
+    }
+
+    fn flush(&mut self, began: Instant) {
+        for (run, bytes) in self.shard.outbox().runs() {
+            let source = self.local_ips.contains(&run.source).then_some(run.source);
+            self.socket.send(run, bytes, source);
+        }
+        self.shard.outbox().clear();
+        let forwarded = std::mem::take(&mut self.shard.forwarded_in_tick);
+        if forwarded > 0 {
+            self.figures.latency.record_many(began.elapsed().as_secs_f64(), forwarded as usize);
+        }
+    }
+
+    fn report(&mut self, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.reported_at).as_secs_f64();
+        let busy = (self.busy.as_secs_f64() / elapsed).min(1.0);
+        self.busy = Duration::ZERO;
+        self.reported_at = now;
+        let mut counters = std::mem::take(&mut self.shard.counters);
+        counters.dropped.buffer_full += self.socket.take_dropped();
+        let joins = std::mem::take(&mut self.shard.joins_s);
+        let load = self.shard.load(busy);
+        self.figures.report(&counters, load, &joins);
+        let shard = self.shard.id();
+        // Only the latest matters; the next report follows in a second.
+        let _ = self.notices.send(Notice::Load { shard, load });
+    }
+}
+
+/// This shard's metrics.
+struct Figures {
+    received: Counter,
+    forwarded: Counter,
+    bytes: Counter,
+    dropped: [(Counter, fn(&Counters) -> u64); 5],
+    chat: Counter,
+    busy: Gauge,
+    latency: Histogram,
+    joins: Histogram,
+}
+
+impl Figures {
+    fn new(shard: u8) -> Self {
+        let dropped =
+            |reason: &'static str| counter!("antiphon_rtp_packets_dropped_total", "reason" => reason);
+        Self {
+            received: counter!("antiphon_rtp_packets_received_total"),
+            forwarded: counter!("antiphon_rtp_packets_forwarded_total"),
+            bytes: counter!("antiphon_rtp_bytes_forwarded_total"),
+            dropped: [
+                (dropped("unknown_peer"), |c| c.dropped.unknown_peer),
+                (dropped("malformed"), |c| c.dropped.malformed),
+                (dropped("refused"), |c| c.dropped.refused),
+                (dropped("unsendable"), |c| c.dropped.unsendable),
+                (dropped("buffer_full"), |c| c.dropped.buffer_full),
+            ],
+            chat: counter!("antiphon_chat_messages_total"),
+            busy: gauge!("antiphon_shard_busy_ratio", "shard" => shard.to_string()),
+            latency: histogram!("antiphon_forward_latency_seconds"),
+            joins: histogram!("antiphon_join_seconds"),
+        }
+    }
+
+    fn report(&self, counters: &Counters, load: Load, joins_s: &[f64]) {
+        self.received.increment(counters.packets_received);
+        self.forwarded.increment(counters.packets_forwarded);
+        self.bytes.increment(counters.bytes_forwarded);
+        for (counter, value) in &self.dropped {
+            counter.increment(value(counters));
+        }
+        self.chat.increment(counters.chat_messages);
+        self.busy.set(load.busy);
+        for join in joins_s {
+            self.joins.record(*join);
+        }
+    }
+}
