@@ -4,14 +4,30 @@
 //! shard with the asker's reply channel inside, so an answer takes no second hop. The loop never waits for
 //! a shard: a full mailbox refuses the request with [`Code::Unavailable`].
 
+mod placement;
+
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use rand::RngExt as _;
+use tokio::sync::oneshot;
 
 pub use crate::core::chat::{HistoryRange, MessagePage};
 use crate::core::ids::{Identity, RoomName, SessionId};
-use crate::core::protocol::{
-    Access, Code, Grant, Mode, ParticipantState, Refusal, RoomChange, RoomState, Source,
-};
+use crate::core::participant::{Entrant, Part};
+use crate::core::protocol::{Access, Grant, Mode, ParticipantState, RoomChange, RoomState, Source};
+use crate::core::refusal::{Code, Refusal};
 use crate::core::stats::{RoomStats, RoomSummary};
+use crate::events::LogError;
+use crate::events::writer::EventWriter;
+use crate::mailbox::ControlSender;
+use crate::media::negotiate;
+use crate::media::shard::{Command, IceChange, Join, RoomCommand};
+use placement::{Ask, Place};
+
+pub use placement::{Node, Placement, notices, unix_ms};
 
 /// Settings of a room that is about to be made.
 #[derive(Debug, Clone, Default)]
@@ -78,45 +94,99 @@ pub enum Patched {
 
 /// The way in for every shell. Each call is one message to the control loop and one back.
 #[derive(Clone)]
-pub struct Control {}
+pub struct Control {
+    asks: ControlSender<Ask>,
+    events: EventWriter,
+    media: negotiate::Identity,
+    ready: Arc<AtomicBool>,
+}
 
-#[allow(unused_variables)]
 impl Control {
     /// A handle with no loop behind it: every call answers `unavailable`, and the node is not ready.
     #[cfg(test)]
     pub(crate) fn unplugged() -> Self {
-        Self {}
+        let (asks, _) = crate::mailbox::control(1);
+        let log = Box::new(crate::events::memory::MemoryLog::default());
+        let events = EventWriter::spawn(log).expect("a thread");
+        let crypto = Arc::new(str0m_aws_lc_rs::default_provider());
+        let certificate = crypto.dtls_provider.generate_certificate().expect("a certificate");
+        let media = negotiate::Identity { certificate, crypto, initial_estimate_bps: 0 };
+        Self { asks, events, media, ready: Arc::new(AtomicBool::new(false)) }
+    }
+
+    fn new(asks: ControlSender<Ask>, events: EventWriter, media: negotiate::Identity) -> Self {
+        Self { asks, events, media, ready: Arc::new(AtomicBool::new(true)) }
     }
 
     /// # Errors
     /// `room_exists`, `node_full`, `draining`.
     pub async fn create_room(&self, new: NewRoom) -> Result<RoomState, Refusal> {
-        Err(unavailable())
+        self.ask(|reply| Ask::Create { new, reply }).await
     }
+
     pub async fn rooms(&self) -> Result<Vec<RoomSummary>, Refusal> {
-        Err(unavailable())
+        let names = self.ask(|reply| Ask::Names { reply }).await?;
+        let mut rooms = Vec::with_capacity(names.len());
+        for name in names {
+            // One that ended meanwhile is not listed.
+            rooms.extend(self.room(&name).await.ok());
+        }
+        Ok(rooms)
     }
+
     /// # Errors
     /// `not_found`.
     pub async fn room(&self, room: &RoomName) -> Result<RoomSummary, Refusal> {
-        Err(unavailable())
+        self.in_room(room, RoomCommand::Summary).await
     }
+
     /// # Errors
     /// `not_found`, `unavailable` for a mode that cannot be had.
     pub async fn change_room(&self, room: &RoomName, change: RoomChange) -> Result<RoomState, Refusal> {
-        Err(unavailable())
+        self.in_room(room, |reply| RoomCommand::Change(change, reply)).await
     }
+
     /// # Errors
     /// `not_found`.
     pub async fn close_room(&self, room: &RoomName) -> Result<(), Refusal> {
-        Err(unavailable())
+        self.in_room(room, RoomCommand::Close).await
     }
+
     /// # Errors
     /// `not_found`, `room_locked`, `room_full`, `room_private`, `rate_limited`, `bad_offer`, `forbidden`,
     /// `node_full`, `draining`.
     pub async fn join(&self, request: JoinRequest) -> Result<Joined, Refusal> {
-        Err(unavailable())
+        let asked_at = Instant::now();
+        let (room, from, may_create) = (request.room.clone(), request.from, request.may_create);
+        let Place { shard, serial, reach, id } =
+            self.ask(|reply| Ask::Place { room, from, may_create, reply }).await?;
+        let creds = crate::media::credentials(id, serial, random_pair());
+        // The offer is parsed here, on a thread that may take its time; the shard gets what came of it.
+        let negotiated = negotiate::accept(asked_at, &self.media, &reach, creds, request.offer)?;
+        let entrant = Entrant {
+            identity: request.identity,
+            name: request.name,
+            grant: request.grant,
+            part: match request.role {
+                Role::Member => Part::Member,
+                Role::Publisher => Part::Publisher,
+                Role::Viewer { of } => Part::Viewer { of },
+            },
+            session: SessionId(rand::rng().random()),
+            has_token: request.has_token,
+            lines: negotiated.published.clone(),
+            slots: negotiated.slots.clone(),
+            seed: rand::rng().random(),
+        };
+        let resume = request.resume;
+        let (reply, granted) = oneshot::channel();
+        let join = Join { serial, entrant, resume, negotiated, asked_at, reply };
+        let command = Command::InRoom(request.room, RoomCommand::Join(Box::new(join)));
+        shard.send(command).map_err(|_| overloaded())?;
+        let granted = granted.await.map_err(|_| overloaded())??;
+        Ok(Joined { session: granted.session, answer: granted.answer, etag: granted.etag })
     }
+
     /// Trickle or ICE restart by an SDP fragment (RFC 8840). `if_match` is the `If-Match` header as it came.
     ///
     /// # Errors
@@ -128,23 +198,38 @@ impl Control {
         if_match: Option<String>,
         fragment: String,
     ) -> Result<Patched, Refusal> {
-        Err(unavailable())
+        let random = random_pair();
+        let patch = |reply| RoomCommand::Patch { session, if_match, fragment, random, reply };
+        Ok(match self.in_room(room, patch).await? {
+            IceChange::Trickled => Patched::Trickled,
+            IceChange::Restarted { fragment, etag } => Patched::Restarted { fragment, etag },
+        })
     }
+
     /// # Errors
     /// `not_found`.
     pub async fn leave(&self, room: &RoomName, session: SessionId) -> Result<(), Refusal> {
-        Err(unavailable())
+        self.in_room(room, |reply| RoomCommand::Leave { session, reply }).await
     }
+
     /// # Errors
     /// `not_found`.
     pub async fn participants(&self, room: &RoomName) -> Result<Vec<ParticipantState>, Refusal> {
-        Err(unavailable())
+        self.in_room(room, RoomCommand::Participants).await
     }
+
     /// # Errors
     /// `not_found`.
-    pub async fn remove_participant(&self, room: &RoomName, identity: &Identity) -> Result<(), Refusal> {
-        Err(unavailable())
+    pub async fn remove_participant(
+        &self,
+        room: &RoomName,
+        identity: &Identity,
+        by: &Identity,
+    ) -> Result<(), Refusal> {
+        let (identity, by) = (identity.clone(), by.clone());
+        self.in_room(room, |reply| RoomCommand::Remove { identity, by, reply }).await
     }
+
     /// Without a `source`, all of its audio.
     ///
     /// # Errors
@@ -156,28 +241,81 @@ impl Control {
         source: Option<Source>,
         by: &Identity,
     ) -> Result<(), Refusal> {
-        Err(unavailable())
+        let (identity, by) = (identity.clone(), by.clone());
+        self.in_room(room, |reply| RoomCommand::Mute { identity, source, by, reply }).await
     }
+
     /// # Errors
     /// `not_found`.
     pub async fn stats(&self, room: &RoomName) -> Result<RoomStats, Refusal> {
-        Err(unavailable())
+        self.in_room(room, RoomCommand::Stats).await
     }
+
     /// History outlives its room, so a room that is not open is no error.
+    ///
+    /// # Errors
+    /// `unavailable` while the log cannot be read.
     pub async fn messages(
         &self,
         room: &RoomName,
         range: HistoryRange,
         limit: u32,
     ) -> Result<MessagePage, Refusal> {
-        Err(unavailable())
+        let page = self.events.messages(room.clone(), range, limit).await;
+        page.map_err(|error: LogError| {
+            tracing::warn!(%error, "chat history cannot be read");
+            Refusal::new(Code::Unavailable, "the history cannot be read now; try again")
+        })
     }
+
     /// False once draining has begun, or while the event log cannot be written.
     pub fn is_ready(&self) -> bool {
-        false
+        self.ready.load(Ordering::Relaxed) && self.events.is_healthy()
+    }
+
+    /// No new rooms and joins from now on; `true` once no participant is left.
+    pub async fn drain(&self) -> bool {
+        self.ready.store(false, Ordering::Relaxed);
+        self.ask(|reply| Ask::Drain { reply }).await.unwrap_or(true)
+    }
+
+    /// Sends everyone away and closes all rooms.
+    pub async fn close_all(&self) {
+        // Without a control loop there is nothing left to close.
+        let _ = self.ask(|reply| Ask::CloseAll { reply }).await;
+    }
+
+    async fn in_room<T>(
+        &self,
+        room: &RoomName,
+        command: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> RoomCommand,
+    ) -> Result<T, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        let ask = Ask::InRoom { room: room.clone(), command: command(reply) };
+        self.asks.send(ask).map_err(|_| overloaded())?;
+        // The reply is dropped when there is no such room.
+        answer.await.unwrap_or_else(|_| Err(no_room()))
+    }
+
+    async fn ask<T>(
+        &self,
+        ask: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Ask,
+    ) -> Result<T, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.asks.send(ask(reply)).map_err(|_| overloaded())?;
+        answer.await.unwrap_or_else(|_| Err(overloaded()))
     }
 }
 
-fn unavailable() -> Refusal {
-    Refusal::new(Code::Unavailable, "the node is not ready")
+fn random_pair() -> [u128; 2] {
+    let mut rng = rand::rng();
+    [rng.random(), rng.random()]
+}
+
+fn overloaded() -> Refusal {
+    Refusal::new(Code::Unavailable, "the node has too much to do: try again in a moment")
+}
+
+fn no_room() -> Refusal {
+    Refusal::new(Code::NotFound, "there is no such room")
 }

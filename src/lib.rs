@@ -16,4 +16,5 @@ pub mod mailbox;
 pub mod media;
 pub mod node;
 pub mod signal;
+pub mod telemetry;
 pub mod token;

@@ -1,11 +1,183 @@
-//! Wires the shells together and drains them.
+//! Wires the shells together, runs the node, and drains it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Config;
+use crate::control::{self, Control, Node, Placement};
+use crate::core::ids::ShardId;
+use crate::events::sqlite::SqliteLog;
+use crate::events::writer::EventWriter;
+use crate::media::negotiate::{Identity, Reach};
+use crate::media::shard::Surroundings;
+use crate::media::{ShardHandle, ShardThread, bind, tcp};
+use crate::{signal as http, telemetry};
 
 /// Runs the node until it is told to stop.
 ///
 /// # Errors
 /// Whatever keeps it from serving.
-pub fn run(_config: Config) -> anyhow::Result<()> {
-    anyhow::bail!("the node is not wired yet")
+pub fn run(config: Config) -> anyhow::Result<()> {
+    telemetry::start_log(&config.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let metrics = telemetry::start_metrics().context("metrics cannot be recorded")?;
+    std::fs::create_dir_all(&config.node.data_dir)
+        .with_context(|| format!("the data directory {} cannot be made", config.node.data_dir.display()))?;
+    let log = SqliteLog::open(&config.node.data_dir.join("events.sqlite"))?;
+    let events = EventWriter::spawn(Box::new(log)).context("the event log's thread cannot be started")?;
+    let crypto = Arc::new(str0m_aws_lc_rs::default_provider());
+    let certificate = crypto.dtls_provider.generate_certificate();
+    let certificate = certificate.context("no DTLS certificate can be made")?;
+    let media = Identity { certificate, crypto, initial_estimate_bps: config.media.initial_estimate_bps };
+    let (control, handles) = start_shards(&config, events.clone(), media).await?;
+    let tcp_tasks = serve_tcp(&config, handles).await?;
+    let server = http::Server::bind(&config, control.clone(), metrics)?;
+    let address = server.address();
+    tracing::info!(http = %address, shards = shard_count(&config), "serving");
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = tokio::spawn(server.run(async move {
+        // Dropped or sent, either way it is time.
+        let _ = stopped.await;
+    }));
+    drain_on_signal(&control, Duration::from_secs(config.node.drain_seconds)).await?;
+    let _ = stop.send(());
+    serving.await.context("the HTTP server's task failed")??;
+    for task in tcp_tasks {
+        task.abort();
+    }
+    events.close().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn shard_count(config: &Config) -> u8 {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    match config.media.shards {
+        0 => u8::try_from(cores).unwrap_or(u8::MAX),
+        shards => shards,
+    }
+}
+
+async fn start_shards(
+    config: &Config,
+    events: EventWriter,
+    media: Identity,
+) -> anyhow::Result<(Control, Arc<[ShardHandle]>)> {
+    let (notices, reports) = control::notices();
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    let mut nodes = Vec::new();
+    for index in 0..shard_count(config) {
+        let port = config.media.udp_port + u16::from(index);
+        let sockets = bind(&config.media.listen, port)?;
+        let reach = reach(config, port);
+        let around = Surroundings {
+            id: ShardId(index),
+            reach: reach.clone(),
+            notices: notices.clone(),
+            unix_ms_at_start: control::unix_ms(),
+            start: Instant::now(),
+        };
+        let core = cores.get(usize::from(index)).copied().filter(|_| shard_count(config) > 1);
+        let shard = ShardThread::spawn(around, sockets, core).context("a shard cannot be started")?;
+        nodes.push(Node { handle: shard.handle, reach });
+    }
+    let handles = nodes.iter().map(|node| node.handle.clone()).collect();
+    Ok((Placement::spawn(config.clone(), nodes, reports, events, media), handles))
+}
+
+async fn serve_tcp(
+    config: &Config,
+    handles: Arc<[ShardHandle]>,
+) -> anyhow::Result<Vec<tokio::task::JoinHandle<()>>> {
+    let mut tasks = Vec::new();
+    if config.media.tcp_port == 0 {
+        return Ok(tasks);
+    }
+    for &ip in &config.media.listen {
+        let address = SocketAddr::new(ip, config.media.tcp_port);
+        let socket =
+            socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+        if ip.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        let bound = socket.bind(&address.into()).and_then(|()| socket.listen(1024));
+        bound.with_context(|| format!("cannot listen for ICE-TCP on {address}: set media.tcp_port"))?;
+        let listener = TcpListener::from_std(socket.into())?;
+        tasks.push(tokio::spawn(tcp::serve(listener, Arc::clone(&handles))));
+    }
+    Ok(tasks)
+}
+
+/// The addresses that clients are told: the public ones if there are any, else this machine's own.
+fn reach(config: &Config, udp_port: u16) -> Reach {
+    let local_ips = local_ips(&config.media.listen);
+    let told = if config.node.public_ip.is_empty() { &local_ips } else { &config.node.public_ip };
+    let with_port = |port: u16| told.iter().map(|&ip| SocketAddr::new(ip, port)).collect::<Vec<_>>();
+    Reach {
+        udp: if config.media.udp { with_port(udp_port) } else { Vec::new() },
+        tcp: if config.media.tcp_port == 0 { Vec::new() } else { with_port(config.media.tcp_port) },
+        local_ips,
+    }
+}
+
+/// What the sockets can be reached at: the addresses listened on, or all of the machine where that is "any".
+fn local_ips(listen: &[IpAddr]) -> Vec<IpAddr> {
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    let usable = |ip: &IpAddr| match ip {
+        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
+        IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local(),
+    };
+    let mut ips = Vec::new();
+    for ip in listen {
+        if !ip.is_unspecified() {
+            ips.push(*ip);
+            continue;
+        }
+        let family =
+            interfaces.iter().map(|interface| interface.ip()).filter(|own| own.is_ipv4() == ip.is_ipv4());
+        ips.extend(family.filter(usable));
+    }
+    if ips.is_empty() {
+        // No network but the loopback: better that than nothing.
+        ips.push(IpAddr::from([127, 0, 0, 1]));
+    }
+    ips.dedup();
+    ips
+}
+
+/// Waits for SIGTERM or SIGINT, then until everyone has left, the deadline has passed, or a second signal came.
+async fn drain_on_signal(control: &Control, within: Duration) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!(within_s = within.as_secs(), "draining: no new joins; a second signal ends it at once");
+    let emptied = async {
+        while !control.drain().await {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    tokio::select! {
+        () = emptied => {}
+        () = tokio::time::sleep(within) => tracing::info!("drain time is over: closing the rooms that are left"),
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    control.close_all().await;
+    // Time for the last words to leave.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    Ok(())
 }

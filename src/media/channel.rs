@@ -60,14 +60,6 @@ impl Backlog {
             self.bytes -= message.len();
         }
     }
-
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
-    pub fn clear(&mut self) {
-        *self = Self::default();
-    }
 }
 
 #[cfg(test)]

@@ -14,4 +14,5 @@ mod thread;
 mod wheel;
 
 pub use demux::{PeerSerial, credentials};
+pub use socket::bind;
 pub use thread::{ShardHandle, ShardThread};

@@ -210,7 +210,7 @@ fn add_line(rtc: &Rtc, added: &MediaAdded, published: &mut Vec<PublishedLine>, s
     // Directions are ours: what we receive is what the client publishes.
     if matches!(added.direction, Direction::RecvOnly | Direction::SendRecv) {
         let rids = added.simulcast.iter().flat_map(|simulcast| &simulcast.recv);
-        let rids = rids.map(|layer| Rid::from(layer.rid.as_str())).collect();
+        let rids = rids.map(|layer| Rid::from(&*layer.rid)).collect();
         published.push(PublishedLine { mid: added.mid, kind, rids });
     }
     if matches!(added.direction, Direction::SendOnly | Direction::SendRecv) {

@@ -25,7 +25,7 @@ use crate::core::protocol::ChatMessage;
 use crate::core::room::{Forward, Now, ParticipantKey, Room};
 use crate::mailbox::{ControlSender, LossySender};
 
-pub use commands::{Command, Join, RoomCommand};
+pub use commands::{Command, Granted, IceChange, Join, RoomCommand};
 
 /// Deadlines this close are met in the same tick: one wake-up instead of many.
 const SLACK: Duration = Duration::from_micros(500);

@@ -116,10 +116,10 @@ mod tests {
         let start = Instant::now();
         let mut wheel = Wheel::new(start);
         wheel.set(3, start + Duration::from_micros(4_200));
-        assert_eq!(expired(&mut wheel, start + Duration::from_millis(4)), []);
+        assert_eq!(expired(&mut wheel, start + Duration::from_millis(4)), [0u32; 0]);
         assert_eq!(wheel.next_deadline(), Some(start + Duration::from_millis(5)));
         assert_eq!(expired(&mut wheel, start + Duration::from_millis(5)), [3]);
-        assert_eq!(expired(&mut wheel, start + Duration::from_millis(600)), []);
+        assert_eq!(expired(&mut wheel, start + Duration::from_millis(600)), [0u32; 0]);
         assert_eq!(wheel.next_deadline(), None);
     }
 
@@ -131,7 +131,7 @@ mod tests {
         wheel.set(0, start + Duration::from_millis(9));
         wheel.set(1, start + Duration::from_millis(7));
         wheel.clear(1);
-        assert_eq!(expired(&mut wheel, start + Duration::from_millis(8)), []);
+        assert_eq!(expired(&mut wheel, start + Duration::from_millis(8)), [0u32; 0]);
         assert_eq!(expired(&mut wheel, start + Duration::from_millis(9)), [0]);
     }
 
@@ -141,7 +141,7 @@ mod tests {
         let mut wheel = Wheel::new(start);
         wheel.set(7, start + Duration::from_millis(1_000));
         for ms in (0..1_000).step_by(50) {
-            assert_eq!(expired(&mut wheel, start + Duration::from_millis(ms)), []);
+            assert_eq!(expired(&mut wheel, start + Duration::from_millis(ms)), [0u32; 0]);
         }
         assert_eq!(expired(&mut wheel, start + Duration::from_millis(1_003)), [7]);
     }

@@ -64,8 +64,11 @@ pub async fn remove(
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
     let caller = signal.authority.caller(&headers)?;
-    signal.authority.may_administer(&caller, &room)?;
-    signal.control.remove_participant(&room, &identity).await?;
+    let by = match signal.authority.may_administer(&caller, &room)? {
+        Some(by) => by,
+        None => Identity::parse(NOBODY)?,
+    };
+    signal.control.remove_participant(&room, &identity, &by).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

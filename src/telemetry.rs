@@ -1,0 +1,56 @@
+//! Logs, spans and metrics: set up once, before anything else.
+//!
+//! Addresses, tokens and chat never reach a log; packets are counted, not logged.
+
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::Log;
+
+/// From socket read to socket write: a microsecond to a tenth of a second.
+const FORWARD_SECONDS: [f64; 12] =
+    [0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1];
+/// From a join's arrival to its connection: it takes a few round trips.
+const JOIN_SECONDS: [f64; 9] = [0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 10.0];
+/// A commit to disk.
+const APPEND_SECONDS: [f64; 8] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0];
+
+/// Starts logging as configured; `RUST_LOG` has the last word.
+pub fn start_log(log: &Log) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(&log.filter));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second start within one process, as in tests, keeps the first.
+    let _ = if log.json { builder.json().try_init() } else { builder.try_init() };
+}
+
+/// Starts counting, for `/metrics`.
+///
+/// # Errors
+/// Something else in this process records metrics already.
+pub fn start_metrics() -> Result<PrometheusHandle, BuildError> {
+    let bucket = |name: &str| Matcher::Full(name.to_owned());
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(bucket("antiphon_forward_latency_seconds"), &FORWARD_SECONDS)?
+        .set_buckets_for_metric(bucket("antiphon_join_seconds"), &JOIN_SECONDS)?
+        .set_buckets_for_metric(bucket("antiphon_events_append_seconds"), &APPEND_SECONDS)?
+        .install_recorder()?;
+    describe();
+    Ok(handle)
+}
+
+fn describe() {
+    use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+    describe_gauge!("antiphon_rooms", "Open rooms");
+    describe_gauge!("antiphon_participants", "Participants, viewers not counted");
+    describe_counter!("antiphon_rtp_packets_received_total", "RTP packets taken from publishers");
+    describe_counter!("antiphon_rtp_packets_forwarded_total", "RTP packets handed to receivers");
+    describe_counter!("antiphon_rtp_bytes_forwarded_total", Unit::Bytes, "Payload of forwarded packets");
+    describe_counter!("antiphon_rtp_packets_dropped_total", "Packets not taken or not sent, by reason");
+    describe_histogram!("antiphon_forward_latency_seconds", Unit::Seconds, "Socket read to socket write");
+    describe_gauge!("antiphon_shard_busy_ratio", "Share of the last second that the shard worked");
+    describe_histogram!("antiphon_join_seconds", Unit::Seconds, "Join request to connected transport");
+    describe_counter!("antiphon_chat_messages_total", "Chat messages shown: new, edited or reacted to");
+    for name in ["antiphon_rtp_packets_received_total", "antiphon_rtp_packets_forwarded_total"] {
+        metrics::counter!(name).absolute(0);
+    }
+}
