@@ -1,6 +1,6 @@
 /** SDP fragments of RFC 8840, and what is asked of Opus. */
 import { expect, test } from 'vitest';
-import { preferOpusDtx, restartFragment, spliceFragment } from '../src/client/fragment';
+import { compactOffer, preferOpusDtx, restartFragment, spliceFragment } from '../src/client/fragment';
 
 const crlf = (...lines: string[]) => `${lines.join('\r\n')}\r\n`;
 
@@ -85,4 +85,25 @@ test('Opus is asked for silence suppression once, with its other settings kept',
   expect(again.match(/a=fmtp:111/g)).toHaveLength(1);
   expect(again).toContain('a=fmtp:111 minptime=10;useinbandfec=1;usedtx=1\r\n');
   expect(again).not.toContain('a=fmtp:96');
+});
+
+test('the offer is sent without what nobody reads', () => {
+  const offer = crlf(
+    'm=video 9 UDP/TLS/RTP/SAVPF 96',
+    'a=rtcp:9 IN IP4 0.0.0.0',
+    'a=rtcp-mux',
+    'a=extmap:14 urn:ietf:params:rtp-hdrext:toffset',
+    'a=extmap:9 http://www.webrtc.org/experiments/rtp-hdrext/video-layers-allocation00',
+    'a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid',
+    'a=rtcp-fb:96 goog-remb',
+    'a=rtcp-fb:96 nack pli',
+  );
+  expect(compactOffer(offer)).toBe(
+    crlf(
+      'm=video 9 UDP/TLS/RTP/SAVPF 96',
+      'a=rtcp-mux',
+      'a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid',
+      'a=rtcp-fb:96 nack pli',
+    ),
+  );
 });

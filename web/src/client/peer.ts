@@ -2,7 +2,8 @@
  * One `RTCPeerConnection` as a room wants it: two data channels, one sending m-line for each source, and the
  * receive slots, all offered at once, so that nothing later needs another offer but an ICE restart.
  */
-import { preferOpusDtx, restartFragment, spliceFragment } from './fragment';
+import { narrowCodecs } from './codecs';
+import { compactOffer, preferOpusDtx, restartFragment, spliceFragment } from './fragment';
 import { CONTROL_LABEL, type Kind, LOSSY_LABEL, PROTOCOL, type Source } from './protocol';
 
 export interface SlotCounts {
@@ -53,18 +54,24 @@ export class Peer {
     if (send) {
       for (const source of SOURCES) {
         const init: RTCRtpTransceiverInit = { direction: 'sendonly', sendEncodings: ENCODINGS[source] };
-        this.sending.set(source, this.pc.addTransceiver(KINDS[source], init));
+        this.sending.set(source, this.#line(KINDS[source], init));
       }
     }
     const video = Math.min(slots.video, VIDEO_SLOTS_MAX);
     const kinds = [...Array<Kind>(slots.audio).fill('audio'), ...Array<Kind>(video).fill('video')];
-    for (const kind of kinds) this.receiving.push(this.pc.addTransceiver(kind, { direction: 'recvonly' }));
+    for (const kind of kinds) this.receiving.push(this.#line(kind, { direction: 'recvonly' }));
+  }
+
+  #line(kind: Kind, init: RTCRtpTransceiverInit): RTCRtpTransceiver {
+    const transceiver = this.pc.addTransceiver(kind, init);
+    narrowCodecs(transceiver, kind);
+    return transceiver;
   }
 
   /** The offer to join with. Candidates are left out: the server, ICE-lite, learns them from our checks. */
   async offer(): Promise<string> {
     await this.pc.setLocalDescription(await this.pc.createOffer());
-    return this.pc.localDescription?.sdp ?? '';
+    return compactOffer(this.pc.localDescription?.sdp ?? '');
   }
 
   async accept(answer: string): Promise<void> {

@@ -5,6 +5,7 @@ import type { ChatMessage, Outgoing } from '../client';
 import { Icon } from './icons';
 import { Message, Text } from './message';
 import type { Session } from './session';
+import { sentence } from './toasts';
 
 /** Messages by one person within this time stand under one name. */
 const SAME_BREATH_MS = 5 * 60_000;
@@ -31,7 +32,7 @@ function Unsent({ session, message }: { session: Session; message: Outgoing }) {
       <Text text={message.text} />
       {message.state === 'failed' ? (
         <p class="message-failed">
-          <span>Not sent. {message.why}</span>
+          <span>Not sent. {sentence(message.why ?? '')}</span>
           <button type="button" class="text-button" onClick={() => chat.retry(message.id)}>
             Try again
           </button>

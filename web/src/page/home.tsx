@@ -5,6 +5,7 @@ import { Icon, Mark } from './icons';
 import { keepRoomToken } from './prefs';
 import { go, isRoomName, roomNameFrom } from './router';
 import { ThemeButton } from './theme-button';
+import { sentence } from './toasts';
 
 export function Home() {
   const name = useSignal('');
@@ -24,7 +25,7 @@ export function Home() {
       keepRoomToken(made.name, made.owner_token);
       go(`/r/${encodeURIComponent(made.name)}`);
     } catch (error) {
-      trouble.value = asRefused(error).message;
+      trouble.value = sentence(asRefused(error).message);
     } finally {
       busy.value = false;
     }

@@ -47,6 +47,8 @@ export const theme = remembered('theme', 'auto');
 export const sidePanel = remembered('panel', '');
 
 /** The token that this tab holds for a room. */
-export const roomToken = (room: string): string | undefined => read(thisTab, `antiphon.token.${room}`);
+export const roomToken = (room: string): string | undefined =>
+  read(thisTab, `antiphon.token.${room}`) || undefined;
 export const keepRoomToken = (room: string, token: string): void =>
   write(thisTab, `antiphon.token.${room}`, token);
+export const forgetRoomToken = (room: string): void => keepRoomToken(room, '');

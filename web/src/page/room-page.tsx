@@ -8,6 +8,7 @@ import { keepRoomToken, roomToken } from './prefs';
 import { Prejoin } from './prejoin';
 import { go, isRoomName } from './router';
 import { Session } from './session';
+import { sentence } from './toasts';
 
 /** `?name=X&join=1` joins at once. A token in the address is kept by the tab and taken out of sight. */
 function readAddress(room: string): { joinAs: string | undefined } {
@@ -38,7 +39,7 @@ function Card({ children }: { children: preact.ComponentChildren }) {
 function Ended(props: { message: string; again: string; onAgain: () => void }) {
   return (
     <Card>
-      <h1>{props.message}</h1>
+      <h1>{sentence(props.message)}</h1>
       <div class="card-actions">
         <button type="button" class="button accent" data-testid="rejoin" onClick={props.onAgain}>
           {props.again}

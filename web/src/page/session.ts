@@ -11,7 +11,9 @@ import {
   myGrant,
   Room,
   type ServerStats,
+  type SlotCounts,
   type Source,
+  VIDEO_SLOTS_MAX,
 } from '../client';
 import * as prefs from './prefs';
 import { toast } from './toasts';
@@ -31,7 +33,14 @@ const REACTION_MS = 4_000;
 /** A hidden tab asks for no video after this long: a glance at another tab costs no picture. */
 const HIDDEN_AFTER_MS = 15_000;
 
-const wide = () => matchMedia('(min-width: 1000px)').matches;
+/** As many video slots as this screen can show with faces to be recognised, and its machine likely plays. */
+function slotsForScreen(): SlotCounts {
+  const pixels = Math.max(screen.width, screen.height) * devicePixelRatio;
+  const small = Math.min(screen.width, screen.height) < 600;
+  return { audio: 3, video: small ? 9 : pixels >= 2500 ? VIDEO_SLOTS_MAX : 16 };
+}
+
+const wideWindow = matchMedia('(min-width: 1000px)');
 
 export class Session {
   readonly room: Room;
@@ -46,7 +55,7 @@ export class Session {
   readonly unread = signal(0);
   readonly view = signal<View>('auto');
   readonly pinned = signal<string | undefined>(undefined);
-  readonly panel = signal<Panel>(prefs.sidePanel.value === 'closed' || !wide() ? 'none' : 'chat');
+  readonly panel = signal<Panel>(prefs.sidePanel.value === 'closed' || !wideWindow.matches ? 'none' : 'chat');
   /** Who spoke last, besides us: shown big in the speaker view. */
   readonly dominant = signal<Identity | undefined>(undefined);
   readonly participants;
@@ -59,10 +68,20 @@ export class Session {
   #reactionKey = 0;
   #hiddenTimer: ReturnType<typeof setTimeout> | undefined;
   readonly #onVisibility = () => this.#visibilityChanged();
+  /** In a narrow window the panel would lie over the stage. */
+  readonly #onWidth = () => {
+    if (!wideWindow.matches) this.panel.value = 'none';
+  };
 
   constructor(readonly as: JoinAs) {
     const { room: name, identity, token } = as;
-    const room = new Room({ room: name, identity, token, name: as.name ?? identity });
+    const room = new Room({
+      room: name,
+      identity,
+      token,
+      name: as.name ?? identity,
+      slots: slotsForScreen(),
+    });
     this.room = room;
     if (prefs.cameraId.value) room.local.chosen.camera = prefs.cameraId.value;
     if (prefs.microphoneId.value) room.local.chosen.microphone = prefs.microphoneId.value;
@@ -80,7 +99,10 @@ export class Session {
 
   /** Joins; failures show as the status `closed`. */
   async join(): Promise<void> {
-    await this.room.join().catch(() => undefined);
+    await this.room.join().catch((error: unknown) => {
+      // A token that is no good any more would refuse us even where none is needed.
+      if (asRefused(error).code === 'unauthorized') prefs.forgetRoomToken(this.as.room);
+    });
   }
 
   /** Opens the default devices. What cannot be had is said, and the call goes on without. */
@@ -131,7 +153,7 @@ export class Session {
 
   togglePanel(panel: Panel): void {
     this.panel.value = this.panel.value === panel ? 'none' : panel;
-    if (wide()) prefs.sidePanel.value = this.panel.value === 'none' ? 'closed' : 'open';
+    if (wideWindow.matches) prefs.sidePanel.value = this.panel.value === 'none' ? 'closed' : 'open';
     if (this.panel.value === 'chat') this.unread.value = 0;
   }
 
@@ -149,7 +171,9 @@ export class Session {
     const { room } = this;
     room.on('status', (status) => {
       this.status.value = status;
-      if (status.phase === 'closed') document.removeEventListener('visibilitychange', this.#onVisibility);
+      if (status.phase !== 'closed') return;
+      document.removeEventListener('visibilitychange', this.#onVisibility);
+      wideWindow.removeEventListener('change', this.#onWidth);
     });
     room.on('snapshot', (snapshot) => {
       this.snapshot.value = snapshot;
@@ -178,6 +202,7 @@ export class Session {
     });
     room.local.on('problem', ({ message }) => toast(message, 'problem'));
     document.addEventListener('visibilitychange', this.#onVisibility);
+    wideWindow.addEventListener('change', this.#onWidth);
   }
 
   #float(identity: Identity, emoji: string): void {

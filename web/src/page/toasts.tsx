@@ -19,7 +19,14 @@ function dismiss(key: number): void {
   toasts.value = toasts.value.filter((one) => one.key !== key);
 }
 
-export function toast(text: string, tone: Tone = 'note'): void {
+/** The server's words, as a sentence to show. */
+export function sentence(words: string): string {
+  const ended = /[.!?…]$/.test(words) ? words : `${words}.`;
+  return ended.charAt(0).toUpperCase() + ended.slice(1);
+}
+
+export function toast(words: string, tone: Tone = 'note'): void {
+  const text = sentence(words);
   const key = nextKey++;
   const others = toasts.value.filter((one) => one.text !== text);
   toasts.value = [...others, { key, text, tone }].slice(-SHOWN_MAX);

@@ -1,0 +1,41 @@
+/**
+ * Which codecs are offered. Browsers list dozens of variants on every m-line; what the server never forwards is
+ * left out, so that an offer with a wall of slots stays well below the 64 KiB that a body may have.
+ */
+import type { Kind } from './protocol';
+
+const KEPT = new Set([
+  'audio/opus',
+  'audio/red',
+  'video/vp8',
+  'video/vp9',
+  'video/h264',
+  'video/av1',
+  'video/rtx',
+]);
+
+type Codec = Pick<RTCRtpCodec, 'mimeType' | 'sdpFmtpLine'>;
+
+/** True for the codecs worth a line in the offer: 8 bits, 4:2:0, and H.264 in its common packetization. */
+export function isOffered({ mimeType, sdpFmtpLine = '' }: Codec): boolean {
+  const type = mimeType.toLowerCase();
+  if (!KEPT.has(type)) return false;
+  if (type === 'video/vp9') return !/profile-id=[1-3]/.test(sdpFmtpLine);
+  if (type === 'video/av1') return !/profile=[12]/.test(sdpFmtpLine);
+  if (type === 'video/h264') {
+    return /packetization-mode=1/.test(sdpFmtpLine) && /profile-level-id=(42e0|4d|64)/i.test(sdpFmtpLine);
+  }
+  return true;
+}
+
+/** Narrows what a transceiver offers; a browser that cannot keeps its whole list. */
+export function narrowCodecs(transceiver: RTCRtpTransceiver, kind: Kind): void {
+  const all = RTCRtpReceiver.getCapabilities(kind)?.codecs ?? [];
+  const offered = all.filter(isOffered);
+  if (offered.length === 0) return;
+  try {
+    transceiver.setCodecPreferences?.(offered);
+  } catch {
+    // A list that this browser does not like changes nothing.
+  }
+}
