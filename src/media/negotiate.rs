@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use str0m::change::SdpOffer;
 use str0m::config::{CryptoProvider, DtlsCert, DtlsVersion};
-use str0m::media::{Direction, MediaAdded, MediaKind, Pt, Rid};
+use str0m::media::{Direction, Mid, Pt, Rids};
 use str0m::net::{Protocol, TcpType};
 use str0m::rtp::Extension;
-use str0m::{Candidate, Event, IceCreds, Output, Rtc};
+use str0m::{Candidate, IceCreds, Rtc};
 
 use super::descriptor::DependencyDescriptorSerializer;
 use super::peer::attribute;
@@ -98,15 +98,8 @@ pub fn accept(
         rtc.add_local_candidate(candidate);
     }
     let answer = rtc.sdp_api().accept_offer(parsed).map_err(|error| bad_offer(&error.to_string()))?;
-    let mut published = Vec::new();
-    let mut slots = Vec::new();
-    loop {
-        match rtc.poll_output().map_err(|error| bad_offer(&error.to_string()))? {
-            Output::Timeout(_) => break,
-            Output::Event(Event::MediaAdded(added)) => add_line(&rtc, &added, &mut published, &mut slots),
-            Output::Event(_) | Output::Transmit(_) => {}
-        }
-    }
+    let answer = answer.to_sdp_string();
+    let (published, slots) = lines(&rtc, &answer);
     for slot in slots.iter().filter(|slot| slot.kind == Kind::Video) {
         if let Some(stream) = rtc.direct_api().stream_tx_by_mid(slot.mid, None) {
             stream.set_rtx_cache(RESEND_PACKETS, RESEND_AGE, Some(RESEND_SHARE_MAX));
@@ -115,7 +108,7 @@ pub fn accept(
     let payload_types = payload_types(&rtc);
     Ok(Negotiated {
         rtc: Box::new(rtc),
-        answer: answer.to_sdp_string(),
+        answer,
         published,
         slots,
         payload_types,
@@ -202,23 +195,24 @@ fn candidates(reach: &Reach) -> impl Iterator<Item = Candidate> + '_ {
     udp.chain(tcp)
 }
 
-fn add_line(rtc: &Rtc, added: &MediaAdded, published: &mut Vec<PublishedLine>, slots: &mut Vec<SlotLine>) {
-    let kind = match added.kind {
-        MediaKind::Audio => Kind::Audio,
-        MediaKind::Video => Kind::Video,
-    };
-    // Directions are ours: what we receive is what the client publishes.
-    if matches!(added.direction, Direction::RecvOnly | Direction::SendRecv) {
-        let rids = added.simulcast.iter().flat_map(|simulcast| &simulcast.recv);
-        let rids = rids.map(|layer| Rid::from(&*layer.rid)).collect();
-        published.push(PublishedLine { mid: added.mid, kind, rids });
+/// What the client sends on and receives on, in the order of its offer. Directions in the `Rtc` are ours.
+fn lines(rtc: &Rtc, answer: &str) -> (Vec<PublishedLine>, Vec<SlotLine>) {
+    let (mut published, mut slots) = (Vec::new(), Vec::new());
+    let own = payload_types(rtc);
+    let mids = answer.lines().filter_map(|line| line.strip_prefix("a=mid:"));
+    for media in mids.filter_map(|mid| rtc.media(Mid::from(mid.trim()))) {
+        let (mid, direction) = (media.mid(), media.direction());
+        let kind = if media.kind().is_audio() { Kind::Audio } else { Kind::Video };
+        if matches!(direction, Direction::RecvOnly | Direction::SendRecv) {
+            let rids = if let Rids::Specific(rids) = media.rids_rx() { rids.clone() } else { Vec::new() };
+            published.push(PublishedLine { mid, kind, rids });
+        }
+        if matches!(direction, Direction::SendOnly | Direction::SendRecv) {
+            let formats = own.iter().filter(|own| accepts(rtc, media.remote_pts(), own));
+            slots.push(SlotLine { mid, kind, formats: formats.map(|own| own.format).collect() });
+        }
     }
-    if matches!(added.direction, Direction::SendOnly | Direction::SendRecv) {
-        let pts = rtc.media(added.mid).map(|media| media.remote_pts().to_vec()).unwrap_or_default();
-        let mine = payload_types(rtc).into_iter();
-        let formats = mine.filter(|own| accepts(rtc, &pts, own)).map(|own| own.format).collect();
-        slots.push(SlotLine { mid: added.mid, kind, formats });
-    }
+    (published, slots)
 }
 
 fn accepts(rtc: &Rtc, pts: &[Pt], own: &PayloadType) -> bool {
