@@ -158,7 +158,7 @@ impl Rewriter {
         }
         let id = self.pictures.current;
         let choice = match (packet.dd, descriptor) {
-            (Some(dd), _) => self.selector.choose_described(dd),
+            (Some(dd), _) => self.selector.choose_described(packet.rtp_time, dd),
             (None, Descriptor::Vp8(vp8)) => self.selector.choose_vp8(id, packet.frame.keyframe, vp8),
             (None, Descriptor::Vp9(vp9)) if vp9.layered => self.selector.choose_vp9(id, vp9),
             _ => Choice::FORWARD,
@@ -419,3 +419,6 @@ impl FrameNumbers {
         dd.rewrite(Rewrite { frame_number, template_shift: self.template_shift, active })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -346,3 +346,7 @@ impl Estimates {
         self.lows.front().map_or(self.latest_bps, |&(_, low)| low.min(self.latest_bps))
     }
 }
+
+#[cfg(test)]
+#[path = "layers_tests.rs"]
+mod tests;

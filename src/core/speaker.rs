@@ -41,8 +41,8 @@ const NOISE_MAX: f32 = 82.0;
 const NOISE_RISE: f32 = 0.04;
 /// What is quieter (-100 dBov) is digital silence, a muted microphone, and tells nothing of the room's noise.
 const DIGITAL_SILENCE: f32 = 27.0;
-/// Weight of a new packet in the loudness of a speaker.
-const LOUDNESS_WEIGHT: f32 = 0.05;
+/// Weight of a new packet in the loudness of a speaker: a mean of about one second.
+const LOUDNESS_WEIGHT: f32 = 0.02;
 
 /// Speech, in ticks of the last 100 ms, that asks for an audio slot: 40 ms.
 const ENTER_TICKS: u32 = 2;
@@ -282,3 +282,7 @@ impl Voice {
         (self.speech & recent).count_ones()
     }
 }
+
+#[cfg(test)]
+#[path = "speaker_tests.rs"]
+mod tests;

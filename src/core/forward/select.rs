@@ -33,7 +33,8 @@ impl Layers {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Choice {
     pub(super) forward: bool,
-    /// The packet ends the last layer that is forwarded of its picture.
+    /// The packet ends the last layer that is forwarded of its picture. Where a stream goes up without a key
+    /// picture, the former last layer of that one picture says so too: it came before the reason to go up.
     pub(super) ends_picture: bool,
     /// Active decode targets to tell the receiver (dependency descriptor only).
     pub(super) active: Option<u32>,
@@ -73,7 +74,7 @@ impl Selector {
     pub(super) fn choose_vp8(&mut self, id: u64, keyframe: bool, packet: &vp8::Descriptor) -> Choice {
         let target = self.target;
         let raise = packet.layer_sync.then_some(packet.temporal);
-        let view = View { id, spatial: 0, temporal: packet.temporal, intra: keyframe, begins: true, raise };
+        let view = View { id, spatial: 0, temporal: packet.temporal, intra: keyframe, raise };
         let layers = self.pictures.choose(target, &view);
         if layers > 0 { Choice::FORWARD } else { Choice::DROP }
     }
@@ -84,13 +85,14 @@ impl Selector {
         let reachable = packet.temporal <= self.pictures.limit.temporal;
         let raise = (packet.switching_up && reachable).then_some(u8::MAX);
         let (spatial, temporal) = (packet.spatial, packet.temporal);
-        let view = View { id, spatial, temporal, intra, begins: packet.begins, raise };
+        let view = View { id, spatial, temporal, intra, raise };
         let layers = self.pictures.choose(target, &view);
         Choice { forward: spatial < layers, ends_picture: packet.ends && spatial + 1 == layers, active: None }
     }
 
-    pub(super) fn choose_described(&mut self, packet: &DependencyDescriptor) -> Choice {
-        self.frames.choose(self.target, packet)
+    /// `rtp_time` tells temporal units apart.
+    pub(super) fn choose_described(&mut self, rtp_time: u32, packet: &DependencyDescriptor) -> Choice {
+        self.frames.choose(self.target, rtp_time, packet)
     }
 }
 
@@ -101,7 +103,6 @@ struct View {
     temporal: u8,
     /// Uses no earlier picture.
     intra: bool,
-    begins: bool,
     /// From this picture on, temporal layers up to this one can be taken.
     raise: Option<u8>,
 }
@@ -115,6 +116,8 @@ const SPATIAL_MAX: u8 = 7;
 /// Layers by picture, for VP8 and VP9.
 #[derive(Debug, Clone)]
 struct PictureSelector {
+    /// What was wished for when the newest picture began: a picture is not cut or raised halfway.
+    target: Layers,
     limit: Layers,
     /// The limit for pictures before `since`.
     limit_before: Layers,
@@ -122,6 +125,8 @@ struct PictureSelector {
     /// Highest spatial layer that the source sent.
     top: u8,
     newest: Option<u64>,
+    /// The lowest spatial layer of which a packet of the newest picture was dropped.
+    dropped_from: u8,
     /// How many spatial layers of each recent picture are forwarded, by id.
     layers: [u8; PICTURES],
 }
@@ -130,7 +135,16 @@ impl PictureSelector {
     fn new() -> Self {
         let limit = Layers::LOWEST;
         let layers = [UNDECIDED; PICTURES];
-        Self { limit, limit_before: limit, since: 0, top: 0, newest: None, layers }
+        Self {
+            target: limit,
+            limit,
+            limit_before: limit,
+            since: 0,
+            top: 0,
+            newest: None,
+            dropped_from: u8::MAX,
+            layers,
+        }
     }
 
     /// How many spatial layers of the packet's picture are forwarded.
@@ -139,11 +153,12 @@ impl PictureSelector {
         let is_new = self.newest.is_none_or(|newest| packet.id > newest);
         if is_new {
             self.advance(packet.id);
+            self.target = target;
             self.move_limit(target.min(self.limit), packet.id);
         }
         let slot = packet.id as usize % PICTURES;
         if self.newest == Some(packet.id) {
-            self.raise(target, packet, is_new);
+            self.raise(packet, is_new);
         } else if self.newest.is_some_and(|newest| newest - packet.id >= PICTURES as u64) {
             return 0;
         }
@@ -152,13 +167,19 @@ impl PictureSelector {
             let dropped = packet.temporal > limit.temporal;
             self.layers[slot] = if dropped { 0 } else { limit.spatial.min(SPATIAL_MAX) + 1 };
         }
-        self.layers[slot]
+        let layers = self.layers[slot];
+        if packet.spatial >= layers && self.newest == Some(packet.id) {
+            self.dropped_from = self.dropped_from.min(packet.spatial);
+        }
+        layers
     }
 
-    fn raise(&mut self, target: Layers, packet: &View, is_new: bool) {
+    fn raise(&mut self, packet: &View, is_new: bool) {
         let slot = packet.id as usize % PICTURES;
-        let base_of_key_picture = packet.intra && packet.spatial == 0;
-        if base_of_key_picture && packet.begins {
+        // Not to a layer of which this picture has lost a packet already: the packets came out of order.
+        let Some(highest) = self.dropped_from.checked_sub(1) else { return };
+        let target = Layers { spatial: self.target.spatial.min(highest), ..self.target };
+        if packet.intra && packet.spatial == 0 {
             self.move_limit(target, packet.id);
             self.layers[slot] = UNDECIDED;
             return;
@@ -172,8 +193,7 @@ impl PictureSelector {
         // A layer that uses no earlier picture, on top of layers of this picture that all were forwarded.
         let next = limit.spatial.saturating_add(1);
         let complete_below = self.layers[slot] == next;
-        if packet.intra && packet.begins && complete_below && packet.spatial == next && next <= target.spatial
-        {
+        if packet.intra && complete_below && packet.spatial == next && next <= target.spatial {
             limit.spatial = next;
             self.layers[slot] = next + 1;
         }
@@ -192,6 +212,7 @@ impl PictureSelector {
             self.layers[fresh as usize % PICTURES] = UNDECIDED;
         }
         self.newest = Some(id);
+        self.dropped_from = u8::MAX;
     }
 }
 
@@ -202,6 +223,8 @@ const FRAMES: u64 = u128::BITS as u64;
 #[derive(Debug, Clone, Default)]
 struct FrameSelector {
     structure: Option<Arc<Structure>>,
+    /// The newest temporal unit, and what was wished for when it began: it is not cut or raised halfway.
+    unit: Option<(u32, Layers)>,
     /// The decode target that is forwarded.
     chosen: u8,
     chosen_before: u8,
@@ -216,7 +239,7 @@ struct FrameSelector {
 }
 
 impl FrameSelector {
-    fn choose(&mut self, layers: Layers, packet: &DependencyDescriptor) -> Choice {
+    fn choose(&mut self, layers: Layers, rtp_time: u32, packet: &DependencyDescriptor) -> Choice {
         let reference = self.newest.unwrap_or(1 << 20);
         let id = extend(reference, u64::from(packet.frame_number), 16);
         let is_new = self.newest.is_none_or(|newest| id > newest);
@@ -236,7 +259,10 @@ impl FrameSelector {
             return Choice::FORWARD;
         };
         if is_new {
-            self.retarget(layers, packet, frame, id);
+            if self.unit.is_none_or(|(unit, _)| unit != rtp_time) {
+                self.unit = Some((rtp_time, layers));
+            }
+            self.retarget(packet, frame, id);
         }
         let bit = 1_u128 << back;
         let forward = if self.forwarded & bit != 0 {
@@ -261,7 +287,8 @@ impl FrameSelector {
     }
 
     /// Moves to another decode target where this frame allows it.
-    fn retarget(&mut self, layers: Layers, packet: &DependencyDescriptor, frame: &FrameDependency, id: u64) {
+    fn retarget(&mut self, packet: &DependencyDescriptor, frame: &FrameDependency, id: u64) {
+        let layers = self.unit.map_or(Layers::ALL, |(_, layers)| layers);
         let structure = &frame.structure;
         let best = structure.choose(layers.spatial, layers.temporal, frame.active).unwrap_or(0);
         let known = self.structure.as_ref().is_some_and(|known| Arc::ptr_eq(known, structure));
@@ -276,15 +303,15 @@ impl FrameSelector {
         }
         let rank = |target: &DecodeTarget| (target.spatial, target.temporal);
         let rank_of = |index: u8| structure.targets.get(usize::from(index)).map(rank);
-        let upward = rank_of(best) > rank_of(self.chosen);
         let available = older(self.forwarded, 0);
         let decodable = !frame.references.beyond && frame.references.back & !available == 0;
+        // Downward only to the best target itself: one below would cut off layers that may stay.
         let reachable = (0_u8..)
             .zip(&structure.targets)
             .filter(|&(index, _)| decodable && frame.indications.of(index) == Indication::Switch)
             .filter(|(index, _)| frame.active >> index & 1 == 1)
             .filter(|(_, target)| target.spatial <= layers.spatial && target.temporal <= layers.temporal)
-            .filter(|(_, target)| !upward || Some(rank(target)) > rank_of(self.chosen))
+            .filter(|&(index, target)| index == best || Some(rank(target)) > rank_of(self.chosen))
             .max_by_key(|(_, target)| rank(target))
             .map(|(index, _)| index);
         if let Some(index) = reachable {

@@ -80,7 +80,7 @@ mod tests {
     fn numbers_cross_byte_borders_and_end_with_the_bytes() {
         let mut bits = Bits::new(&[0b1010_0101, 0b1100_0000]);
         assert_eq!(bits.number(3), Some(0b101));
-        assert_eq!(bits.number(7), Some(0b00_1011_1));
+        assert_eq!(bits.number(7), Some(0b001_0111));
         assert_eq!(bits.position(), 10);
         assert_eq!(bits.number(7), None);
     }

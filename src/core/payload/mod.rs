@@ -175,3 +175,6 @@ impl PayloadPatch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
