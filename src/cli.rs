@@ -29,9 +29,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server
-    Serve(ConfigArgs),
+    Serve(ServeArgs),
     /// Print the effective configuration as TOML, secrets hidden, and point out what deserves a thought
-    CheckConfig(ConfigArgs),
+    CheckConfig(ServeArgs),
     /// Print a token (JWT) for one person and one room
     Token(TokenArgs),
     /// Measure a running server
@@ -50,6 +50,12 @@ struct ConfigArgs {
     /// Try it out: loopback only, rooms open to anyone, a known development key
     #[arg(long)]
     dev: bool,
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
     /// HTTP address, such as 0.0.0.0:7880
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
@@ -61,13 +67,20 @@ struct ConfigArgs {
     data_dir: Option<PathBuf>,
 }
 
-impl ConfigArgs {
+impl ServeArgs {
     fn load(self) -> Result<Config, LoadError> {
+        let Self { config, listen, public_ip, data_dir } = self;
+        config.load(Flags { listen, public_ip, data_dir, ..Flags::default() })
+    }
+}
+
+impl ConfigArgs {
+    fn load(self, flags: Flags) -> Result<Config, LoadError> {
         // A variable that is no UTF-8 is none of ours: names and values of the configuration all are.
         let env = std::env::vars_os()
             .filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok()));
-        let Self { config: file, dev, listen, public_ip, data_dir } = self;
-        Config::load(&Sources { file, env: env.collect(), flags: Flags { dev, listen, public_ip, data_dir } })
+        let Self { config: file, dev } = self;
+        Config::load(&Sources { file, env: env.collect(), flags: Flags { dev, ..flags } })
     }
 }
 
@@ -85,12 +98,16 @@ struct TokenArgs {
     /// May rule the room
     #[arg(long)]
     admin: bool,
+    /// May not send audio and video
     #[arg(long)]
     no_publish: bool,
+    /// May not see and hear others
     #[arg(long)]
     no_subscribe: bool,
+    /// May neither write nor read messages
     #[arg(long)]
     no_chat: bool,
+    /// May neither send nor fetch files
     #[arg(long)]
     no_files: bool,
     /// How long it holds, such as 30m, 6h or 7d
@@ -154,7 +171,7 @@ fn check_config(config: &Config) -> anyhow::Result<()> {
 }
 
 fn token(args: TokenArgs) -> anyhow::Result<()> {
-    let config = args.config.load()?;
+    let config = args.config.load(Flags::default())?;
     anyhow::ensure!(
         !config.auth.keys.is_empty(),
         "auth.keys is empty, so the server would not know the token's key: `antiphon keys` makes one"
@@ -176,7 +193,11 @@ fn token(args: TokenArgs) -> anyhow::Result<()> {
 fn keys() {
     let (id, secret) = new_key();
     println!("[auth.keys]\n{id} = \"{}\"", secret.reveal());
-    eprintln!("Put this into the configuration file, and keep it secret: whoever has it may make any token.");
+    eprintln!(
+        "Put this into the configuration file, or set ANTIPHON_AUTH__KEYS__{} to the secret. Whoever has it may make \
+         any token.",
+        id.to_uppercase()
+    );
 }
 
 fn parse_room(text: &str) -> Result<String, String> {

@@ -165,7 +165,8 @@ impl Keys {
 /// A new key: its id, and 256 random bits as base64url.
 pub fn new_key() -> (String, Secret) {
     use base64::Engine;
-    let id = format!("key-{:06x}", rand::random::<u32>() >> 8);
+    // No hyphen: the id is part of a variable's name when the key comes from the environment.
+    let id = format!("key_{:06x}", rand::random::<u32>() >> 8);
     let secret = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
     (id, Secret::new(secret))
 }

@@ -233,7 +233,7 @@ mod tests {
     fn the_link_is_as_configured_else_as_the_request_came() {
         let mut config = Config::default();
         let host = (HOST, "meet.example.org:7880");
-        assert_eq!(url(&config, &[host.clone()]), "http://meet.example.org:7880");
+        assert_eq!(url(&config, std::slice::from_ref(&host)), "http://meet.example.org:7880");
         assert_eq!(
             url(&config, &[host.clone(), (X_FORWARDED_PROTO, "https")]),
             "https://meet.example.org:7880"
