@@ -29,7 +29,7 @@ use crate::config::Config;
 use crate::control::Control;
 use auth::Authority;
 
-pub use serve::{ServeError, Server, serve};
+pub use serve::{ServeError, Server};
 
 /// What every handler sees.
 struct Signal {

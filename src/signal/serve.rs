@@ -86,16 +86,3 @@ impl Server {
         }
     }
 }
-
-/// Binds and serves until `shutdown` is done.
-///
-/// # Errors
-/// [`ServeError`].
-pub async fn serve(
-    config: &Config,
-    control: Control,
-    metrics: PrometheusHandle,
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), ServeError> {
-    Server::bind(config, control, metrics)?.run(shutdown).await
-}
