@@ -72,13 +72,12 @@ impl Server {
             std::future::pending::<()>().await;
         };
         let Some((files, config)) = self.tls else {
-            tracing::info!(address = %self.address, "serving HTTP");
             tokio::select! {
                 ended = server.serve(service) => return Ok(ended?),
                 () = stop => return Ok(()),
             }
         };
-        tracing::info!(address = %self.address, "serving HTTPS");
+        tracing::info!("HTTP goes over TLS; its files are followed as they change");
         tokio::select! {
             ended = server.acceptor(RustlsAcceptor::new(config.clone())).serve(service) => Ok(ended?),
             () = stop => Ok(()),
