@@ -121,7 +121,14 @@ async fn serve_tcp(
 
 /// The addresses that clients are told: the public ones if there are any, else this machine's own.
 fn reach(config: &Config, udp_port: u16) -> Reach {
-    let local_ips = local_ips(&config.media.listen);
+    let mut local_ips = local_ips(&config.media.listen);
+    if config.dev {
+        // A join from this machine keeps its media when the machine changes networks.
+        let loopback = [IpAddr::from([127, 0, 0, 1]), IpAddr::from(std::net::Ipv6Addr::LOCALHOST)];
+        local_ips.extend(loopback.iter().filter(|ip| is_listened_on(&config.media.listen, ip)));
+        local_ips.sort_unstable();
+        local_ips.dedup();
+    }
     let told = if config.node.public_ip.is_empty() { &local_ips } else { &config.node.public_ip };
     let with_port = |port: u16| told.iter().map(|&ip| SocketAddr::new(ip, port)).collect::<Vec<_>>();
     Reach {
@@ -129,6 +136,10 @@ fn reach(config: &Config, udp_port: u16) -> Reach {
         tcp: if config.media.tcp_port == 0 { Vec::new() } else { with_port(config.media.tcp_port) },
         local_ips,
     }
+}
+
+fn is_listened_on(listen: &[IpAddr], ip: &IpAddr) -> bool {
+    listen.iter().any(|own| own.is_unspecified() && own.is_ipv4() == ip.is_ipv4())
 }
 
 /// What the sockets can be reached at: the addresses listened on, or all of the machine where that is "any".

@@ -1,7 +1,6 @@
 //! What a configuration must be beyond its types, and what in it deserves a warning. Pure.
 
 use std::fmt;
-use std::net::IpAddr;
 
 use tracing_subscriber::EnvFilter;
 
@@ -92,9 +91,6 @@ impl Config {
         let media = &self.media;
         if media.listen.is_empty() {
             wrong.push("`media.listen`: at least one address is needed, such as `0.0.0.0`".into());
-        }
-        if self.dev && !media.listen.iter().all(IpAddr::is_loopback) {
-            wrong.push("`media.listen`: with --dev only loopback is accepted, `127.0.0.1` and `::1`".into());
         }
         if !media.udp && media.tcp_port == 0 {
             wrong.push("`media.udp` is off and `media.tcp_port` is 0: no way is left for media".into());

@@ -19,10 +19,11 @@ const ENV_PREFIX: &str = "ANTIPHON_";
 /// Keys that hold lists: in the environment, a comma parts their values.
 const LISTS: [&str; 3] = ["http.cors_origins", "media.listen", "node.public_ip"];
 
-/// What `--dev` changes; the file and the environment may change it again, but not away from loopback.
+/// What `--dev` changes; the file and the environment may change it again, but HTTP not away from loopback.
+/// Media listens on the machine's own addresses too: Firefox never sends media to a loopback address, and
+/// without a join over HTTP nothing answers there.
 const DEV_PRESET: &str = r#"
 http.listen = "127.0.0.1:7880"
-media.listen = ["127.0.0.1", "::1"]
 auth.guests = true
 "#;
 
@@ -308,7 +309,6 @@ mod tests {
         let dev = Flags { dev: true, ..Flags::default() };
         let config = load("", &[], dev.clone()).unwrap();
         assert!(config.dev && config.auth.guests && config.http.listen.ip().is_loopback());
-        assert!(config.media.listen.iter().all(IpAddr::is_loopback));
         assert_eq!(config.auth.keys[DEV_KEY_ID].reveal(), DEV_KEY_SECRET);
         let error = load("[http]\nlisten = \"0.0.0.0:7880\"\n", &[], dev).unwrap_err();
         assert!(error.contains("http.listen") && error.contains("loopback"), "{error}");

@@ -106,14 +106,7 @@ pub fn accept(
         }
     }
     let payload_types = payload_types(&rtc);
-    Ok(Negotiated {
-        rtc: Box::new(rtc),
-        answer,
-        published,
-        slots,
-        payload_types,
-        offer,
-    })
+    Ok(Negotiated { rtc: Box::new(rtc), answer, published, slots, payload_types, offer })
 }
 
 /// Accepts the peer's first offer again with other ICE credentials: an ICE restart (RFC 9725 §4.3.3).
