@@ -207,7 +207,7 @@ mod tests {
             ("media.listen", |c| c.media.listen.clear()),
             ("media.udp_port", |c| c.media.udp_port = 65_535),
             ("media.tcp_port", |c| (c.media.udp, c.media.tcp_port) = (false, 0)),
-            ("node.public_ip", |c| c.node.public_ip = vec![IpAddr::from([0, 0, 0, 0])]),
+            ("node.public_ip", |c| c.node.public_ip = vec![std::net::IpAddr::from([0, 0, 0, 0])]),
             ("auth.keys.k1", |c| drop(c.auth.keys.insert("k1".into(), Secret::new("short")))),
             ("auth.keys.k1", |c| drop(c.auth.keys.insert("k1".into(), Secret::new(DEV_KEY_SECRET)))),
             ("limits.rooms", |c| c.limits.rooms = 0),
