@@ -137,13 +137,15 @@ impl<S: Ord + Copy> Allocator<S> {
 
         let next_step = next_step_bps(demands, &slots, &order);
         let wanted: u64 = demands.iter().zip(&slots).filter_map(|(demand, slot)| slot.top_cost(demand)).sum();
+        let minimum_bps = match next_step {
+            Some(step) if may_raise => with_probe(used.saturating_add(step)).saturating_add(audio_bps),
+            _ => 0,
+        };
         Allocation {
             choices: demands.iter().zip(&slots).map(|(demand, slot)| (demand.slot, slot.chosen)).collect(),
-            minimum_bps: match next_step {
-                Some(step) if may_raise => with_probe(used.saturating_add(step)).saturating_add(audio_bps),
-                _ => 0,
-            },
-            desired_bps: with_probe(wanted).saturating_add(audio_bps),
+            minimum_bps,
+            // A layer may cost more than its better, when that one is quiet.
+            desired_bps: with_probe(wanted).saturating_add(audio_bps).max(minimum_bps),
         }
     }
 

@@ -151,6 +151,8 @@ pub struct Participant {
     pub line_tracks: Vec<Option<TrackKey>>,
     pub slots: Vec<Slot>,
     pub allocator: Allocator<usize>,
+    /// Minimum and desired rate that its bandwidth estimator was last told.
+    pub bitrates: (u64, u64),
     /// Its `control` channel is open: it can be told things.
     pub control_open: bool,
     pub welcomed: bool,
@@ -193,6 +195,7 @@ impl Participant {
             line_tracks: Vec::new(),
             slots: Vec::new(),
             allocator: Allocator::new(estimate_bps),
+            bitrates: (0, 0),
             control_open: false,
             welcomed: false,
             watches_stats: false,
@@ -219,6 +222,7 @@ impl Participant {
         }
         self.slots_stale = true;
         self.names_tracks = false;
+        self.bitrates = (0, 0);
     }
 
     pub fn is_seen(&self) -> bool {

@@ -264,6 +264,11 @@ impl Room {
         self.seated().filter(|(key, participant)| hears(*key, participant)).map(|(key, _)| key).collect()
     }
 
+    /// Whose seat this is.
+    pub fn identity_of(&self, key: ParticipantKey) -> Option<Identity> {
+        self.participant(key).map(|participant| participant.identity.clone())
+    }
+
     /// May send application data to others.
     pub fn may_talk(&self, key: ParticipantKey) -> bool {
         self.participant(key).is_some_and(|p| p.grant.chat && p.presence == Presence::Here)

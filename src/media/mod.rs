@@ -14,5 +14,5 @@ mod thread;
 mod wheel;
 
 pub use demux::{PeerSerial, credentials};
-pub use socket::bind;
+pub use socket::{Datagram, bind};
 pub use thread::{ShardHandle, ShardThread};

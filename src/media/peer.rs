@@ -58,7 +58,6 @@ pub struct Peer {
     /// When the join was asked for; taken when the connection stands.
     pub asked_at: Option<Instant>,
     pub span: tracing::Span,
-    last_bitrates: (u64, u64),
     lines: Vec<PublishedLine>,
     slots: Vec<SendSlot>,
     payload_types: Vec<PayloadType>,
@@ -102,7 +101,6 @@ impl Peer {
             closing_at: None,
             asked_at: Some(asked_at),
             span,
-            last_bitrates: (0, 0),
             lines: negotiated.published,
             slots,
             payload_types: negotiated.payload_types,
@@ -205,10 +203,7 @@ impl Peer {
     }
 
     pub fn set_bitrate(&mut self, minimum_bps: u64, desired_bps: u64) {
-        if self.last_bitrates != (minimum_bps, desired_bps) {
-            self.last_bitrates = (minimum_bps, desired_bps);
-            self.rtc.bwe().set_bitrate(minimum_bps.into(), desired_bps.into());
-        }
+        self.rtc.bwe().set_bitrate(minimum_bps.into(), desired_bps.into());
     }
 
     /// Sends a control message, or keeps it until the channel takes it. False when too much waits already.

@@ -135,6 +135,8 @@ pub fn inspect(codec: Codec, payload: &[u8], dd: Option<&DependencyDescriptor>) 
     if let Some(dd) = dd {
         dd.describe(&mut frame);
     }
+    // A descriptor may promise a key frame that the payload beside it does not hold.
+    frame.keyframe &= frame.usable;
     frame
 }
 

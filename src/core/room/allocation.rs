@@ -88,11 +88,11 @@ impl Room {
                 wanted.push((track_key, target.encoding));
             }
         }
-        self.outputs.push_back(Output::SetBitrate {
-            to: key,
-            minimum_bps: allocation.minimum_bps,
-            desired_bps: allocation.desired_bps,
-        });
+        let bitrates = (allocation.minimum_bps, allocation.desired_bps);
+        if std::mem::replace(&mut participant.bitrates, bitrates) != bitrates {
+            let (minimum_bps, desired_bps) = bitrates;
+            self.outputs.push_back(Output::SetBitrate { to: key, minimum_bps, desired_bps });
+        }
         for (track, encoding) in wanted {
             self.want_keyframe(now, track, encoding);
         }

@@ -1,0 +1,142 @@
+//! Whatever comes from the network, broken in every way: SDP offers and fragments, tokens, control messages,
+//! datagrams. Each input gets an answer or a counted refusal; never a panic, never a lost neighbour.
+//!
+//! Inputs are mutations of good ones, from seeds, so a failure repeats. `FUZZ_SECONDS=600` fuzzes each parser
+//! for that long; `FUZZ_SEED` begins elsewhere. The default is short and always the same.
+
+mod mutate;
+mod node;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use antiphon::config::Secret;
+use antiphon::core::payload::{self, Codec, DependencyReader};
+use antiphon::token::Keys;
+use mutate::Mutator;
+use node::{Node, OFFER};
+
+/// Runs of each parser when no time is given.
+const RUNS: u64 = 3_000;
+
+fn env(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Calls `once` with a mutator until the budget is spent; the panic of a failing input names its seed.
+fn fuzz(what: &str, runs: u64, mut once: impl FnMut(&mut Mutator)) {
+    let first = env("FUZZ_SEED").unwrap_or(1);
+    let until = env("FUZZ_SECONDS").map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let mut seed = first;
+    loop {
+        let over = until.map_or(seed >= first + runs, |until| Instant::now() >= until);
+        if over {
+            break;
+        }
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| once(&mut Mutator::new(seed))));
+        assert!(caught.is_ok(), "{what} panicked: FUZZ_SEED={seed} repeats it");
+        seed += 1;
+    }
+    println!("{what}: {} inputs", seed - first);
+}
+
+#[test]
+fn offers_are_accepted_or_refused() {
+    let node = Node::new();
+    let (mut accepted, mut refused) = (0u64, 0u64);
+    fuzz("SDP offers", RUNS / 3, |mutator| {
+        let offer = mutator.lines(OFFER);
+        match node.negotiate(offer) {
+            Ok(_) => accepted += 1,
+            Err(refusal) => {
+                assert!(!refusal.message.is_empty() && refusal.message.len() < 400, "words, not the offer");
+                refused += 1;
+            }
+        }
+    });
+    assert!(accepted > 0 && refused > 0, "{accepted} accepted and {refused} refused: the mutations miss");
+}
+
+#[test]
+fn fragments_change_ice_or_are_refused() {
+    let mut node = Node::new();
+    let good = "a=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\nm=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\n\
+                a=candidate:1 1 udp 2130706431 127.0.0.1 40000 typ host\r\na=end-of-candidates\r\n";
+    let (mut changed, mut refused) = (0u64, 0u64);
+    fuzz("SDP fragments", RUNS / 3, |mutator| {
+        let fragment = mutator.lines(good);
+        match node.patch(fragment) {
+            Ok(_) => changed += 1,
+            Err(_) => refused += 1,
+        }
+    });
+    assert!(changed > 0 && refused > 0, "{changed} changed and {refused} refused: the mutations miss");
+    node.assert_neighbour_lives();
+}
+
+#[test]
+fn tokens_are_verified_or_refused() {
+    let keys =
+        Keys::new(&BTreeMap::from([("devkey".to_owned(), Secret::new("a secret of some length, to sign"))]));
+    let grant =
+        antiphon::token::RoomGrant::owner(&antiphon::core::ids::RoomName::parse("fuzzed").expect("a name"));
+    let identity = antiphon::core::ids::Identity::parse("ada").expect("a name");
+    let token = antiphon::token::Token { identity, name: None, room: grant };
+    let good = keys.sign(token, 4_000_000_000).expect("signed");
+    assert!(keys.verify(&good).is_ok());
+    fuzz("tokens", RUNS, |mutator| {
+        let token = mutator.text(&good);
+        assert!(token == good || keys.verify(&token).is_err(), "a token that nobody signed was accepted");
+    });
+}
+
+#[test]
+fn control_messages_are_answered() {
+    let corpus = [
+        r#"{"type":"publish","request":1,"tracks":[{"mid":"0","source":"microphone"}]}"#,
+        r#"{"type":"slots.wish","slots":[{"mid":"2","max_height":720,"participant":"bob","source":"screen"}]}"#,
+        r#"{"type":"chat.send","id":"m1","text":"hello","reply_to":"m0","request":2}"#,
+        r#"{"type":"chat.history","before":18446744073709551615}"#,
+        r#"{"type":"room.update","participants_max":3,"locked":true}"#,
+        r#"{"type":"me.update","name":"Ada","hand_raised":true}"#,
+        r#"{"type":"moderate.mute","participant":"bob","source":"camera"}"#,
+    ];
+    let mut node = Node::new();
+    fuzz("control messages", RUNS, |mutator| {
+        let good = corpus[mutator.below(corpus.len())];
+        node.control(mutator.bytes(good.as_bytes()));
+    });
+    node.assert_neighbour_lives();
+}
+
+#[test]
+fn datagrams_are_taken_or_dropped() {
+    let mut node = Node::new();
+    let corpus = node.good_datagrams();
+    fuzz("datagrams", RUNS, |mutator| {
+        let good = &corpus[mutator.below(corpus.len())];
+        let bytes = mutator.bytes(good);
+        node.datagram(mutator.below(3), &bytes);
+    });
+    assert!(node.dropped() > 0, "nothing was counted as dropped");
+    node.assert_neighbour_lives();
+}
+
+#[test]
+fn payloads_are_read_or_found_unusable() {
+    let corpus: [(Codec, &[u8]); 5] = [
+        (Codec::Vp8, &[0x90, 0xe0, 0x80, 0x11, 0x22, 0x20, 0x10, 0, 0, 0x9d, 0x01, 0x2a, 0x80, 2, 0x68, 1]),
+        (Codec::Vp9, &[0xaa, 0x81, 0x23, 0x12, 0x58, 0x18, 1, 0x40, 0, 0xb4, 1, 4, 1]),
+        (Codec::H264, &[0x78, 0, 8, 0x67, 0x42, 0xe0, 0x1f, 0xda, 2, 0x80, 0xf6, 0, 4, 0x65, 0x88, 0x84, 0]),
+        (Codec::Av1, &[0x18, 0x0a, 0x0b, 0, 0, 0, 0x24, 0xc4, 0xff, 0xdf, 0x3f, 0xfe, 0x96, 0x40]),
+        (Codec::Opus, &[0xfc, 1, 2, 3]),
+    ];
+    let descriptor = [0xc0, 0, 1, 0x80, 0, 0xeb, 0x85, 0x19, 0x23, 0x11, 0x52, 0x20, 0x9f, 0x40];
+    let mut reader = DependencyReader::default();
+    fuzz("payloads", RUNS * 10, |mutator| {
+        let (codec, good) = corpus[mutator.below(corpus.len())];
+        let dd = reader.read(&mutator.bytes(&descriptor));
+        let frame = payload::inspect(codec, &mutator.bytes(good), dd.as_ref());
+        assert!(frame.usable || !frame.keyframe, "an unusable packet cannot begin anything");
+    });
+}

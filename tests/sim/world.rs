@@ -1,0 +1,539 @@
+//! One room with its people and its log, all made from a seed.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use antiphon::core::chat::{RoomHistory, apply};
+use antiphon::core::event::{Appended, Event};
+use antiphon::core::format::Format;
+use antiphon::core::ids::{Identity, MessageId, RoomName, SessionId};
+use antiphon::core::participant::{Entrant, Part};
+use antiphon::core::payload::Codec;
+use antiphon::core::protocol::{
+    Access, ChatMessage, ClientMessage, Grant, Kind, Mode, PublishedTrack, Request, RoomChange, RoomState,
+    ServerMessage, SlotWish, Source,
+};
+use antiphon::core::room::{Arrival, Forward, Now, Output, ParticipantKey, Room, Settings};
+use antiphon::core::track::{PublishedLine, SlotLine};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use str0m::media::{Mid, Rid};
+
+use crate::checker::{Checker, Flow};
+
+const NAMES: [&str; 7] = ["ada", "bob", "cyd", "dan", "eve", "fay", "gus"];
+const VP8: Format = Format { codec: Codec::Vp8, profile: 0 };
+
+/// A line that somebody sends on, as the client's encoder stands.
+struct Sender {
+    rids: Vec<Option<Rid>>,
+    video: bool,
+    seq_no: Vec<u64>,
+    picture_id: u16,
+    keyframe_due: Vec<bool>,
+}
+
+/// A connection from the client's side.
+struct Client {
+    identity: Identity,
+    session: SessionId,
+    connection: u64,
+    key: ParticipantKey,
+    grant: Grant,
+    lost: bool,
+    in_room: bool,
+    senders: Vec<Sender>,
+    mids: Vec<String>,
+    slot_mids: Vec<String>,
+    last_chat: Option<(MessageId, String)>,
+}
+
+pub struct World {
+    pub checker: Checker,
+    rng: StdRng,
+    room: Room,
+    start: Instant,
+    now: Duration,
+    clients: Vec<Client>,
+    log: Vec<Event>,
+    messages: BTreeMap<MessageId, ChatMessage>,
+    appends: VecDeque<(Duration, Event)>,
+    forwards: Vec<Forward>,
+    next: u64,
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let start = Instant::now();
+        let state = RoomState {
+            name: RoomName::parse("simulated").expect("a name"),
+            mode: Mode::Sfu,
+            access: Access::Open,
+            locked: false,
+            lobby: rng.random_bool(0.3),
+            participants_max: rng.random_range(3..8),
+            opened_at_ms: 0,
+        };
+        let settings = Settings {
+            state,
+            publishers_max: 6,
+            viewers_max: 3,
+            messages_per_second: 50.0,
+            chat_chars_max: 200,
+            empty_after: Duration::from_secs(1_000_000),
+            resume_within: Duration::from_secs(15),
+            initial_estimate_bps: 1_000_000,
+            first_is_admin: true,
+            epoch: seed,
+        };
+        let mut room = Room::new(Now { instant: start, unix_ms: 0 }, settings);
+        room.handle_restored(Now { instant: start, unix_ms: 0 }, RoomHistory::default());
+        Self {
+            checker: Checker::default(),
+            rng,
+            room,
+            start,
+            now: Duration::ZERO,
+            clients: Vec::new(),
+            log: Vec::new(),
+            messages: BTreeMap::new(),
+            appends: VecDeque::new(),
+            forwards: Vec::new(),
+            next: seed << 32,
+        }
+    }
+
+    pub fn run(&mut self, steps: usize) {
+        for _ in 0..steps {
+            self.now += Duration::from_millis(self.rng.random_range(1..60));
+            self.step();
+            self.answer_appends();
+            if self.room.poll_timeout() <= self.stamp().instant {
+                self.room.handle_timeout(self.stamp());
+            }
+            self.drain();
+        }
+        self.now += Duration::from_secs(10);
+        self.answer_appends();
+        self.drain();
+        self.checker.assert_agreement();
+    }
+
+    fn stamp(&self) -> Now {
+        Now { instant: self.start + self.now, unix_ms: self.now.as_millis() as u64 }
+    }
+
+    fn fresh(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn pick(&mut self) -> Option<usize> {
+        (!self.clients.is_empty()).then(|| self.rng.random_range(0..self.clients.len()))
+    }
+
+    fn step(&mut self) {
+        match self.rng.random_range(0..100) {
+            0..=3 => self.join(),
+            4 => self.leave(),
+            5..=6 => self.lose_or_recover(),
+            7..=8 => self.resume(),
+            9..=11 => self.publish(),
+            12..=15 => self.wish(),
+            16..=22 => self.chat(),
+            23..=24 => self.moderate(),
+            25..=30 => self.estimate(),
+            31..=32 => self.ask_keyframe(),
+            _ => {
+                for _ in 0..4 {
+                    self.packets();
+                }
+            }
+        }
+    }
+
+    fn lines(&mut self) -> (Vec<PublishedLine>, Vec<SlotLine>, Vec<Sender>) {
+        let rids: Vec<Rid> = ["q", "h", "f"].into_iter().map(Rid::from).collect();
+        let simulcast = self.rng.random_bool(0.7);
+        let video_rids = if simulcast { rids } else { Vec::new() };
+        let line =
+            |mid: &str, kind, rids: &[Rid]| PublishedLine { mid: Mid::from(mid), kind, rids: rids.to_vec() };
+        let lines = vec![
+            line("0", Kind::Audio, &[]),
+            line("1", Kind::Video, &video_rids),
+            line("2", Kind::Video, &[]),
+        ];
+        let senders = lines.iter().map(|line| {
+            let count = line.rids.len().max(1);
+            let rids =
+                if line.rids.is_empty() { vec![None] } else { line.rids.iter().copied().map(Some).collect() };
+            Sender {
+                rids,
+                video: line.kind == Kind::Video,
+                seq_no: vec![0; count],
+                picture_id: 0,
+                keyframe_due: vec![true; count],
+            }
+        });
+        let senders = senders.collect();
+        let slot = |mid: String, kind, formats: &[Format]| SlotLine {
+            mid: Mid::from(mid.as_str()),
+            kind,
+            formats: formats.to_vec(),
+        };
+        let mut slots = vec![
+            slot("a0".into(), Kind::Audio, &[Format::OPUS]),
+            slot("a1".into(), Kind::Audio, &[Format::OPUS]),
+        ];
+        for index in 0..self.rng.random_range(1..5) {
+            slots.push(slot(format!("v{index}"), Kind::Video, &[VP8]));
+        }
+        (lines, slots, senders)
+    }
+
+    fn join(&mut self) {
+        let name = NAMES[self.rng.random_range(0..NAMES.len())];
+        let viewer = self.rng.random_bool(0.2);
+        let grant = Grant {
+            publish: !viewer && self.rng.random_bool(0.85),
+            subscribe: self.rng.random_bool(0.85),
+            chat: self.rng.random_bool(0.9),
+            files: true,
+            admin: false,
+        };
+        let (lines, slots, senders) = self.lines();
+        let session = SessionId(u128::from(self.fresh()));
+        let part = if viewer { Part::Viewer { of: None } } else { Part::Member };
+        let mids = lines.iter().map(|line| line.mid.to_string()).collect();
+        let slot_mids = slots.iter().map(|slot| slot.mid.to_string()).collect();
+        let seed = self.rng.random();
+        let entrant = Entrant {
+            identity: Identity::parse(name).expect("a name"),
+            name: name.to_owned(),
+            grant,
+            part,
+            session,
+            has_token: self.rng.random_bool(0.3),
+            lines,
+            slots,
+            seed,
+        };
+        match self.room.handle_join(self.stamp(), entrant) {
+            Ok(key) => {
+                self.checker.reached.count("joined");
+                let connection = self.fresh();
+                // Whoever was replaced is gone by what the room says before this.
+                self.drain();
+                let identity = self.room.identity_of(key).expect("just seated");
+                let client = Client {
+                    identity,
+                    session,
+                    connection,
+                    key,
+                    grant,
+                    lost: false,
+                    in_room: false,
+                    senders,
+                    mids,
+                    slot_mids,
+                    last_chat: None,
+                };
+                self.clients.push(client);
+                self.room.handle_control_open(self.stamp(), key);
+            }
+            Err(_) => self.checker.reached.count("refused"),
+        }
+        self.drain();
+    }
+
+    fn leave(&mut self) {
+        let Some(index) = self.pick() else { return };
+        self.checker.reached.count("left");
+        self.room.handle_leave(self.stamp(), self.clients[index].key);
+        self.drain();
+    }
+
+    fn lose_or_recover(&mut self) {
+        let Some(index) = self.pick() else { return };
+        let (key, lost) = (self.clients[index].key, self.clients[index].lost);
+        if !self.clients[index].in_room {
+            return;
+        }
+        if lost {
+            self.checker.reached.count("recovered");
+            self.room.handle_recovered(self.stamp(), key);
+        } else {
+            self.checker.reached.count("lost");
+            self.room.handle_lost(self.stamp(), key);
+        }
+        self.clients[index].lost = !lost;
+    }
+
+    fn resume(&mut self) {
+        let Some(index) = self.pick() else { return };
+        let (lines, slots, senders) = self.lines();
+        let slot_mids = slots.iter().map(|slot| slot.mid.to_string()).collect();
+        let seed = self.rng.random();
+        let session = self.clients[index].session;
+        let resumed = self.room.handle_resume(self.stamp(), session, lines, slots, seed);
+        assert_eq!(resumed.ok(), Some(self.clients[index].key), "a session lives as long as its participant");
+        self.checker.reached.count("resumed");
+        let connection = self.fresh();
+        let client = &mut self.clients[index];
+        client.senders = senders;
+        client.slot_mids = slot_mids;
+        client.connection = connection;
+        client.lost = false;
+        let key = client.key;
+        self.drain();
+        self.room.handle_control_open(self.stamp(), key);
+        self.drain();
+    }
+
+    fn request(&mut self, index: usize, message: ClientMessage) {
+        let request = Some(self.fresh());
+        let key = self.clients[index].key;
+        self.room.handle_request(self.stamp(), key, Request { request, message });
+        self.drain();
+    }
+
+    fn publish(&mut self) {
+        let Some(index) = self.pick() else { return };
+        let sources = [Source::Microphone, Source::Camera, Source::Screen];
+        let mids = self.clients[index].mids.clone();
+        let mut tracks = Vec::new();
+        for (mid, source) in mids.into_iter().zip(sources) {
+            if self.rng.random_bool(0.7) {
+                tracks.push(PublishedTrack { mid, source, muted: self.rng.random_bool(0.2), height: None });
+            }
+        }
+        self.request(index, ClientMessage::Publish { tracks });
+    }
+
+    fn wish(&mut self) {
+        let Some(index) = self.pick() else { return };
+        let mids = self.clients[index].slot_mids.clone();
+        let heights = [0, 90, 180, 360, 720, 2160];
+        let mut slots = Vec::new();
+        for mid in mids.into_iter().filter(|mid| mid.starts_with('v')) {
+            let pinned = self.rng.random_bool(0.3);
+            let name = NAMES[self.rng.random_range(0..NAMES.len())];
+            slots.push(SlotWish {
+                mid,
+                max_height: heights[self.rng.random_range(0..heights.len())],
+                participant: pinned.then(|| Identity::parse(name).expect("a name")),
+                source: None,
+            });
+        }
+        self.request(index, ClientMessage::SlotsWish { slots });
+    }
+
+    fn chat(&mut self) {
+        let Some(index) = self.pick() else { return };
+        let retry = self.clients[index].last_chat.clone().filter(|_| self.rng.random_bool(0.3));
+        if retry.is_some() {
+            self.checker.reached.count("retry answered");
+        }
+        let (id, text) = retry.unwrap_or_else(|| {
+            let number = self.fresh();
+            (MessageId::parse(&format!("m{number}")).expect("an id"), format!("text {number}"))
+        });
+        self.clients[index].last_chat = Some((id.clone(), text.clone()));
+        let message = match self.rng.random_range(0..5) {
+            0 => ClientMessage::ChatReact { id, emoji: "👍".into(), on: self.rng.random_bool(0.7) },
+            1 => ClientMessage::ChatEdit { id, text: format!("{text}!") },
+            2 if self.rng.random_bool(0.3) => ClientMessage::ChatDelete { id },
+            _ => ClientMessage::ChatSend { id, text, reply_to: None },
+        };
+        self.request(index, message);
+    }
+
+    fn moderate(&mut self) {
+        let Some(index) = self.pick() else { return };
+        let participant = Identity::parse(NAMES[self.rng.random_range(0..NAMES.len())]).expect("a name");
+        let message = match self.rng.random_range(0..6) {
+            0 => ClientMessage::ModerateMute { participant, source: None },
+            1 => ClientMessage::ModerateRemove { participant },
+            2 => ClientMessage::ModerateDeny { participant },
+            3 => {
+                let locked = Some(self.rng.random_bool(0.3));
+                ClientMessage::RoomUpdate(RoomChange { locked, ..RoomChange::default() })
+            }
+            _ => ClientMessage::ModerateAdmit { participant },
+        };
+        self.request(index, message);
+    }
+
+    fn estimate(&mut self) {
+        let Some(index) = self.pick() else { return };
+        let bps = 10u64.pow(self.rng.random_range(4..8)) * self.rng.random_range(1..10);
+        self.room.handle_estimate(self.stamp().instant, self.clients[index].key, bps);
+    }
+
+    fn ask_keyframe(&mut self) {
+        let Some(index) = self.pick() else { return };
+        let slot = self.rng.random_range(0..8);
+        self.room.handle_keyframe_request(self.stamp().instant, self.clients[index].key, slot);
+    }
+
+    /// One packet of one encoding, as a publisher's encoder would make it.
+    fn packets(&mut self) {
+        let Some(index) = self.pick() else { return };
+        if self.clients[index].lost {
+            return;
+        }
+        let client = &mut self.clients[index];
+        let line = self.rng.random_range(0..client.senders.len());
+        let sender = &mut client.senders[line];
+        let encoding = self.rng.random_range(0..sender.rids.len());
+        sender.seq_no[encoding] += 1;
+        sender.picture_id = (sender.picture_id + 1) & 0x7fff;
+        let keyframe = sender.video && std::mem::take(&mut sender.keyframe_due[encoding]);
+        let payload = if sender.video { vp8(sender.picture_id, keyframe) } else { vec![0xfc; 60] };
+        let arrival = Arrival {
+            line: line as u8,
+            encoding: encoding as u8,
+            format: if sender.video { VP8 } else { Format::OPUS },
+            seq_no: sender.seq_no[encoding],
+            rtp_time: (self.now.as_millis() as u32).wrapping_mul(if sender.video { 90 } else { 48 }),
+            marker: true,
+            payload: &payload,
+            descriptor: None,
+            audio_level: (!sender.video).then(|| (self.rng.random_range(10..128), true)),
+        };
+        let (from, key, video) = (client.identity.clone(), client.key, sender.video);
+        self.checker.reached.count("packet in");
+        let mut forwards = std::mem::take(&mut self.forwards);
+        self.room.handle_rtp(self.start + self.now, key, &arrival, &mut forwards);
+        for forward in forwards.drain(..) {
+            let to = self.clients.iter().find(|client| client.key == forward.to).expect("a known receiver");
+            let flow = Flow {
+                from: &from,
+                line,
+                encoding: encoding as u8,
+                keyframe,
+                video,
+                to: &to.identity,
+                session: to.session,
+                connection: to.connection,
+                may_receive: to.grant.subscribe && to.in_room && !to.lost,
+            };
+            self.checker.forwarded(&flow, &forward);
+        }
+        self.forwards = forwards;
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.room.poll_output() {
+            match output {
+                Output::Tell(audience, message) => {
+                    for key in self.room.audience(audience) {
+                        self.told(key, &message);
+                    }
+                }
+                Output::RequestKeyframe { from, mid, rid } => {
+                    self.checker.reached.count("keyframe request");
+                    let client = self.clients.iter_mut().find(|client| client.key == from);
+                    let Some(client) = client else { continue };
+                    let line =
+                        client.mids.iter().position(|known| *known == mid.to_string()).expect("its line");
+                    let sender = &mut client.senders[line];
+                    let encoding = sender.rids.iter().position(|known| *known == rid);
+                    sender.keyframe_due[encoding.expect("its encoding")] = true;
+                }
+                Output::Gone { who, reason } => {
+                    if reason == antiphon::core::protocol::LeaveReason::Removed {
+                        self.checker.reached.count("removed");
+                    }
+                    let index =
+                        self.clients.iter().position(|client| client.key == who).expect("a known seat");
+                    let client = self.clients.remove(index);
+                    self.checker.gone(&client.identity);
+                }
+                Output::Append(event) => {
+                    let delay = Duration::from_millis(self.rng.random_range(0..300));
+                    let after = self.appends.back().map_or(Duration::ZERO, |(at, _)| *at);
+                    self.appends.push_back(((self.now + delay).max(after), event));
+                }
+                Output::ReadMessage(id) => {
+                    let stored = self.messages.get(&id).cloned();
+                    self.room.handle_message_read(self.stamp(), &id, Ok(stored));
+                }
+                Output::SetBitrate { minimum_bps, desired_bps, .. } => assert!(minimum_bps <= desired_bps),
+                Output::ReadHistory { .. } => {}
+                Output::Ended => panic!("the room ended by itself"),
+            }
+        }
+    }
+
+    fn told(&mut self, key: ParticipantKey, message: &ServerMessage) {
+        let Some(client) = self.clients.iter_mut().find(|client| client.key == key) else { return };
+        match message {
+            ServerMessage::Welcome { messages, .. } => {
+                if !client.in_room {
+                    client.in_room = true;
+                    self.checker.reached.count("admitted");
+                }
+                self.checker.welcomed(&client.identity, messages);
+            }
+            ServerMessage::ChatMessage { message } => {
+                let identity = client.identity.clone();
+                self.checker.shown(&identity, message);
+            }
+            ServerMessage::Layers { .. } => self.checker.reached.count("layers told"),
+            _ => {}
+        }
+    }
+
+    /// The log answers, in its order, a while later; at times it fails.
+    fn answer_appends(&mut self) {
+        while self.appends.front().is_some_and(|(at, _)| *at <= self.now) {
+            let Some((_, event)) = self.appends.pop_front() else { return };
+            if self.rng.random_bool(0.05) {
+                if event.body.message_id().is_some() {
+                    self.checker.reached.count("chat not stored");
+                }
+                self.room.handle_append_failed(&event.id);
+            } else {
+                let appended = self.append(event);
+                self.room.handle_appended(appended);
+            }
+            self.drain();
+        }
+    }
+
+    fn append(&mut self, event: Event) -> Appended {
+        let known = self.log.iter().position(|known| known.id == event.id);
+        let offset = known.unwrap_or(self.log.len()) as u64 + 1;
+        let id = event.id.clone();
+        let mut message = None;
+        if let Some(about) = event.body.message_id().cloned() {
+            message = self.messages.get(&about).cloned();
+            if known.is_none() {
+                message = apply(message, &event);
+                if let Some(message) = &message {
+                    self.messages.insert(about, message.clone());
+                }
+            }
+        }
+        if known.is_none() {
+            self.log.push(event);
+        }
+        Appended { id, offset, is_new: known.is_none(), message }
+    }
+}
+
+/// A VP8 payload of one packet: a descriptor with a 15-bit picture id (RFC 7741 §4.2), then the frame.
+fn vp8(picture_id: u16, keyframe: bool) -> Vec<u8> {
+    let mut payload = vec![0x90, 0x80, 0x80 | (picture_id >> 8) as u8, picture_id as u8];
+    if keyframe {
+        // Frame tag of a key frame, start code, 640 × 360 (RFC 6386 §9.1).
+        payload.extend([0x10, 0, 0, 0x9d, 0x01, 0x2a, 0x80, 0x02, 0x68, 0x01]);
+    } else {
+        payload.extend([0x11, 0, 0]);
+    }
+    payload.extend([0; 40]);
+    payload
+}
