@@ -167,7 +167,8 @@ fn local_ips(listen: &[IpAddr]) -> Vec<IpAddr> {
     ips
 }
 
-/// Waits for SIGTERM or SIGINT, then until everyone has left, the deadline has passed, or a second signal came.
+/// Waits for SIGTERM or SIGINT, then until everyone has left, the deadline has passed, or a second signal
+/// came.
 async fn drain_on_signal(control: &Control, within: Duration) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -183,7 +184,7 @@ async fn drain_on_signal(control: &Control, within: Duration) -> anyhow::Result<
     };
     tokio::select! {
         () = emptied => {}
-        () = tokio::time::sleep(within) => tracing::info!("drain time is over: closing the rooms that are left"),
+        () = tokio::time::sleep(within) => tracing::info!("drain time is over: closing what is left"),
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }

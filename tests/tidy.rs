@@ -23,7 +23,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("cli", &["node", "bench", "config", "core", "telemetry", "token"]),
     ("node", &["*"]),
     ("bench", &["config", "core", "telemetry"]),
-    ("control", &["events", "core", "config", "mailbox", "telemetry"]),
+    ("control", &["events", "media", "core", "config", "mailbox", "telemetry"]),
     ("signal", &["control", "core", "config", "mailbox", "telemetry", "token"]),
     ("media", &["core", "config", "mailbox", "telemetry"]),
     ("events", &["core", "config", "mailbox", "telemetry"]),

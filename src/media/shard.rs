@@ -1,8 +1,8 @@
 //! A shard without its I/O: peers and rooms, driven by datagrams, commands and time; emptied by its outbox.
 //!
-//! One tick is: some `handle_*`, then [`Shard::finish_tick`], which drains every peer that was written to. What
-//! is to be sent lies in [`Shard::outbox`] then. Nothing here blocks, locks or reads a clock, so tests drive it
-//! in virtual time.
+//! One tick is: some `handle_*`, then [`Shard::finish_tick`], which drains every peer that was written to.
+//! What is to be sent lies in [`Shard::outbox`] then. Nothing here blocks, locks or reads a clock, so tests
+//! drive it in virtual time.
 
 mod commands;
 mod datagrams;

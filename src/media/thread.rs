@@ -161,12 +161,15 @@ impl Worker {
     }
 }
 
+/// Reads one reason's drops.
+type DropCount = fn(&Counters) -> u64;
+
 /// This shard's metrics.
 struct Figures {
     received: Counter,
     forwarded: Counter,
     bytes: Counter,
-    dropped: [(Counter, fn(&Counters) -> u64); 5],
+    dropped: [(Counter, DropCount); 5],
     chat: Counter,
     busy: Gauge,
     latency: Histogram,

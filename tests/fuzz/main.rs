@@ -94,7 +94,7 @@ fn tokens_are_verified_or_refused() {
 fn control_messages_are_answered() {
     let corpus = [
         r#"{"type":"publish","request":1,"tracks":[{"mid":"0","source":"microphone"}]}"#,
-        r#"{"type":"slots.wish","slots":[{"mid":"2","max_height":720,"participant":"bob","source":"screen"}]}"#,
+        r#"{"type":"slots.wish","slots":[{"mid":"2","max_height":720,"participant":"bob"}]}"#,
         r#"{"type":"chat.send","id":"m1","text":"hello","reply_to":"m0","request":2}"#,
         r#"{"type":"chat.history","before":18446744073709551615}"#,
         r#"{"type":"room.update","participants_max":3,"locked":true}"#,

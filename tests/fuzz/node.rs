@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use antiphon::core::chat::RoomHistory;
 use antiphon::core::ids::{Identity, RoomName, SessionId, ShardId};
 use antiphon::core::participant::{Entrant, Part};
 use antiphon::core::protocol::{Access, Grant, Mode, RoomState};
@@ -247,7 +246,7 @@ impl Node {
     fn answer_log(&mut self) {
         while let Ok(notice) = self.notices.try_recv() {
             let answer = match notice {
-                Notice::Restore { .. } => LogAnswer::Restored(Box::new(RoomHistory::default())),
+                Notice::Restore { .. } => LogAnswer::Restored(Box::default()),
                 Notice::Append { event, .. } => LogAnswer::AppendFailed(event.id),
                 Notice::ReadMessage { id, .. } => LogAnswer::Message { id, read: Ok(None) },
                 Notice::ReadHistory { to, .. } => LogAnswer::History { to, page: Err(()) },

@@ -1,10 +1,12 @@
 //! Whole rooms in virtual time, from seeds: people join, leave, get lost and come back, publish, mute, wish,
 //! chat and send packets; a log answers late, out of order with the rest, or not at all.
 //!
-//! A run repeats exactly from its seed. `SEED=7 cargo test --test sim -- one_seed` runs one and tells its story;
-//! the committed seeds gate, `SEEDS=1000` sweeps for new ones.
+//! A run repeats exactly from its seed. `SEED=7 cargo test --test sim -- one_seed` runs one and tells its
+//! story; the committed seeds gate, `SEEDS=1000` sweeps for new ones.
 
 mod checker;
+mod log;
+mod sender;
 mod world;
 
 use world::World;

@@ -1,17 +1,17 @@
 //! One room with its people and its log, all made from a seed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use antiphon::core::chat::{RoomHistory, apply};
-use antiphon::core::event::{Appended, Event};
+use antiphon::core::chat::RoomHistory;
+use antiphon::core::event::Event;
 use antiphon::core::format::Format;
 use antiphon::core::ids::{Identity, MessageId, RoomName, SessionId};
 use antiphon::core::participant::{Entrant, Part};
 use antiphon::core::payload::Codec;
 use antiphon::core::protocol::{
-    Access, ChatMessage, ClientMessage, Grant, Kind, Mode, PublishedTrack, Request, RoomChange, RoomState,
-    ServerMessage, SlotWish, Source,
+    Access, ClientMessage, Grant, Kind, Mode, PublishedTrack, Request, RoomChange, RoomState, ServerMessage,
+    SlotWish, Source,
 };
 use antiphon::core::room::{Arrival, Forward, Now, Output, ParticipantKey, Room, Settings};
 use antiphon::core::track::{PublishedLine, SlotLine};
@@ -20,18 +20,11 @@ use rand::{RngExt, SeedableRng};
 use str0m::media::{Mid, Rid};
 
 use crate::checker::{Checker, Flow};
+use crate::log::Log;
+use crate::sender::{Sender, vp8};
 
 const NAMES: [&str; 7] = ["ada", "bob", "cyd", "dan", "eve", "fay", "gus"];
 const VP8: Format = Format { codec: Codec::Vp8, profile: 0 };
-
-/// A line that somebody sends on, as the client's encoder stands.
-struct Sender {
-    rids: Vec<Option<Rid>>,
-    video: bool,
-    seq_no: Vec<u64>,
-    picture_id: u16,
-    keyframe_due: Vec<bool>,
-}
 
 /// A connection from the client's side.
 struct Client {
@@ -55,8 +48,7 @@ pub struct World {
     start: Instant,
     now: Duration,
     clients: Vec<Client>,
-    log: Vec<Event>,
-    messages: BTreeMap<MessageId, ChatMessage>,
+    log: Log,
     appends: VecDeque<(Duration, Event)>,
     forwards: Vec<Forward>,
     next: u64,
@@ -96,8 +88,7 @@ impl World {
             start,
             now: Duration::ZERO,
             clients: Vec::new(),
-            log: Vec::new(),
-            messages: BTreeMap::new(),
+            log: Log::default(),
             appends: VecDeque::new(),
             forwards: Vec::new(),
             next: seed << 32,
@@ -458,7 +449,7 @@ impl World {
                     self.appends.push_back(((self.now + delay).max(after), event));
                 }
                 Output::ReadMessage(id) => {
-                    let stored = self.messages.get(&id).cloned();
+                    let stored = self.log.message(&id);
                     self.room.handle_message_read(self.stamp(), &id, Ok(stored));
                 }
                 Output::SetBitrate { minimum_bps, desired_bps, .. } => assert!(minimum_bps <= desired_bps),
@@ -497,43 +488,10 @@ impl World {
                 }
                 self.room.handle_append_failed(&event.id);
             } else {
-                let appended = self.append(event);
+                let appended = self.log.append(event);
                 self.room.handle_appended(appended);
             }
             self.drain();
         }
     }
-
-    fn append(&mut self, event: Event) -> Appended {
-        let known = self.log.iter().position(|known| known.id == event.id);
-        let offset = known.unwrap_or(self.log.len()) as u64 + 1;
-        let id = event.id.clone();
-        let mut message = None;
-        if let Some(about) = event.body.message_id().cloned() {
-            message = self.messages.get(&about).cloned();
-            if known.is_none() {
-                message = apply(message, &event);
-                if let Some(message) = &message {
-                    self.messages.insert(about, message.clone());
-                }
-            }
-        }
-        if known.is_none() {
-            self.log.push(event);
-        }
-        Appended { id, offset, is_new: known.is_none(), message }
-    }
-}
-
-/// A VP8 payload of one packet: a descriptor with a 15-bit picture id (RFC 7741 §4.2), then the frame.
-fn vp8(picture_id: u16, keyframe: bool) -> Vec<u8> {
-    let mut payload = vec![0x90, 0x80, 0x80 | (picture_id >> 8) as u8, picture_id as u8];
-    if keyframe {
-        // Frame tag of a key frame, start code, 640 × 360 (RFC 6386 §9.1).
-        payload.extend([0x10, 0, 0, 0x9d, 0x01, 0x2a, 0x80, 0x02, 0x68, 0x01]);
-    } else {
-        payload.extend([0x11, 0, 0]);
-    }
-    payload.extend([0; 40]);
-    payload
 }

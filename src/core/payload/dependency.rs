@@ -1,5 +1,5 @@
-//! The dependency descriptor, a header extension that says which layer a frame is of and which frames it needs
-//! (AV1 RTP specification, appendix A). Any codec may carry one.
+//! The dependency descriptor, a header extension that says which layer a frame is of and which frames it
+//! needs (AV1 RTP specification, appendix A). Any codec may carry one.
 //!
 //! A stream's [`Structure`] comes with its key frames and is kept by the [`DependencyReader`] of that stream;
 //! the other packets refer to it. All numbers here are the sender's; [`Rewrite`] gives a packet new ones.

@@ -1,7 +1,7 @@
 //! Reads RTP payload descriptors, so that a packet is forwarded knowing what it is without being decoded.
 //!
-//! Everything in here is a total function over bytes from the network: it never panics, and allocates only for
-//! the description of a scalable stream's structure, which comes with a key frame. Audio is opaque.
+//! Everything in here is a total function over bytes from the network: it never panics, and allocates only
+//! for the description of a scalable stream's structure, which comes with a key frame. Audio is opaque.
 
 pub mod av1;
 mod bits;
@@ -148,8 +148,8 @@ pub enum PayloadPatch {
     /// Handed to `RtpWrite::vp8_patch`, which applies it while serialising.
     Vp8(Vp8Patch),
     Vp9(vp9::Patch),
-    /// Send an empty payload. It fills the sequence number that was kept for a packet which then turned out to
-    /// be of a dropped layer, and which the receiver would otherwise ask for in vain.
+    /// Send an empty payload. It fills the sequence number that was kept for a packet which then turned out
+    /// to be of a dropped layer, and which the receiver would otherwise ask for in vain.
     Blank,
 }
 

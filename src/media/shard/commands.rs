@@ -266,7 +266,8 @@ impl Shard {
         }
         if !restarts {
             for candidate in fragment.lines().filter_map(|line| line.strip_prefix("a=candidate:")) {
-                // One that cannot be read, such as a `.local` name, is one path less: the client's checks find us.
+                // One that cannot be read, such as a `.local` name, is one path less: the client's checks
+                // find us.
                 if let Ok(candidate) = Candidate::from_sdp_string(&format!("candidate:{}", candidate.trim()))
                 {
                     peer.rtc.add_remote_candidate(candidate);
