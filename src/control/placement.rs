@@ -287,6 +287,7 @@ impl Placement {
             epoch: state.opened_at_ms,
             publishers_max: limits.publishers_per_room,
             viewers_max: limits.viewers_per_room,
+            video_bps_max: limits.video_bps_max,
             messages_per_second: limits.messages_per_second,
             chat_chars_max: limits.chat_chars_max,
             empty_after: Duration::from_secs(rooms.empty_seconds),

@@ -54,6 +54,8 @@ pub struct Settings {
     pub state: RoomState,
     pub publishers_max: u32,
     pub viewers_max: u32,
+    /// Of one video encoding; what is beyond is dropped.
+    pub video_bps_max: u64,
     pub messages_per_second: f64,
     pub chat_chars_max: u32,
     pub empty_after: Duration,
@@ -92,6 +94,13 @@ pub enum Output {
         from: ParticipantKey,
         mid: Mid,
         rid: Option<Rid>,
+    },
+    /// Tell a publisher the most that one of its encodings may take (REMB).
+    LimitBitrate {
+        from: ParticipantKey,
+        mid: Mid,
+        rid: Option<Rid>,
+        bps: u64,
     },
     /// Tell the bandwidth estimator what is worth probing for.
     SetBitrate {

@@ -91,6 +91,12 @@ impl Encoding {
         }
     }
 
+    /// Sends more than it may: a burst is fine, a lasting excess of a quarter is not.
+    #[inline]
+    pub fn is_excessive(&mut self, now: Instant, bps_max: u64) -> bool {
+        self.rate.bps(now) > bps_max.saturating_add(bps_max / 4)
+    }
+
     /// On offer: it flows, or was just asked to.
     pub fn is_alive(&self, now: Instant) -> bool {
         let within =

@@ -202,6 +202,14 @@ impl Peer {
         }
     }
 
+    /// Asks the publisher to stay within `bps` (REMB); a stream that has not begun is not asked.
+    pub fn limit_bitrate(&mut self, mid: Mid, rid: Option<Rid>, bps: u64) {
+        let mut api = self.rtc.direct_api();
+        if let Some(stream) = api.stream_rx_by_mid(mid, rid) {
+            stream.request_remb(bps.into());
+        }
+    }
+
     pub fn set_bitrate(&mut self, minimum_bps: u64, desired_bps: u64) {
         self.rtc.bwe().set_bitrate(minimum_bps.into(), desired_bps.into());
     }

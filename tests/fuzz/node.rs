@@ -91,6 +91,7 @@ impl Node {
             state,
             publishers_max: 10,
             viewers_max: 10,
+            video_bps_max: 5_000_000,
             messages_per_second: 1e9,
             chat_chars_max: 4_000,
             empty_after: Duration::from_secs(1_000_000),

@@ -71,6 +71,7 @@ impl World {
             state,
             publishers_max: 6,
             viewers_max: 3,
+            video_bps_max: 5_000_000,
             messages_per_second: 50.0,
             chat_chars_max: 200,
             empty_after: Duration::from_secs(1_000_000),
@@ -452,6 +453,7 @@ impl World {
                     let stored = self.log.message(&id);
                     self.room.handle_message_read(self.stamp(), &id, Ok(stored));
                 }
+                Output::LimitBitrate { .. } => {}
                 Output::SetBitrate { minimum_bps, desired_bps, .. } => assert!(minimum_bps <= desired_bps),
                 Output::ReadHistory { .. } => {}
                 Output::Ended => panic!("the room ended by itself"),

@@ -52,6 +52,9 @@ impl Room {
         let dd = arrival.descriptor.and_then(|bytes| encoding.descriptors.read(bytes.as_slice()));
         let frame = payload::inspect(arrival.format.codec, arrival.payload, dd.as_ref());
         encoding.note_packet(now, arrival.payload.len(), &frame);
+        if arrival.format.codec.is_video() && encoding.is_excessive(now, self.settings.video_bps_max) {
+            return false;
+        }
         if track.silenced || track.muted && track.kind() == Kind::Video {
             return !track.silenced;
         }

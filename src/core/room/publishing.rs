@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Audience, ParticipantKey, Room, TrackKey, seat};
+use super::{Audience, Output, ParticipantKey, Room, TrackKey, seat};
 use crate::core::format::Format;
 use crate::core::protocol::{Kind, PublishedTrack, ServerMessage, Source};
 use crate::core::refusal::{Code, Refusal};
@@ -119,6 +119,13 @@ impl Room {
         let key = TrackKey(seat(&mut self.tracks, Track::new(owner, &published, source)));
         let place = self.participant_mut(owner)?.line_tracks.get_mut(line)?;
         *place = Some(key);
+        if published.kind == Kind::Video {
+            let bps = self.settings.video_bps_max;
+            let rids: Vec<_> = self.track(key)?.encodings.iter().map(|encoding| encoding.rid).collect();
+            for rid in rids {
+                self.outputs.push_back(Output::LimitBitrate { from: owner, mid: published.mid, rid, bps });
+            }
+        }
         self.stale_slots();
         Some(key)
     }

@@ -28,6 +28,9 @@ impl Shard {
             Output::RequestKeyframe { from, mid, rid } => self.with_peer(index, from, |peer| {
                 peer.request_keyframe(mid, rid);
             }),
+            Output::LimitBitrate { from, mid, rid, bps } => self.with_peer(index, from, |peer| {
+                peer.limit_bitrate(mid, rid, bps);
+            }),
             Output::SetBitrate { to, minimum_bps, desired_bps } => self.with_peer(index, to, |peer| {
                 peer.set_bitrate(minimum_bps, desired_bps);
             }),
