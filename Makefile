@@ -34,7 +34,7 @@ check: ## Form: rustfmt, clippy, cargo-deny, the client's types and lint
 	@scripts/check.sh
 
 sim: setup ## One simulated run from a seed: make sim SEED=42
-	ANTIPHON_SEED=$(or $(SEED),$(error give a seed: make sim SEED=42)) cargo test --locked --test sim -- --nocapture
+	SEED=$(or $(SEED),$(error give a seed: make sim SEED=42)) cargo test --locked --test sim -- one_seed --nocapture
 
 bench: build ## Measure forwarding on this machine; prints JSON
 	scripts/bench.sh

@@ -17,6 +17,9 @@ const ALIVE: Duration = Duration::from_millis(1_500);
 /// An encoding that we asked to wake is believed to come for so long.
 const WAKING: Duration = Duration::from_secs(3);
 
+/// One that was asked to come and did not is left alone for so long: its publisher cannot send it.
+const RETRY_AFTER: Duration = Duration::from_secs(20);
+
 /// An m-line on which the client sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublishedLine {
@@ -49,6 +52,8 @@ pub struct Encoding {
     last_keyframe_request_at: Option<Instant>,
     keyframe_wanted: bool,
     woken_at: Option<Instant>,
+    /// When it was given up on.
+    missing_since: Option<Instant>,
     /// Whether the publisher was told that somebody takes it.
     pub told_active: bool,
     /// Since when nobody has taken it.
@@ -68,6 +73,7 @@ impl Encoding {
             last_keyframe_request_at: None,
             keyframe_wanted: false,
             woken_at: None,
+            missing_since: None,
             told_active: true,
             idle_since: None,
         }
@@ -101,12 +107,22 @@ impl Encoding {
     pub fn is_alive(&self, now: Instant) -> bool {
         let within =
             |at: Option<Instant>, span| at.is_some_and(|at| now.saturating_duration_since(at) < span);
-        within(self.last_packet_at, ALIVE) || !self.told_active || within(self.woken_at, WAKING)
+        if !self.told_active {
+            return !within(self.missing_since, RETRY_AFTER);
+        }
+        within(self.last_packet_at, ALIVE) || within(self.woken_at, WAKING)
     }
 
     pub fn wake(&mut self, now: Instant) {
         self.told_active = true;
         self.woken_at = Some(now);
+    }
+
+    /// Nobody takes it: its publisher may rest it.
+    pub fn rest(&mut self, now: Instant) {
+        self.told_active = false;
+        let never_came = self.woken_at.is_some_and(|woken| self.last_packet_at.is_none_or(|at| at < woken));
+        self.missing_since = never_came.then_some(now);
     }
 
     /// Somebody needs a key frame; the next [`Encoding::poll_keyframe_request`] says when to ask.

@@ -144,7 +144,7 @@ impl Room {
                 let idle_since = *encoding.idle_since.get_or_insert(now);
                 let rest = now.saturating_duration_since(idle_since) >= REST_AFTER;
                 if simulcast && encoding.told_active && rest {
-                    encoding.told_active = false;
+                    encoding.rest(now);
                     rested = true;
                 }
             }
