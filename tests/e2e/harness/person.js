@@ -38,6 +38,8 @@ export class Person {
   constructor(name, page) {
     this.name = name;
     this.page = page;
+    /** What the server says about the room, for failures. */
+    this.serverSide = async () => /** @type {unknown} */ (undefined);
   }
 
   /**
@@ -47,6 +49,7 @@ export class Person {
    * @param {string} room
    */
   async join(server, room) {
+    this.serverSide = async () => (await server.call('GET', `/rooms/${room}/stats`)).body;
     await this.page.goto(`${server.url}/r/${room}?name=${encodeURIComponent(this.name)}&join=1`);
     await this.inRoom();
   }
@@ -141,7 +144,7 @@ export class Person {
         const grown = now !== null && now.frames >= start + FRAMES_MIN;
         return grown && (height === undefined || now.height === height) ? now : undefined;
       },
-      { seconds, show: () => this.inbound() },
+      { seconds, show: async () => ({ inbound: await this.inbound(), server: await this.serverSide() }) },
     );
   }
 
