@@ -17,12 +17,16 @@ pub fn decode(bytes: &[u8]) -> Result<Request, (Option<u64>, Refusal)> {
         return Err((None, Refusal::new(Code::TooLarge, "a message has at most 64 KiB")));
     }
     let malformed = |words: String| Refusal::new(Code::Malformed, words);
-    let value: serde_json::Value =
+    let mut value: serde_json::Value =
         serde_json::from_slice(bytes).map_err(|error| (None, malformed(format!("not JSON: {error}"))))?;
     let request = value.get("request").and_then(serde_json::Value::as_u64);
     let Some(kind) = value.get("type").and_then(serde_json::Value::as_str).map(str::to_owned) else {
         return Err((request, malformed("a message is an object with a `type`".to_owned())));
     };
+    // The number belongs to the envelope: a message that takes no unknown fields must not meet it.
+    if let Some(fields) = value.as_object_mut() {
+        fields.remove("request");
+    }
     let message = serde_json::from_value::<ClientMessage>(value).map_err(|error| {
         let words = error.to_string();
         let refusal = if words.starts_with("unknown variant") {
@@ -83,6 +87,10 @@ mod tests {
     fn a_good_message_keeps_its_number() {
         let request = decode(br#"{"type":"ping","request":3}"#).expect("good");
         assert_eq!(request, Request { request: Some(3), message: ClientMessage::Ping });
+        let request = decode(br#"{"type":"room.update","locked":true,"request":4}"#).expect("good");
+        assert_eq!(request.request, Some(4));
+        let typo = br#"{"type":"room.update","loked":true,"request":5}"#;
+        assert_eq!(decode(typo).expect_err("a wrong field").0, Some(5));
     }
 
     #[test]
