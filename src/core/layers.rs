@@ -1,6 +1,7 @@
 //! Who gets which encoding: shares what the network carries to one subscriber among its video slots.
 //!
-//! Never more than the estimate, but for one lowest layer that is kept to the last. Going down is immediate;
+//! Never more than the estimate, but for lowest layers of little cost, kept to the last: estimates that low are
+//! more often wrong (a receiver short of processor time) than true. Going down is immediate;
 //! going up needs head room that has lasted, and ever longer after attempts that failed, so that a noisy
 //! estimate does not make layers flap (each change costs a key frame). Decides alike for alike input.
 
@@ -20,6 +21,8 @@ const BACK_OFF_FIRST: Duration = Duration::from_secs(2);
 const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 /// Estimate down to which the most important slot keeps its lowest layer.
 const KEEP_FLOOR_BPS: u64 = 50_000;
+/// Lowest layers are kept up to this sum whatever the estimate: faces that move a little beat faces that froze.
+const LOWEST_FLOOR_BPS: u64 = 200_000;
 /// What to ask of the bandwidth probe beyond the cost of a layer, in percent: more than the head room, so
 /// that the estimate can grow to where the layer is taken.
 const PROBE_PERCENT: u64 = 125;
@@ -233,7 +236,8 @@ fn share<S>(
         let has_it = slot.current.is_some_and(|current| layer <= current);
         let is_start = slot.fresh && slot.chosen.is_none();
         let budget = if has_it || is_start { budgets.keep } else { budgets.raise.min(budgets.keep) };
-        let kept_anyway = is_first && slot.chosen.is_none() && estimate >= KEEP_FLOOR_BPS;
+        let cheap = used + cost <= LOWEST_FLOOR_BPS;
+        let kept_anyway = slot.chosen.is_none() && estimate >= KEEP_FLOOR_BPS && (is_first || cheap);
         let fits = used + cost <= budget || kept_anyway;
         if fits {
             used += cost;
