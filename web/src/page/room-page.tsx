@@ -57,9 +57,8 @@ export function RoomPage({ room }: { room: string }) {
   const start = (identity: string, media?: LocalMedia) => {
     const next = new Session({ room, identity, token: roomToken(room) });
     if (media) media.handTo(next.room.local);
-    else void next.openDevices();
     session.value = next;
-    void next.join();
+    void (media ? next.join() : next.joinWithDevices());
   };
   useEffect(() => {
     const { joinAs } = readAddress(room);

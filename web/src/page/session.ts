@@ -28,6 +28,8 @@ export interface JoinAs {
 export type View = 'auto' | 'grid' | 'speaker';
 export type Panel = 'chat' | 'people' | 'stats' | 'none';
 
+/** How long a join waits for the devices to open. */
+const DEVICES_FIRST_MS = 4_000;
 /** How long a reaction floats over its tile. */
 const REACTION_MS = 4_000;
 /** A hidden tab asks for no video after this long: a glance at another tab costs no picture. */
@@ -103,6 +105,16 @@ export class Session {
       // A token that is no good any more would refuse us even where none is needed.
       if (asRefused(error).code === 'unauthorized') prefs.forgetRoomToken(this.as.room);
     });
+  }
+
+  /**
+   * Opens the default devices and joins. A question to the person that stays open does not hold up the join, but
+   * answers given soon are waited for: Firefox shows ICE all its addresses only while something is captured.
+   */
+  async joinWithDevices(): Promise<void> {
+    const patience = new Promise<void>((resolve) => setTimeout(resolve, DEVICES_FIRST_MS));
+    await Promise.race([this.openDevices(), patience]);
+    await this.join();
   }
 
   /** Opens the default devices. What cannot be had is said, and the call goes on without. */
