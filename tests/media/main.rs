@@ -1,5 +1,7 @@
 //! Real media engines over an emulated bad network, in virtual time.
 
+mod forwarding;
 mod link;
+mod node;
 mod pair;
 mod world;

@@ -80,7 +80,7 @@ impl Server for Receiver {
         self.drain();
     }
 
-    fn timeout(&self) -> Instant {
+    fn timeout(&self, _idle_until: Instant) -> Instant {
         self.timeout
     }
 

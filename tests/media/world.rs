@@ -17,7 +17,8 @@ pub const SERVER: ([u8; 4], u16) = ([10, 0, 1, 1], 7882);
 pub trait Server {
     fn handle_datagram(&mut self, now: Instant, source: SocketAddr, contents: &[u8]);
     fn handle_timeout(&mut self, now: Instant);
-    fn timeout(&self) -> Instant;
+    /// When it wants [`Server::handle_timeout`]; `idle_until` if it does not.
+    fn timeout(&self, idle_until: Instant) -> Instant;
     /// The next datagram to send, and to whom.
     fn poll_transmit(&mut self) -> Option<(SocketAddr, Vec<u8>)>;
 }
@@ -45,6 +46,14 @@ impl<S: Server> World<S> {
     /// `start` is instant 0 of stamps and of [`World::elapsed`].
     pub fn new(start: Instant, seed: u64, server: S) -> Self {
         Self { server, sites: Vec::new(), start, now: start, seed }
+    }
+
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    pub fn start(&self) -> Instant {
+        self.start
     }
 
     pub fn elapsed(&self) -> Duration {
@@ -85,7 +94,7 @@ impl<S: Server> World<S> {
             if done(self) {
                 return true;
             }
-            let next = self.timeout().max(self.now);
+            let next = self.timeout(end + Duration::from_secs(1)).max(self.now);
             if next > end {
                 return false;
             }
@@ -95,11 +104,11 @@ impl<S: Server> World<S> {
         }
     }
 
-    fn timeout(&self) -> Instant {
+    fn timeout(&self, idle_until: Instant) -> Instant {
         let sites = self.sites.iter().flat_map(|site| {
             [Some(site.client.timeout()), site.up.timeout(), site.down.timeout()].into_iter().flatten()
         });
-        sites.fold(self.server.timeout(), Instant::min)
+        sites.fold(self.server.timeout(idle_until), Instant::min)
     }
 
     /// All that is due now.
@@ -121,7 +130,7 @@ impl<S: Server> World<S> {
                 site.up.handle(now, Datagram { source: transmit.source, contents });
             }
         }
-        if self.server.timeout() <= now {
+        if self.server.timeout(now + Duration::from_secs(1)) <= now {
             self.server.handle_timeout(now);
         }
         while let Some((destination, contents)) = self.server.poll_transmit() {
