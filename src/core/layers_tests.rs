@@ -196,7 +196,7 @@ proptest! {
         audio in 0_u64..200_000,
     ) {
         let demands: Vec<_> =
-            (0..).zip(&wishes).map(|(slot, &(class, height))| demand(slot, priority(class), height)).collect();
+            (0..).zip(&wishes).map(|(slot, wish)| demand(slot, priority(wish.0), wish.1)).collect();
         let mut allocator = Allocator::new(300_000);
         let mut now = Instant::now();
         for (bps, ms) in estimates {
@@ -214,13 +214,15 @@ proptest! {
         }
     }
 
-    /// An estimate that wavers by a tenth about any level settles: hardly any changes in the second half minute.
+    /// An estimate that wavers by a tenth about any level settles: hardly a change after half a minute.
     #[test]
     fn a_noisy_estimate_makes_no_layer_flap(
-        wishes in any_demands(), level in 200_000_u64..6_000_000, noise in prop::collection::vec(-10_i64..=10, 31),
+        wishes in any_demands(),
+        level in 200_000_u64..6_000_000,
+        noise in prop::collection::vec(-10_i64..=10, 31),
     ) {
         let demands: Vec<_> =
-            (0..).zip(&wishes).map(|(slot, &(class, height))| demand(slot, priority(class), height)).collect();
+            (0..).zip(&wishes).map(|(slot, wish)| demand(slot, priority(wish.0), wish.1)).collect();
         let mut run = Run::new(level, demands);
         let mut last = Vec::new();
         let mut changes = 0;

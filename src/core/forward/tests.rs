@@ -313,7 +313,7 @@ proptest! {
         for packet in deliver(&sent, &fates) {
             if let Some(out) = slot.send(&packet) {
                 let upper = packet.frame % 2 == 1;
-                prop_assert_eq!(out.patch == PayloadPatch::Blank, upper, "only in the place of a lost packet");
+                prop_assert_eq!(out.patch == PayloadPatch::Blank, upper, "only where one was lost");
                 prop_assert!(!(upper && clean));
                 prop_assert!(seen.insert(out.seq_no, packet).is_none());
             }
@@ -326,4 +326,5 @@ proptest! {
     }
 }
 
+#[cfg(test)]
 mod scalable;

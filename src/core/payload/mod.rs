@@ -72,8 +72,8 @@ pub struct FrameInfo {
     pub usable: bool,
     /// A decoder that has nothing can begin at this packet. Always false for audio, where it can anywhere.
     pub keyframe: bool,
-    /// First packet of a frame (of a layer's frame where layers are coded apart). For H.264 a guess: the first
-    /// packet of an access unit cannot be told from one that follows its parameter sets.
+    /// First packet of a frame (of a layer's frame where layers are coded apart). For H.264 a guess: the
+    /// first packet of an access unit cannot be told from one that follows its parameter sets.
     pub start_of_frame: bool,
     /// Last packet of a frame, where the descriptor says so (VP9, dependency descriptor).
     pub end_of_frame: bool,

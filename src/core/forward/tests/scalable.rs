@@ -163,8 +163,8 @@ fn check(results: &[(Packet, Option<Rewritten>)], needs: impl Fn(u64, u8) -> Vec
     }
 }
 
-/// Without loss the numbers have no hole, and each picture ends with a marker; in a picture that goes up in the
-/// middle of a stream, so does the layer that was the highest before.
+/// Without loss the numbers have no hole, and each picture ends with a marker; in a picture that goes up in
+/// the middle of a stream, so does the layer that was the highest before.
 fn check_clean(results: &[(Packet, Option<Rewritten>)]) {
     let out: Vec<_> = results.iter().filter_map(|(packet, out)| Some((packet, out.as_ref()?))).collect();
     assert!(out.iter().all(|(_, out)| out.patch != PayloadPatch::Blank));
@@ -193,7 +193,10 @@ proptest! {
 
     #[test]
     fn vp9_layers_are_dropped_whole(
-        thinnings in thinning(), period in 8_u64..40, fates in prop::collection::vec(fate(), 1..150), lossy: bool,
+        thinnings in thinning(),
+        period in 8_u64..40,
+        fates in prop::collection::vec(fate(), 1..150),
+        lossy: bool,
     ) {
         let packets: Vec<Packet> = (0..60).flat_map(|index| vp9_picture(index, period)).collect();
         let mut slot = Slot::new(Codec::Vp9, 0);
