@@ -14,7 +14,7 @@ const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';
 const FIREFOX = process.env.FIREFOX ?? '/usr/bin/firefox-esr';
 
 /** What a camera gives where the picture's size is not the matter. */
-export const SMALL_CAMERA = { width: 640, height: 360, fps: 12 };
+export const SMALL_CAMERA = { width: 640, height: 360, fps: 10 };
 
 const CHROMIUM_FLAGS = [
   '--no-sandbox',

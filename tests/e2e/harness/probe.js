@@ -20,7 +20,7 @@ export function installProbe(camera) {
     }
   };
 
-  // A small camera: many pages share few cores in these tests.
+  // A small camera, and a screen that is grabbed as seldom: many pages share few cores in these tests.
   if (camera !== null && navigator.mediaDevices !== undefined) {
     const devices = navigator.mediaDevices;
     const original = devices.getUserMedia.bind(devices);
@@ -29,6 +29,11 @@ export function installProbe(camera) {
       const asked = constraints.video === true ? {} : constraints.video;
       const { width, height, fps } = camera;
       return original({ ...constraints, video: { ...asked, width, height, frameRate: fps } });
+    };
+    const display = devices.getDisplayMedia.bind(devices);
+    devices.getDisplayMedia = (constraints) => {
+      const asked = typeof constraints?.video === 'object' ? constraints.video : {};
+      return display({ ...constraints, video: { ...asked, frameRate: camera.fps } });
     };
   }
 
