@@ -113,6 +113,11 @@ impl Encoding {
         within(self.last_packet_at, ALIVE) || within(self.woken_at, WAKING)
     }
 
+    /// When its last packet came.
+    pub fn heard_at(&self) -> Option<Instant> {
+        self.last_packet_at
+    }
+
     pub fn wake(&mut self, now: Instant) {
         self.told_active = true;
         self.woken_at = Some(now);

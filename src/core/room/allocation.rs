@@ -266,7 +266,22 @@ fn priority(slot: &Slot, track: &Track, on_air: Option<ParticipantKey>) -> Prior
     }
 }
 
+/// What there is of a track. One that has gone quiet altogether, such as a screen where nothing moves or a busy
+/// sender, is still on offer as it was last heard: its viewers keep their picture and go on without a key frame.
 fn offers(now: Instant, track: &mut Track) -> Vec<LayerOffer> {
+    let mut offers = sent_offers(now, track);
+    if offers.iter().all(|offer| !offer.alive) {
+        let heard = track.encodings.iter().enumerate().filter(|(_, encoding)| encoding.heard_at().is_some());
+        if let Some((last, _)) = heard.max_by_key(|(_, encoding)| encoding.heard_at()) {
+            let single = track.encodings.len() == 1;
+            let quiet = offers.iter_mut().enumerate().filter(|(index, _)| single || *index == last);
+            quiet.for_each(|(_, offer)| offer.alive = true);
+        }
+    }
+    offers
+}
+
+fn sent_offers(now: Instant, track: &mut Track) -> Vec<LayerOffer> {
     let top = track.height_told.unwrap_or(HEIGHT_TOP_DEFAULT);
     let count = track.encodings.len();
     if let [single] = track.encodings.as_mut_slice() {
