@@ -1,7 +1,7 @@
 //! Who gets which encoding: shares what the network carries to one subscriber among its video slots.
 //!
-//! Never more than the estimate, but for lowest layers of little cost, kept to the last: estimates that low are
-//! more often wrong (a receiver short of processor time) than true. Going down is immediate;
+//! Never more than the estimate, but for lowest layers of little cost, kept to the last: estimates that low
+//! are more often wrong (a receiver short of processor time) than true. Going down is immediate;
 //! going up needs head room that has lasted, and ever longer after attempts that failed, so that a noisy
 //! estimate does not make layers flap (each change costs a key frame). Decides alike for alike input.
 
@@ -21,7 +21,7 @@ const BACK_OFF_FIRST: Duration = Duration::from_secs(2);
 const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 /// Estimate down to which the most important slot keeps its lowest layer.
 const KEEP_FLOOR_BPS: u64 = 50_000;
-/// Lowest layers are kept up to this sum whatever the estimate: faces that move a little beat faces that froze.
+/// Lowest layers are kept up to this sum whatever the estimate: faces that move a little beat frozen ones.
 const LOWEST_FLOOR_BPS: u64 = 200_000;
 /// What to ask of the bandwidth probe beyond the cost of a layer, in percent: more than the head room, so
 /// that the estimate can grow to where the layer is taken.

@@ -266,8 +266,9 @@ fn priority(slot: &Slot, track: &Track, on_air: Option<ParticipantKey>) -> Prior
     }
 }
 
-/// What there is of a track. One that has gone quiet altogether, such as a screen where nothing moves or a busy
-/// sender, is still on offer as it was last heard: its viewers keep their picture and go on without a key frame.
+/// What there is of a track. One that has gone quiet altogether, such as a screen where nothing moves or a
+/// busy sender, is still on offer as it was last heard: its viewers keep their picture and go on without a
+/// key frame.
 fn offers(now: Instant, track: &mut Track) -> Vec<LayerOffer> {
     let mut offers = sent_offers(now, track);
     if offers.iter().all(|offer| !offer.alive) {

@@ -1,6 +1,6 @@
 /**
- * Which codecs are offered. Browsers list dozens of variants on every m-line; what the server never forwards is
- * left out, so that an offer with a wall of slots stays well below the 64 KiB that a body may have.
+ * Which codecs are offered. Browsers list dozens of variants on every m-line; what the server never forwards
+ * is left out, so that an offer with a wall of slots stays well below the 64 KiB that a body may have.
  */
 import type { Kind } from './protocol';
 

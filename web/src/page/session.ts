@@ -108,8 +108,9 @@ export class Session {
   }
 
   /**
-   * Opens the default devices and joins. A question to the person that stays open does not hold up the join, but
-   * answers given soon are waited for: Firefox shows ICE all its addresses only while something is captured.
+   * Opens the default devices and joins. A question to the person that stays open does not hold up the join,
+   * but answers given soon are waited for: Firefox shows ICE all its addresses only while something is
+   * captured.
    */
   async joinWithDevices(): Promise<void> {
     const patience = new Promise<void>((resolve) => setTimeout(resolve, DEVICES_FIRST_MS));
