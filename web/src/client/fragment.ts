@@ -31,9 +31,7 @@ export function restartFragment(localSdp: string): string | undefined {
 /** Header extensions and feedback that no part of the server reads, and lines that say nothing. */
 const UNREAD_EXTENSIONS =
   'toffset|playout-delay|video-content-type|video-timing|color-space|video-layers-allocation\\d*';
-const UNREAD = new RegExp(
-  `^a=(rtcp:9 |rtcp-fb:\\d+ goog-remb|extmap:\\d+ \\S+(${UNREAD_EXTENSIONS})$)`,
-);
+const UNREAD = new RegExp(`^a=(rtcp:9 |rtcp-fb:\\d+ goog-remb|extmap:\\d+ \\S+(${UNREAD_EXTENSIONS})$)`);
 
 /**
  * The offer as it is sent: a wall of slots repeats every line, and a body has at most 64 KiB. The answer, to
