@@ -157,12 +157,14 @@ impl Control {
     /// `node_full`, `draining`.
     pub async fn join(&self, request: JoinRequest) -> Result<Joined, Refusal> {
         let asked_at = Instant::now();
+        // Before it is given a place: an offer that cannot be read opens no room.
+        let offer = negotiate::Offer::parse(request.offer)?;
         let (room, from, may_create) = (request.room.clone(), request.from, request.may_create);
         let Place { shard, serial, reach, id } =
             self.ask(|reply| Ask::Place { room, from, may_create, reply }).await?;
         let creds = crate::media::credentials(id, serial, random_pair());
         // The offer is parsed here, on a thread that may take its time; the shard gets what came of it.
-        let negotiated = negotiate::accept(asked_at, &self.media, &reach, creds, request.offer)?;
+        let negotiated = negotiate::accept(asked_at, &self.media, &reach, creds, offer)?;
         let entrant = Entrant {
             identity: request.identity,
             name: request.name,

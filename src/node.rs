@@ -44,13 +44,20 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let address = server.address();
     tracing::info!(http = %address, shards = shard_count(&config), "serving");
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let serving = tokio::spawn(server.run(async move {
+    let mut serving = tokio::spawn(server.run(async move {
         // Dropped or sent, either way it is time.
         let _ = stopped.await;
     }));
-    drain_on_signal(&control, Duration::from_secs(config.node.drain_seconds)).await?;
+    let drained = drain_on_signal(&control, Duration::from_secs(config.node.drain_seconds));
+    tokio::select! {
+        drained = drained => drained?,
+        // It ends by itself only when something is wrong.
+        ended = &mut serving => ended.context("the HTTP server's task failed")??,
+    }
     let _ = stop.send(());
-    serving.await.context("the HTTP server's task failed")??;
+    if !serving.is_finished() {
+        serving.await.context("the HTTP server's task failed")??;
+    }
     for task in tcp_tasks {
         task.abort();
     }

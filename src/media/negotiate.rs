@@ -90,9 +90,9 @@ pub fn accept(
     identity: &Identity,
     reach: &Reach,
     creds: IceCreds,
-    offer: String,
+    offer: Offer,
 ) -> Result<Negotiated, Refusal> {
-    let parsed = parse(&offer)?;
+    let Offer { text: offer, parsed } = offer;
     let mut rtc = build(now, identity, creds);
     for candidate in candidates(reach) {
         rtc.add_local_candidate(candidate);
@@ -122,7 +122,7 @@ pub fn restart(rtc: &mut Rtc, offer: &str, creds: &IceCreds) -> Result<(), Refus
             _ => format!("{line}\r\n"),
         })
         .collect();
-    let parsed = parse(&restarted)?;
+    let Offer { parsed, .. } = Offer::parse(restarted)?;
     rtc.sdp_api().accept_offer(parsed).map_err(|error| bad_offer(&error.to_string()))?;
     Ok(())
 }
@@ -139,18 +139,31 @@ pub fn fragment(offer: &str, reach: &Reach, creds: &IceCreds) -> String {
     text + "a=end-of-candidates\r\n"
 }
 
-fn parse(offer: &str) -> Result<SdpOffer, Refusal> {
-    if offer.len() > OFFER_BYTES_MAX {
-        return Err(bad_offer("it is longer than 64 KiB"));
+/// An offer that could be read. Costs no room and no peer yet.
+pub struct Offer {
+    text: String,
+    parsed: SdpOffer,
+}
+
+impl Offer {
+    /// # Errors
+    /// `bad_offer`.
+    pub fn parse(text: String) -> Result<Self, Refusal> {
+        if text.len() > OFFER_BYTES_MAX {
+            return Err(bad_offer("it is longer than 64 KiB"));
+        }
+        if text.lines().filter(|line| line.starts_with("m=")).count() > LINES_MAX {
+            return Err(bad_offer("it has more than 64 m-lines"));
+        }
+        // The parser's own words quote the offer and addresses of memory: neither belongs in an answer.
+        let parsed = SdpOffer::from_sdp_string(&text);
+        let parsed =
+            parsed.map_err(|_| bad_offer("it is not well-formed SDP (RFC 8866) of a WebRTC session"))?;
+        Ok(Self { text, parsed })
     }
-    if offer.lines().filter(|line| line.starts_with("m=")).count() > LINES_MAX {
-        return Err(bad_offer("it has more than 64 m-lines"));
-    }
-    SdpOffer::from_sdp_string(offer).map_err(|error| bad_offer(&error.to_string()))
 }
 
 fn bad_offer(reason: &str) -> Refusal {
-    // The parser quotes what it read; a whole offer (addresses included) has no place in an answer.
     let brief: String = reason.chars().filter(|c| !c.is_control()).take(200).collect();
     Refusal::new(Code::BadOffer, format!("the SDP offer cannot be used: {brief}"))
 }

@@ -26,6 +26,8 @@ use crate::token::{Keys, RoomGrant, Token};
 
 const SESSION: &str = "/v1/rooms/abc/sessions/00000000000000000000000000000007";
 const SDP: (&str, &str) = ("content-type", "application/sdp");
+/// One that parses, as the control loop is asked only then.
+const OFFER: &str = include_str!("../../tests/fuzz/offer.sdp");
 const FRAGMENT: (&str, &str) = ("content-type", "application/trickle-ice-sdpfrag");
 const JSON: (&str, &str) = ("content-type", "application/json");
 
@@ -96,7 +98,7 @@ async fn ask(
 }
 
 async fn verdict(service: &Router, method: &str, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
-    ask(service, method, path, headers, "v=0\r\n").await.verdict()
+    ask(service, method, path, headers, OFFER).await.verdict()
 }
 
 fn is(status: u16, code: &str) -> (u16, String) {
@@ -221,7 +223,7 @@ async fn a_join_is_an_sdp_offer_of_bounded_size() {
         let binary = ask(&service, "POST", path, &[SDP], vec![0xff, 0xfe]).await;
         assert_eq!(binary.verdict(), is(400, "malformed"));
         let fits =
-            ask(&service, "POST", path, &[("content-type", "Application/SDP; charset=utf-8")], "v=0").await;
+            ask(&service, "POST", path, &[("content-type", "Application/SDP; charset=utf-8")], OFFER).await;
         assert_eq!(fits.verdict(), is(503, "unavailable"));
         assert!(fits.headers.contains_key("retry-after"));
     }
@@ -231,7 +233,7 @@ async fn a_join_is_an_sdp_offer_of_bounded_size() {
 async fn without_guests_a_join_needs_a_token_of_that_room() {
     let service = service(&config(false, false));
     let path = "/v1/rooms/abc/participants";
-    let answer = ask(&service, "POST", path, &[SDP], "v=0").await;
+    let answer = ask(&service, "POST", path, &[SDP], OFFER).await;
     assert_eq!(answer.verdict(), is(401, "unauthorized"));
     assert_eq!(answer.headers[WWW_AUTHENTICATE], "Bearer realm=\"antiphon\"");
     let other = bearer("other", |_| ());
@@ -243,7 +245,7 @@ async fn without_guests_a_join_needs_a_token_of_that_room() {
         assert_eq!(answer, is(503, "unavailable"));
     }
     for bad in ["Bearer nonsense", "Basic YTpi", &format!("Bearer {}", "x".repeat(20_000))] {
-        let answer = ask(&service, "POST", path, &[SDP, ("authorization", bad)], "v=0").await;
+        let answer = ask(&service, "POST", path, &[SDP, ("authorization", bad)], OFFER).await;
         assert_eq!(answer.verdict(), is(401, "unauthorized"));
         assert!(answer.headers[WWW_AUTHENTICATE].to_str().unwrap().contains("invalid_token"));
     }
@@ -358,7 +360,7 @@ async fn pages_elsewhere_may_publish_by_whip() {
     let answer = ask(&service, "OPTIONS", SESSION, &preflight, "").await;
     assert_eq!(answer.headers["accept-patch"], "application/trickle-ice-sdpfrag");
     // A refusal is readable from elsewhere too.
-    let answer = ask(&service, "POST", "/v1/rooms/abc/whip", &[SDP, preflight[0]], "v=0").await;
+    let answer = ask(&service, "POST", "/v1/rooms/abc/whip", &[SDP, preflight[0]], OFFER).await;
     assert_eq!(answer.headers[ACCESS_CONTROL_ALLOW_ORIGIN], "*");
     let exposed = answer.headers[ACCESS_CONTROL_EXPOSE_HEADERS].to_str().unwrap().to_lowercase();
     assert!(["location", "etag", "link"].iter().all(|name| exposed.contains(name)));
@@ -402,7 +404,7 @@ async fn a_real_port_serves_until_it_is_told_to_stop() {
     let answer = client.get(format!("{url}/healthz")).send().await.unwrap();
     assert_eq!(answer.text().await.unwrap(), "ok\n");
     let join =
-        client.post(format!("{url}/v1/rooms/abc/whip")).header(CONTENT_TYPE, "application/sdp").body("v=0");
+        client.post(format!("{url}/v1/rooms/abc/whip")).header(CONTENT_TYPE, "application/sdp").body(OFFER);
     assert_eq!(join.send().await.unwrap().status(), 503, "the peer's address is known, and no loop runs");
     drop(stop);
     running.await.unwrap().unwrap();

@@ -10,7 +10,7 @@ use antiphon::core::protocol::{Access, Grant, Mode, RoomState};
 use antiphon::core::refusal::Refusal;
 use antiphon::core::room::Settings;
 use antiphon::mailbox;
-use antiphon::media::negotiate::{self, Negotiated, Reach};
+use antiphon::media::negotiate::{self, Negotiated, Offer, Reach};
 use antiphon::media::shard::{Command, IceChange, Join, LogAnswer, Notice, RoomCommand, Shard, Surroundings};
 use antiphon::media::{Datagram, PeerSerial, credentials};
 use str0m::change::SdpAnswer;
@@ -110,6 +110,7 @@ impl Node {
     /// Accepts an offer as a join would.
     pub fn negotiate(&self, offer: String) -> Result<Negotiated, Refusal> {
         let creds = credentials(ShardId(0), PeerSerial(9_999), [1, 2]);
+        let offer = Offer::parse(offer)?;
         negotiate::accept(self.now, &self.media, &self.reach, creds, offer)
     }
 
@@ -136,6 +137,7 @@ impl Node {
         let session = SessionId(u128::from(self.serial));
         let creds = credentials(ShardId(0), PeerSerial(self.serial), [u128::from(self.serial), 7]);
         let offer = offer.to_sdp_string();
+        let offer = Offer::parse(offer).expect("an offer that parses");
         let negotiated =
             negotiate::accept(self.now, &self.media, &self.reach, creds, offer).expect("a good offer");
         let entrant = Entrant {

@@ -94,8 +94,14 @@ impl Node {
         let serial = PeerSerial(self.peers);
         let random = u128::from(self.peers);
         let creds = credentials(ShardId(0), serial, [random, random << 64 | 0x5eed]);
-        let negotiated =
-            negotiate::accept(now, &self.identity, &self.reach, creds, offer).expect("the offer is accepted");
+        let negotiated = negotiate::accept(
+            now,
+            &self.identity,
+            &self.reach,
+            creds,
+            negotiate::Offer::parse(offer).expect("it parses"),
+        )
+        .expect("the offer is accepted");
         let entrant = Entrant {
             identity: Identity::parse(&format!("peer-{}", self.peers)).expect("an identity"),
             name: format!("Peer {}", self.peers),
