@@ -38,6 +38,25 @@ const KINDS: Record<Source, Kind> = {
 };
 export const SOURCES = Object.keys(KINDS) as Source[];
 
+/** Pixels from which Chromium sends three encodings of a picture, and two; of a smaller one it sends one. */
+const THREE_FROM = 960 * 540;
+const TWO_FROM = 480 * 270;
+
+/**
+ * By what to divide each encoding's size, lowest first. Chromium leaves out the last encodings of a small picture,
+ * so there are only as many as it sends, and the last of them is always the whole picture.
+ */
+export function scales(pixels: number, encodings: number): number[] {
+  const sent = pixels >= THREE_FROM ? 3 : pixels >= TWO_FROM ? 2 : 1;
+  const count = Math.min(sent, encodings);
+  return Array.from({ length: count }, (_, at) => 2 ** (count - 1 - at));
+}
+
+function scalesOf(track: MediaStreamTrack, encodings: number): number[] | undefined {
+  const { width, height } = track.getSettings();
+  return width && height ? scales(width * height, encodings) : undefined;
+}
+
 export class Peer {
   readonly pc: RTCPeerConnection;
   readonly control: RTCDataChannel;
@@ -97,7 +116,7 @@ export class Peer {
     const sender = this.sending.get(source)?.sender;
     if (!sender || sender.track === track) return;
     await sender.replaceTrack(track);
-    await this.#applyWanted(source);
+    await this.#tune(source);
   }
 
   /** The m-line of a source; undefined before the offer. */
@@ -110,21 +129,26 @@ export class Peer {
     const source = SOURCES.find((one) => this.midOf(one) === mid);
     if (!source) return;
     this.wanted.set(source, new Set(active));
-    await this.#applyWanted(source);
+    await this.#tune(source);
   }
 
-  async #applyWanted(source: Source): Promise<void> {
+  /** Sets each encoding's scale by the picture's size, and turns on those that exist and are wanted. */
+  async #tune(source: Source): Promise<void> {
     const wanted = this.wanted.get(source);
     const sender = this.sending.get(source)?.sender;
-    if (!wanted || !sender) return;
-    const parameters = sender.getParameters();
-    if (!parameters.encodings?.length) return;
+    const parameters = sender?.getParameters();
+    if (!sender || !parameters?.encodings?.length) return;
+    const scales =
+      sender.track?.kind === 'video' ? scalesOf(sender.track, parameters.encodings.length) : undefined;
     let changed = false;
-    for (const encoding of parameters.encodings) {
+    for (const [at, encoding] of parameters.encodings.entries()) {
       // An encoding without a RID is the m-line's only one.
-      const active = encoding.rid ? wanted.has(encoding.rid) : wanted.size > 0;
-      changed ||= encoding.active !== active;
+      const taken = !wanted || (encoding.rid ? wanted.has(encoding.rid) : wanted.size > 0);
+      const active = taken && (!scales || at < scales.length);
+      const scale = scales?.[at] ?? encoding.scaleResolutionDownBy;
+      changed ||= encoding.active !== active || encoding.scaleResolutionDownBy !== scale;
       encoding.active = active;
+      if (scale !== undefined) encoding.scaleResolutionDownBy = scale;
     }
     if (changed) await sender.setParameters(parameters);
   }
