@@ -168,7 +168,7 @@ impl Placement {
             Notice::Restore { shard, room } => self.restore(shard, room),
             Notice::Append { shard, room, event } => {
                 let (to, id) = (self.shard(shard), event.id.clone());
-                let name = room.clone();
+                let (again, name, refused_id) = (to.clone(), room.clone(), id.clone());
                 let refused = self.events.append(vec![event], move |result| match result {
                     Ok(appended) => {
                         for appended in appended {
@@ -179,23 +179,30 @@ impl Placement {
                 });
                 if refused.is_err() {
                     tracing::warn!(room = %name, "the event log is overrun: an event was refused");
+                    answer(&again, &name, LogAnswer::AppendFailed(refused_id));
                 }
             }
             Notice::ReadMessage { shard, room, id } => {
                 let (to, name, wanted) = (self.shard(shard), room.clone(), id.clone());
+                let (again, refused_in, refused_id) = (to.clone(), room.clone(), id.clone());
                 let reply = move |read: Result<_, _>| {
                     answer(&to, &room, LogAnswer::Message { id, read: read.map_err(|_| ()) });
                 };
-                let _ = self.events.read(move |log| log.message(&name, &wanted), reply);
+                if self.events.read(move |log| log.message(&name, &wanted), reply).is_err() {
+                    answer(&again, &refused_in, LogAnswer::Message { id: refused_id, read: Err(()) });
+                }
             }
             Notice::ReadHistory { shard, room, to, range } => {
                 let (handle, name) = (self.shard(shard), room.clone());
+                let (again, refused_in) = (handle.clone(), room.clone());
                 let reply = move |page: Result<_, _>| {
                     answer(&handle, &room, LogAnswer::History { to, page: page.map_err(|_| ()) });
                 };
                 let range =
                     if let HistoryRange::Before(u64::MAX) = range { HistoryRange::Newest } else { range };
-                let _ = self.events.read(move |log| log.messages(&name, range, HISTORY_PAGE), reply);
+                if self.events.read(move |log| log.messages(&name, range, HISTORY_PAGE), reply).is_err() {
+                    answer(&again, &refused_in, LogAnswer::History { to, page: Err(()) });
+                }
             }
             Notice::Ended { shard, room } => {
                 if self.rooms.remove(&room).is_some() {
@@ -214,6 +221,7 @@ impl Placement {
     /// Reads a room's history; a log that cannot be read leaves the room without one, but open.
     fn restore(&mut self, shard: ShardId, room: RoomName) {
         let (to, name) = (self.shard(shard), room.clone());
+        let (again, refused_in) = (to.clone(), room.clone());
         let reply = move |history: Result<_, _>| {
             let history = history.unwrap_or_else(|error| {
                 tracing::error!(room = %room, %error, "the room's history cannot be read");
@@ -221,7 +229,10 @@ impl Placement {
             });
             answer(&to, &room, LogAnswer::Restored(Box::new(history)));
         };
-        let _ = self.events.read(move |log| log.history(&name), reply);
+        if self.events.read(move |log| log.history(&name), reply).is_err() {
+            tracing::error!(room = %refused_in, "the log is overrun: the room opens without its history");
+            answer(&again, &refused_in, LogAnswer::Restored(Box::default()));
+        }
     }
 
     fn create(&mut self, new: NewRoom) -> Result<RoomState, Refusal> {
