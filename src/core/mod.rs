@@ -3,6 +3,7 @@
 //! Every part is driven the same way: `handle_*(now, …)`, then `poll_output` until it is empty. Ordered maps
 //! only, so that a run repeats from its seed. Input from the network never panics.
 
+pub mod bandwidth;
 pub mod chat;
 pub mod event;
 pub mod format;

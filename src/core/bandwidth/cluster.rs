@@ -1,0 +1,166 @@
+//! What one probe shows: the lower of the rates at which its packets were sent and came in.
+//!
+//! Both are slopes of a line through time and bytes, over all packets from the first of the probe to its
+//! last, media between them too. A line is moved less by jitter than first and last packet are.
+
+use std::time::{Duration, Instant};
+
+use super::queue::slope;
+use super::{PacketReport, Probe};
+
+/// Packets without which there is no result.
+const PACKETS_MIN: usize = 4;
+/// Share of its packets that must have arrived, of those that would in calm times.
+const ARRIVED_MIN: f64 = 0.8;
+/// Packets looked at; bounds the memory.
+const PACKETS_MAX: usize = 1_024;
+/// How long after its last packet was due the feedback of a probe may come, besides two round trips.
+const PATIENCE: Duration = Duration::from_millis(700);
+/// A probe is over with a packet sent so long after its last one.
+const OVER_AFTER: Duration = Duration::from_millis(100);
+
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    /// Microseconds after the first packet.
+    sent_us: f64,
+    arrived_us: Option<f64>,
+    bytes: u32,
+    of_probe: bool,
+}
+
+/// What came of a probe.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Outcome {
+    pub probe_bps: f64,
+    /// `None` where too little arrived to tell.
+    pub result_bps: Option<f64>,
+    /// The path gave less than was sent, so that the result is what it carries.
+    pub saturated: bool,
+}
+
+/// A probe that is under way.
+#[derive(Debug)]
+pub struct Cluster {
+    probe: Probe,
+    ends_by: Instant,
+    start: Option<(Instant, Duration)>,
+    last_sent: Option<Instant>,
+    probe_bytes: u64,
+    samples: Vec<Sample>,
+    over: bool,
+}
+
+impl Cluster {
+    pub fn new(now: Instant, probe: Probe, rtt: Duration) -> Self {
+        let length = Duration::from_secs_f64(f64::from(probe.bytes) * 8.0 / (probe.rate_bps as f64).max(1.0));
+        let ends_by = now + length.min(Duration::from_secs(2)) + rtt * 2 + PATIENCE;
+        let (start, last_sent) = (None, None);
+        Self { probe, ends_by, start, last_sent, probe_bytes: 0, samples: Vec::new(), over: false }
+    }
+
+    /// When to give up waiting.
+    pub fn ends_by(&self) -> Instant {
+        self.ends_by
+    }
+
+    /// The next packet that feedback speaks of, of this probe or not.
+    pub fn push(&mut self, report: &PacketReport) {
+        let of_probe = report.probe == Some(self.probe.id);
+        if self.over || (self.samples.is_empty() && !of_probe) || self.samples.len() >= PACKETS_MAX {
+            return;
+        }
+        if of_probe {
+            self.probe_bytes += u64::from(report.bytes);
+            self.last_sent = self.last_sent.max(Some(report.sent_at));
+        }
+        let (sent, arrived) = *self.start.get_or_insert((report.sent_at, report.arrived.unwrap_or_default()));
+        let after_us = |ahead: Duration, behind: Duration| {
+            if ahead.is_zero() { -behind.as_secs_f64() * 1e6 } else { ahead.as_secs_f64() * 1e6 }
+        };
+        let sent_us = after_us(
+            report.sent_at.saturating_duration_since(sent),
+            sent.saturating_duration_since(report.sent_at),
+        );
+        let arrived_us =
+            report.arrived.map(|at| after_us(at.saturating_sub(arrived), arrived.saturating_sub(at)));
+        self.samples.push(Sample { sent_us, arrived_us, bytes: report.bytes, of_probe });
+        let past = self.last_sent.is_some_and(|last| report.sent_at > last + OVER_AFTER);
+        self.over = self.probe_bytes >= u64::from(self.probe.bytes) || past;
+    }
+
+    /// The result, once all packets have been spoken of or `now` is too late for more.
+    /// `inherent`: share of packets that the path loses anyway.
+    pub fn outcome(&self, now: Instant, inherent: f64) -> Option<Outcome> {
+        if !self.over && now < self.ends_by {
+            return None;
+        }
+        let probe_bps = self.probe.rate_bps as f64;
+        let (result_bps, saturated) = match self.rates(inherent) {
+            Some((sent_bps, received_bps)) => {
+                let result_bps = sent_bps.min(received_bps).min(2.0 * probe_bps);
+                (Some(result_bps), received_bps < 0.85 * sent_bps.min(2.0 * probe_bps))
+            }
+            None => (None, false),
+        };
+        Some(Outcome { probe_bps, result_bps, saturated })
+    }
+
+    /// Rates of sending and of coming in.
+    fn rates(&self, inherent: f64) -> Option<(f64, f64)> {
+        let end = self.samples.iter().rposition(|sample| sample.of_probe)? + 1;
+        let samples = self.samples.get(..end)?;
+        let mut bytes = 0_u64;
+        let mut points = Vec::with_capacity(samples.len());
+        for sample in samples {
+            bytes += u64::from(sample.bytes);
+            if let Some(arrived_us) = sample.arrived_us {
+                points.push((bytes as f64, sample.sent_us, arrived_us));
+            }
+        }
+        let expected = (1.0 - inherent).clamp(0.5, 1.0);
+        let share = points.len() as f64 / samples.len() as f64 / expected;
+        if points.len() < PACKETS_MIN || share < ARRIVED_MIN {
+            return None;
+        }
+        let received = slope(points.iter().map(|&(bytes, _, arrived)| (bytes, arrived)))?;
+        let sent = slope(points.iter().map(|&(bytes, sent, _)| (bytes, sent)))?;
+        let bps = |us_per_byte: f64| if us_per_byte > 0.0 { 8e6 / us_per_byte } else { f64::INFINITY };
+        (received > 0.0).then(|| (bps(sent), bps(received) * share.min(1.0)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Outcome of 20 packets sent at 2 Mbit/s into a path of `path_bps` that loses every `lost`-th.
+    fn probe(path_bps: f64, lost: usize, inherent: f64) -> Outcome {
+        let start = Instant::now();
+        let probe = Probe { id: 7, rate_bps: 2_000_000, bytes: 20_000 };
+        let mut cluster = Cluster::new(start, probe, Duration::from_millis(50));
+        let mut free_s = 0.0_f64;
+        for index in 0..20 {
+            let sent_s = index as f64 * 0.004;
+            free_s = free_s.max(sent_s) + 8_000.0 / path_bps;
+            let arrived = (index % lost != lost - 1).then(|| Duration::from_secs_f64(5.0 + free_s));
+            let sent_at = start + Duration::from_secs_f64(sent_s);
+            cluster.push(&PacketReport { sent_at, bytes: 1_000, arrived, probe: Some(7) });
+        }
+        cluster.outcome(start, inherent).expect("all packets are known")
+    }
+
+    #[test]
+    fn a_wide_path_shows_the_rate_and_a_narrow_one_its_own() {
+        let wide = probe(50e6, 100, 0.0);
+        assert!((wide.result_bps.unwrap() - 2e6).abs() < 1e4 && !wide.saturated, "{wide:?}");
+        let narrow = probe(1e6, 100, 0.0);
+        assert!((narrow.result_bps.unwrap() - 1e6).abs() < 1e4 && narrow.saturated, "{narrow:?}");
+    }
+
+    #[test]
+    fn loss_voids_a_probe_unless_the_path_always_loses() {
+        assert_eq!(probe(50e6, 4, 0.0).result_bps, None);
+        let usual = probe(50e6, 4, 0.25);
+        assert!((usual.result_bps.unwrap() - 2e6).abs() < 1e4, "{usual:?}");
+    }
+}

@@ -1,0 +1,216 @@
+//! Tells loss that congestion makes from loss that the path has anyway.
+//!
+//! Radio loses packets whatever is sent. So loss alone says nothing; loss that is higher at a higher rate
+//! does. The idea is that of libwebrtc's loss-based estimator, which fits pairs of inherent loss and
+//! bandwidth to what it saw; here, simpler, what was lost lately is compared with what was lost at clearly
+//! lower rates in the last seconds. Not seen by it: a policer without queue that begins to drop less than
+//! [`HOPELESS`] while the rate stays as it is.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::PacketReport;
+
+/// A packet may come so much later than one sent after it before it is lost.
+const REORDERING: Duration = Duration::from_millis(60);
+/// Packets that wait for that; bounds the memory. The oldest is judged before its time.
+const PENDING_MAX: usize = 512;
+/// Time of sending that one window covers at least.
+const WINDOW: Duration = Duration::from_millis(250);
+/// And packets.
+const WINDOW_PACKETS: u32 = 10;
+/// Windows kept: about ten seconds.
+const WINDOWS_MAX: usize = 40;
+/// Windows that `loss` speaks of: about the last second.
+const WINDOWS_TOLD: usize = 4;
+/// Loss above that of calm times which counts beside a filled queue.
+const EXCESS: f64 = 0.05;
+/// A rate is clearly lower below this share of the present one.
+const LOWER: f64 = 0.8;
+/// Loss that counts as congestion whatever is known.
+const HOPELESS: f64 = 0.35;
+
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    sent_at: Instant,
+    bytes: u32,
+    arrived: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Window {
+    span: Duration,
+    packets: u32,
+    lost: u32,
+    bytes: u64,
+    arrived_bytes: u64,
+}
+
+impl Window {
+    fn loss(&self) -> f64 {
+        f64::from(self.lost) / f64::from(self.packets.max(1))
+    }
+
+    fn rate_bps(&self, bytes: u64) -> f64 {
+        bytes as f64 * 8.0 / self.span.max(Duration::from_millis(50)).as_secs_f64()
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.span += other.span;
+        self.packets += other.packets;
+        self.lost += other.lost;
+        self.bytes += other.bytes;
+        self.arrived_bytes += other.arrived_bytes;
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Loss {
+    open: Window,
+    open_from: Option<Instant>,
+    windows: VecDeque<Window>,
+    /// The newest packets, which may still come.
+    pending: VecDeque<Pending>,
+    /// Sending time of the last packet of the last feedback.
+    seen_until: Option<Instant>,
+    calm: f64,
+    calm_windows: u32,
+    /// Windows closed since `congestion` was last asked.
+    fresh: bool,
+}
+
+impl Loss {
+    /// The next packet that feedback speaks of. One of before that feedback was told lost, and has arrived
+    /// after all.
+    pub fn push(&mut self, report: &PacketReport) {
+        if report.arrived.is_some() && self.seen_until.is_some_and(|until| report.sent_at <= until) {
+            let missing = |pending: &&mut Pending| {
+                !pending.arrived && pending.sent_at == report.sent_at && pending.bytes == report.bytes
+            };
+            if let Some(pending) = self.pending.iter_mut().find(missing) {
+                pending.arrived = true;
+                return;
+            }
+        }
+        let (sent_at, bytes, arrived) = (report.sent_at, report.bytes, report.arrived.is_some());
+        if self.seen_until.is_some_and(|until| sent_at < until) {
+            self.take_back(report);
+            return;
+        }
+        self.pending.push_back(Pending { sent_at, bytes, arrived });
+    }
+
+    /// All packets of a feedback have been pushed. `calm`: the queue is empty, so what is lost is inherent.
+    pub fn flush(&mut self, calm: bool) {
+        self.seen_until = self.pending.back().map(|pending| pending.sent_at).max(self.seen_until);
+        while let (Some(pending), Some(until)) = (self.pending.front().copied(), self.seen_until)
+            && (until.saturating_duration_since(pending.sent_at) >= REORDERING
+                || self.pending.len() > PENDING_MAX)
+        {
+            self.pending.pop_front();
+            self.judge(pending, calm);
+        }
+    }
+
+    fn judge(&mut self, packet: Pending, calm: bool) {
+        let from = *self.open_from.get_or_insert(packet.sent_at);
+        let span = packet.sent_at.saturating_duration_since(from);
+        if span >= WINDOW && self.open.packets >= WINDOW_PACKETS {
+            // A pause of the sender is not part of the rate.
+            let span = span.min(WINDOW * 4);
+            self.close(Window { span, ..self.open }, calm);
+            self.open_from = Some(packet.sent_at);
+        }
+        self.open.packets += 1;
+        self.open.bytes += u64::from(packet.bytes);
+        if packet.arrived {
+            self.open.arrived_bytes += u64::from(packet.bytes);
+        } else {
+            self.open.lost += 1;
+        }
+    }
+
+    fn take_back(&mut self, report: &PacketReport) {
+        let windows = std::iter::once(&mut self.open).chain(self.windows.iter_mut().rev().take(2));
+        if let Some(window) = windows.into_iter().find(|window| window.lost > 0)
+            && report.arrived.is_some()
+        {
+            window.lost -= 1;
+            window.arrived_bytes += u64::from(report.bytes);
+        }
+    }
+
+    fn close(&mut self, window: Window, calm: bool) {
+        if calm {
+            self.calm_windows += 1;
+            let share = (1.0 / f64::from(self.calm_windows)).max(0.1);
+            self.calm += share * (window.loss() - self.calm);
+        }
+        self.windows.push_back(window);
+        if self.windows.len() > WINDOWS_MAX {
+            self.windows.pop_front();
+        }
+        self.open = Window::default();
+        self.fresh = true;
+    }
+
+    /// Loss of about the last second; `None` before anything is known.
+    pub fn share(&self) -> Option<f32> {
+        let mut sum = self.open;
+        for window in self.windows.iter().rev().take(WINDOWS_TOLD) {
+            sum.add(window);
+        }
+        (sum.packets > 0).then(|| sum.loss() as f32)
+    }
+
+    /// Loss while the queue is empty.
+    pub fn inherent(&self) -> f64 {
+        self.calm
+    }
+
+    /// Whether more is lost now than when the queue was empty.
+    pub fn is_losing(&self) -> bool {
+        let mut sum = self.open;
+        if sum.packets < WINDOW_PACKETS
+            && let Some(window) = self.windows.back()
+        {
+            sum.add(window);
+        }
+        sum.lost >= 2 && sum.loss() > self.calm + EXCESS
+    }
+
+    /// Bits a second that get through, where loss says by itself that no more do. Asked after each feedback.
+    pub fn congestion(&mut self) -> Option<f64> {
+        if !std::mem::take(&mut self.fresh) || self.windows.len() < 2 {
+            return None;
+        }
+        let (mut present, mut lower) = (Window::default(), Window::default());
+        let recent = self.windows.len() - 2;
+        for window in self.windows.iter().skip(recent) {
+            present.add(window);
+        }
+        let rate_bps = present.rate_bps(present.bytes);
+        for window in self.windows.iter().take(recent) {
+            if window.rate_bps(window.bytes) < LOWER * rate_bps {
+                lower.add(window);
+            }
+        }
+        let arrived_bps = present.rate_bps(present.arrived_bytes);
+        if self.windows.iter().skip(recent).all(|window| window.loss() > HOPELESS.max(self.calm + EXCESS)) {
+            return Some(arrived_bps);
+        }
+        if lower.packets < 2 * WINDOW_PACKETS {
+            return None;
+        }
+        // Three standard deviations of the difference of two binomial shares, each taken with one more loss.
+        let variance = |window: &Window| {
+            let packets = f64::from(window.packets) + 2.0;
+            let share = (f64::from(window.lost) + 1.0) / packets;
+            share * (1.0 - share) / packets
+        };
+        let deviation = (variance(&present) + variance(&lower)).sqrt();
+        let excess = present.loss() - lower.loss();
+        (excess > EXCESS.max(3.0 * deviation)).then(|| arrived_bps / (1.0 - lower.loss()).max(0.5))
+    }
+}
