@@ -42,8 +42,9 @@ pub const CAP_BPS: u64 = 100_000_000;
 const DECREASE: f64 = 0.85;
 /// While a probe is felt, only what would fall below this share of the estimate does.
 const OF_PROBE: f64 = 0.6;
-/// Time over which what arrives is measured while the queue grows, and while it does not.
-const DELIVERY_SHORT_US: i64 = 300_000;
+/// Time over which what arrives is measured: at least and at most while the queue grows, and while it does
+/// not.
+const DELIVERY_SHORT_US: (i64, i64) = (100_000, 300_000);
 const DELIVERY_LONG_US: i64 = 1_000_000;
 /// Growth by itself: up to so much of what arrives, and a bit.
 const UNPROVEN: f64 = 1.5;
@@ -62,6 +63,8 @@ const LIMIT_FOR: Duration = Duration::from_secs(30);
 const BIG_FALL: f64 = 0.8;
 /// Longest time without feedback that is no silence, and one halving.
 const SILENCE: Duration = Duration::from_millis(500);
+/// Longest time that is waited for a receiver which was late before.
+const PATIENCE_MAX: Duration = Duration::from_millis(1_000);
 /// Silence takes the estimate no lower.
 const SILENCE_FLOOR_BPS: f64 = 50_000.0;
 /// Least time between two timeouts.
@@ -114,6 +117,8 @@ pub struct Estimator {
     waiting_since: Option<Instant>,
     /// What the estimate was before the receiver fell silent, and when it was halved last.
     silent: Option<(f64, Instant)>,
+    /// Silence that is waited for; longer than [`SILENCE`] with a receiver that has been late without harm.
+    patience: Duration,
     timeout_at: Instant,
     /// Kept for its memory: arrivals of one feedback.
     arrivals: Vec<(i64, i64, u32)>,
@@ -137,6 +142,7 @@ impl Estimator {
             feedback_at: None,
             waiting_since: None,
             silent: None,
+            patience: SILENCE,
             timeout_at: now,
             arrivals: Vec::new(),
         }
@@ -170,7 +176,7 @@ impl Estimator {
         if self.usage != Usage::Calm {
             self.probing.handle_unease(now);
         }
-        self.end_silence(losing);
+        self.end_silence(elapsed, losing);
         match self.usage {
             Usage::Overuse => self.decrease(now),
             Usage::Raised => {}
@@ -238,7 +244,12 @@ impl Estimator {
         if !self.may_probe() {
             return None;
         }
-        self.probing.start(now, self.estimate_bps, self.queue.noise_us(), self.rtt)
+        let path = probing::Now {
+            noise_us: self.queue.noise_us(),
+            flowing_bps: self.delivery.rate_bps(DELIVERY_LONG_US).unwrap_or(0.0),
+            rtt: self.rtt,
+        };
+        self.probing.start(now, self.estimate_bps, &path)
     }
 
     /// Share of packets lost in about the last second; `None` before any feedback.
@@ -256,7 +267,7 @@ impl Estimator {
         let since = self.waiting_since?;
         let due = match self.silent {
             Some((_, halved_at)) => halved_at + SILENCE,
-            None => since + SILENCE + self.rtt,
+            None => since + self.patience + self.rtt,
         };
         (self.estimate_bps > SILENCE_FLOOR_BPS).then_some(due)
     }
@@ -286,17 +297,20 @@ impl Estimator {
     }
 
     /// Feedback is back: where it tells that all went well, it was late and nothing else.
-    fn end_silence(&mut self, losing: bool) {
+    fn end_silence(&mut self, silence: Duration, losing: bool) {
         let Some((former_bps, _)) = self.silent.take() else { return };
         if self.usage == Usage::Calm && !losing {
             self.estimate_bps = self.estimate_bps.max(former_bps);
+            self.patience = (silence * 5 / 4).clamp(SILENCE, PATIENCE_MAX);
         } else {
             self.probing.handle_return(former_bps);
+            self.patience = SILENCE;
         }
     }
 
     fn decrease(&mut self, now: Instant) {
-        let Some(delivered_bps) = self.delivery.rate_bps(DELIVERY_SHORT_US) else { return };
+        let window_us = self.queue.raised_for_us().clamp(DELIVERY_SHORT_US.0, DELIVERY_SHORT_US.1);
+        let Some(delivered_bps) = self.delivery.rate_bps(window_us) else { return };
         let kept_bps = DECREASE * delivered_bps;
         // A probe fills the queue on purpose, and its result tells more.
         if self.probing.is_felt(now) && kept_bps > OF_PROBE * self.estimate_bps {
@@ -343,12 +357,14 @@ impl Estimator {
         self.limit = match outcome.result_bps.filter(|bps| bps.is_finite()) {
             Some(result_bps) if outcome.saturated => Some((result_bps, now)),
             Some(result_bps) => self.limit.filter(|(limit_bps, _)| *limit_bps > result_bps),
-            None => self.limit,
+            // Lost: the limit still holds.
+            None => self.limit.map(|(limit_bps, _)| (limit_bps, now)),
         };
+        let flowing_bps = self.delivery.rate_bps(DELIVERY_LONG_US).unwrap_or(0.0);
         if let Some(bps) = self.shown_by(&outcome) {
             self.estimate_bps = bps.clamp(FLOOR_BPS as f64, CAP_BPS as f64);
         }
-        self.probing.handle_outcome(now, &outcome, before_bps, self.estimate_bps);
+        self.probing.handle_outcome(now, &outcome, (before_bps, self.estimate_bps), flowing_bps);
     }
 
     /// A probe raises the estimate; it lowers it, to no less than what flows, where the path gave less than

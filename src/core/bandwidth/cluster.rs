@@ -31,7 +31,10 @@ struct Sample {
 /// What came of a probe.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Outcome {
+    /// That was aimed at, media beside the probe included.
     pub probe_bps: f64,
+    /// Cost of the probe.
+    pub bits: f64,
     /// `None` where too little arrived to tell.
     pub result_bps: Option<f64>,
     /// The path gave less than was sent, so that the result is what it carries.
@@ -42,6 +45,7 @@ pub struct Outcome {
 #[derive(Debug)]
 pub struct Cluster {
     probe: Probe,
+    aim_bps: f64,
     ends_by: Instant,
     start: Option<(Instant, Duration)>,
     last_sent: Option<Instant>,
@@ -51,11 +55,12 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    pub fn new(now: Instant, probe: Probe, rtt: Duration) -> Self {
+    /// `aim_bps`: of the probe together with the media that is expected beside it.
+    pub fn new(now: Instant, probe: Probe, aim_bps: f64, rtt: Duration) -> Self {
         let length = Duration::from_secs_f64(f64::from(probe.bytes) * 8.0 / (probe.rate_bps as f64).max(1.0));
         let ends_by = now + length.min(Duration::from_secs(2)) + rtt * 2 + PATIENCE;
         let (start, last_sent) = (None, None);
-        Self { probe, ends_by, start, last_sent, probe_bytes: 0, samples: Vec::new(), over: false }
+        Self { probe, aim_bps, ends_by, start, last_sent, probe_bytes: 0, samples: Vec::new(), over: false }
     }
 
     /// When to give up waiting.
@@ -63,29 +68,36 @@ impl Cluster {
         self.ends_by
     }
 
-    /// The next packet that feedback speaks of, of this probe or not.
+    /// The next packet that feedback speaks of, of this probe or not; again, if it was lost and has come.
     pub fn push(&mut self, report: &PacketReport) {
         let of_probe = report.probe == Some(self.probe.id);
-        if self.over || (self.samples.is_empty() && !of_probe) || self.samples.len() >= PACKETS_MAX {
+        if self.over || (self.samples.is_empty() && !of_probe) {
             return;
         }
-        if of_probe {
-            self.probe_bytes += u64::from(report.bytes);
-            self.last_sent = self.last_sent.max(Some(report.sent_at));
-        }
         let (sent, arrived) = *self.start.get_or_insert((report.sent_at, report.arrived.unwrap_or_default()));
-        let after_us = |ahead: Duration, behind: Duration| {
-            if ahead.is_zero() { -behind.as_secs_f64() * 1e6 } else { ahead.as_secs_f64() * 1e6 }
-        };
-        let sent_us = after_us(
+        let sent_us = apart_us(
             report.sent_at.saturating_duration_since(sent),
             sent.saturating_duration_since(report.sent_at),
         );
         let arrived_us =
-            report.arrived.map(|at| after_us(at.saturating_sub(arrived), arrived.saturating_sub(at)));
-        self.samples.push(Sample { sent_us, arrived_us, bytes: report.bytes, of_probe });
+            report.arrived.map(|at| apart_us(at.saturating_sub(arrived), arrived.saturating_sub(at)));
+        let missing = |sample: &&mut Sample| {
+            sample.arrived_us.is_none() && sample.sent_us == sent_us && sample.bytes == report.bytes
+        };
+        if arrived_us.is_some()
+            && let Some(sample) = self.samples.iter_mut().find(missing)
+        {
+            sample.arrived_us = arrived_us;
+        } else if self.samples.len() < PACKETS_MAX {
+            self.samples.push(Sample { sent_us, arrived_us, bytes: report.bytes, of_probe });
+            if of_probe {
+                self.probe_bytes += u64::from(report.bytes);
+                self.last_sent = self.last_sent.max(Some(report.sent_at));
+            }
+        }
         let past = self.last_sent.is_some_and(|last| report.sent_at > last + OVER_AFTER);
-        self.over = self.probe_bytes >= u64::from(self.probe.bytes) || past;
+        let complete = self.probe_bytes >= u64::from(self.probe.bytes);
+        self.over = past || (complete && self.samples.iter().all(|sample| sample.arrived_us.is_some()));
     }
 
     /// The result, once all packets have been spoken of or `now` is too late for more.
@@ -94,7 +106,7 @@ impl Cluster {
         if !self.over && now < self.ends_by {
             return None;
         }
-        let probe_bps = self.probe.rate_bps as f64;
+        let probe_bps = self.aim_bps;
         let (result_bps, saturated) = match self.rates(inherent) {
             Some((sent_bps, received_bps)) => {
                 let result_bps = sent_bps.min(received_bps).min(2.0 * probe_bps);
@@ -102,7 +114,7 @@ impl Cluster {
             }
             None => (None, false),
         };
-        Some(Outcome { probe_bps, result_bps, saturated })
+        Some(Outcome { probe_bps, bits: f64::from(self.probe.bytes) * 8.0, result_bps, saturated })
     }
 
     /// Rates of sending and of coming in.
@@ -118,15 +130,22 @@ impl Cluster {
             }
         }
         let expected = (1.0 - inherent).clamp(0.5, 1.0);
-        let share = points.len() as f64 / samples.len() as f64 / expected;
-        if points.len() < PACKETS_MIN || share < ARRIVED_MIN {
+        let share = |arrived: usize| arrived as f64 / samples.len() as f64 / expected;
+        // One more may be lost: of few packets, one is a large share.
+        if points.len() < PACKETS_MIN || share(points.len() + 1) < ARRIVED_MIN {
             return None;
         }
+        let share = share(points.len());
         let received = slope(points.iter().map(|&(bytes, _, arrived)| (bytes, arrived)))?;
         let sent = slope(points.iter().map(|&(bytes, sent, _)| (bytes, sent)))?;
         let bps = |us_per_byte: f64| if us_per_byte > 0.0 { 8e6 / us_per_byte } else { f64::INFINITY };
         (received > 0.0).then(|| (bps(sent), bps(received) * share.min(1.0)))
     }
+}
+
+/// Microseconds between two times, of which one of both differences is zero.
+fn apart_us(ahead: Duration, behind: Duration) -> f64 {
+    (ahead.as_secs_f64() - behind.as_secs_f64()) * 1e6
 }
 
 #[cfg(test)]
@@ -137,7 +156,7 @@ mod tests {
     fn probe(path_bps: f64, lost: usize, inherent: f64) -> Outcome {
         let start = Instant::now();
         let probe = Probe { id: 7, rate_bps: 2_000_000, bytes: 20_000 };
-        let mut cluster = Cluster::new(start, probe, Duration::from_millis(50));
+        let mut cluster = Cluster::new(start, probe, 2e6, Duration::from_millis(50));
         let mut free_s = 0.0_f64;
         for index in 0..20 {
             let sent_s = index as f64 * 0.004;
@@ -146,6 +165,8 @@ mod tests {
             let sent_at = start + Duration::from_secs_f64(sent_s);
             cluster.push(&PacketReport { sent_at, bytes: 1_000, arrived, probe: Some(7) });
         }
+        let sent_at = start + Duration::from_millis(300);
+        cluster.push(&PacketReport { sent_at, bytes: 1_000, arrived: None, probe: None });
         cluster.outcome(start, inherent).expect("all packets are known")
     }
 
@@ -159,8 +180,8 @@ mod tests {
 
     #[test]
     fn loss_voids_a_probe_unless_the_path_always_loses() {
-        assert_eq!(probe(50e6, 4, 0.0).result_bps, None);
-        let usual = probe(50e6, 4, 0.25);
+        assert_eq!(probe(50e6, 3, 0.0).result_bps, None);
+        let usual = probe(50e6, 3, 0.3);
         assert!((usual.result_bps.unwrap() - 2e6).abs() < 1e4, "{usual:?}");
     }
 }

@@ -203,7 +203,7 @@ impl Loss {
         if lower.packets < 2 * WINDOW_PACKETS {
             return None;
         }
-        // Three standard deviations of the difference of two binomial shares, each taken with one more loss.
+        // Four standard deviations, as it is asked four times a second, of the difference of two binomial shares, each taken with one more loss.
         let variance = |window: &Window| {
             let packets = f64::from(window.packets) + 2.0;
             let share = (f64::from(window.lost) + 1.0) / packets;
@@ -211,6 +211,6 @@ impl Loss {
         };
         let deviation = (variance(&present) + variance(&lower)).sqrt();
         let excess = present.loss() - lower.loss();
-        (excess > EXCESS.max(3.0 * deviation)).then(|| arrived_bps / (1.0 - lower.loss()).max(0.5))
+        (excess > EXCESS.max(4.0 * deviation)).then(|| arrived_bps / (1.0 - lower.loss()).max(0.5))
     }
 }

@@ -34,12 +34,19 @@ const FALL_GAP: Duration = Duration::from_secs(3);
 /// And those closer than this make the next probe wait longer.
 const FALL_SOON: Duration = Duration::from_secs(20);
 /// The queue may hold a probe for so long after its result.
-const FELT_FOR: Duration = Duration::from_millis(400);
+const FELT_FOR: Duration = Duration::from_millis(1_000);
+/// Doubling, and the step where that has failed: a probe far above the path fills its queue.
+const DOUBLE: f64 = 2.0;
+const CAREFUL: f64 = 1.5;
+/// Share of what flows that probes may cost which fail again and again.
+const COST: f64 = 0.05;
+/// Share of what flows that is taken to go on beside a probe and to be part of its rate.
+const BESIDE: f64 = 0.5;
 /// Length of a probe on a path without jitter and with much.
 const LENGTH_MIN: Duration = Duration::from_millis(40);
-const LENGTH_MAX: Duration = Duration::from_millis(100);
+const LENGTH_MAX: Duration = Duration::from_millis(200);
 /// Noise of the delay that asks for the longest probe, in microseconds.
-const NOISE_MAX_US: f64 = 4_000.0;
+const NOISE_MAX_US: f64 = 8_000.0;
 const BYTES_MIN: f64 = 1_500.0;
 const BYTES_MAX: f64 = 60_000.0;
 
@@ -101,7 +108,12 @@ impl Probing {
                 Some(since) if since < FALL_SOON => (self.calm_for * 2).min(CALM_FOR_MAX),
                 _ => CALM_FOR,
             };
-            self.forget_failure();
+            // A probe that made the queue grow has failed, too.
+            if self.is_felt(now) {
+                self.not_before = self.not_before.map(|at| at.min(now + BACK_OFF_FALLEN_MAX));
+            } else {
+                self.forget_failure();
+            }
         }
         self.fallen_at = Some(now);
         self.follow_up_bps = None;
@@ -135,20 +147,35 @@ impl Probing {
     }
 
     /// Plans what follows, the estimate having gone from one to the other by the outcome.
-    pub fn handle_outcome(&mut self, now: Instant, outcome: &Outcome, before_bps: f64, after_bps: f64) {
+    /// `flowing_bps`: what arrives in all.
+    pub fn handle_outcome(
+        &mut self,
+        now: Instant,
+        outcome: &Outcome,
+        (before_bps, after_bps): (f64, f64),
+        flowing_bps: f64,
+    ) {
         let worked = outcome.result_bps.is_some_and(|result| result > WORKED * outcome.probe_bps);
         if worked && after_bps > before_bps * RAISED {
             if outcome.probe_bps >= WORKED * self.failed_bps {
                 self.forget_failure();
             }
-            self.follow_up_bps = Some(2.0 * after_bps);
+            self.follow_up_bps = Some(self.step() * after_bps);
             return;
         }
         let fallen = self.fallen_at.is_some_and(|at| now.saturating_duration_since(at) < FALLEN_FOR);
         let longest = if fallen { BACK_OFF_FALLEN_MAX } else { BACK_OFF_MAX };
         self.back_off = (self.back_off * 2).clamp(BACK_OFF_FIRST, longest);
-        self.not_before = Some(now + self.back_off);
+        let again = self.back_off > BACK_OFF_FIRST;
+        let cost_s = outcome.bits / (COST * flowing_bps).max(1.0);
+        let affordable = Duration::from_secs_f64(cost_s.min(BACK_OFF_MAX.as_secs_f64()));
+        self.not_before = Some(now + if again { self.back_off.max(affordable) } else { self.back_off });
         self.failed_bps = outcome.probe_bps;
+    }
+
+    /// By how much the next probe may exceed the estimate.
+    fn step(&self) -> f64 {
+        if self.next_bps * BEYOND >= WORKED * self.failed_bps { CAREFUL } else { DOUBLE }
     }
 
     /// Rate to probe at, whenever that may be.
@@ -159,14 +186,14 @@ impl Probing {
         }
         let next = self.next_bps * BEYOND;
         if let Some(rate) = self.follow_up_bps {
-            return Some(rate.max(next).min(most)).filter(|rate| *rate > estimate_bps);
+            return Some(rate.min(most)).filter(|rate| *rate > estimate_bps);
         }
         if !self.begun {
             return Some((INITIAL_FACTOR * estimate_bps).min(most));
         }
-        // What failed is approached in steps: a probe far above the path fills its queue.
-        let step = if next >= WORKED * self.failed_bps { 2.0 * estimate_bps } else { next };
-        (estimate_bps < ENOUGH * next).then_some(next.min(step))
+        let failed = next >= WORKED * self.failed_bps;
+        let rate = if failed { next.min(self.step() * estimate_bps) } else { next };
+        (estimate_bps < ENOUGH * next).then_some(rate)
     }
 
     /// When the next probe is due and its rate; `None` while there is nothing to find out.
@@ -192,19 +219,28 @@ impl Probing {
     }
 
     /// The next probe, if it is due; from now on it is under way.
-    pub fn start(&mut self, now: Instant, estimate_bps: f64, noise_us: f64, rtt: Duration) -> Option<Probe> {
+    pub fn start(&mut self, now: Instant, estimate_bps: f64, path: &Now) -> Option<Probe> {
         let (due, rate_bps) = self.due(estimate_bps)?;
         if due.is_some_and(|due| now < due) {
             return None;
         }
         self.begun = true;
         self.follow_up_bps = None;
-        let more = (LENGTH_MAX - LENGTH_MIN).as_secs_f64() * (noise_us / NOISE_MAX_US).min(1.0);
+        let more = (LENGTH_MAX - LENGTH_MIN).as_secs_f64() * (path.noise_us / NOISE_MAX_US).min(1.0);
         let length_s = LENGTH_MIN.as_secs_f64() + more;
-        let bytes = (rate_bps * length_s / 8.0).clamp(BYTES_MIN, BYTES_MAX);
-        let probe = Probe { id: self.next_id, rate_bps: rate_bps as u64, bytes: bytes as u32 };
+        let padding_bps = (rate_bps - BESIDE * path.flowing_bps).max(rate_bps / 2.0);
+        let bytes = (padding_bps * length_s / 8.0).clamp(BYTES_MIN, BYTES_MAX);
+        let probe = Probe { id: self.next_id, rate_bps: padding_bps as u64, bytes: bytes as u32 };
         self.next_id = self.next_id.wrapping_add(1);
-        self.active = Some(Cluster::new(now, probe, rtt));
+        self.active = Some(Cluster::new(now, probe, rate_bps, path.rtt));
         Some(probe)
     }
+}
+
+/// What the path is like when a probe begins.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    pub noise_us: f64,
+    pub flowing_bps: f64,
+    pub rtt: Duration,
 }

@@ -146,7 +146,8 @@ impl Queue {
         }
         let level_us = self.level_us();
         let distance = (level_us - self.mean_us).abs().min(THRESHOLD_MIN_US * 2.0);
-        self.noise_us += 0.05 * (distance - self.noise_us);
+        let share = (1.0 / (self.bins.len() as f64 + 1.0)).max(0.05);
+        self.noise_us += share * (distance - self.noise_us);
         self.mean_us += 0.2 * (level_us - self.mean_us);
         self.raised_from_us = raised.then(|| self.raised_from_us.unwrap_or(bin.last_us));
     }
@@ -168,6 +169,12 @@ impl Queue {
         (THRESHOLD_MIN_US + NOISE_FACTOR * self.noise_us).min(THRESHOLD_MAX_US)
     }
 
+    /// How long the queue has been filled: what arrives in this time is what the bottleneck carries.
+    pub fn raised_for_us(&self) -> i64 {
+        let last_us = self.bins.back().map_or(0, |bin| bin.at_us);
+        self.raised_from_us.map_or(0, |from_us| last_us - from_us)
+    }
+
     /// `losing`: whether more is lost than when the queue was calm.
     pub fn usage(&mut self, losing: bool) -> Usage {
         let Some((last, raised_from_us)) = self.bins.back().copied().zip(self.raised_from_us) else {
@@ -180,7 +187,7 @@ impl Queue {
         }
         let grown_us = slope * span_us as f64;
         let growing = slope > GROWING && grown_us > GROWTH_MIN_US.max(2.0 * self.noise_us);
-        if growing || (losing && slope > DRAINING) {
+        if growing || (losing && count >= 3 && slope > DRAINING) {
             return Usage::Overuse;
         }
         if last.at_us - raised_from_us > REBASE_AFTER_US && !losing && slope.abs() < GROWING {
