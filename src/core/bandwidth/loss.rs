@@ -203,7 +203,8 @@ impl Loss {
         if lower.packets < 2 * WINDOW_PACKETS {
             return None;
         }
-        // Four standard deviations, as it is asked four times a second, of the difference of two binomial shares, each taken with one more loss.
+        // Four standard deviations, as it is asked four times a second, of the difference of two binomial
+        // shares, each taken with one more loss.
         let variance = |window: &Window| {
             let packets = f64::from(window.packets) + 2.0;
             let share = (f64::from(window.lost) + 1.0) / packets;
