@@ -12,6 +12,8 @@ use super::{PacketReport, Probe};
 const PACKETS_MIN: usize = 4;
 /// Share of its packets that must have arrived, of those that would in calm times.
 const ARRIVED_MIN: f64 = 0.8;
+/// Share of its bytes that feedback must have told of, arrived or lost, for a probe to have failed.
+const TOLD_MIN: f64 = 0.8;
 /// Packets looked at; bounds the memory.
 const PACKETS_MAX: usize = 1_024;
 /// How long after its last packet was due the feedback of a probe may come, besides two round trips.
@@ -37,6 +39,8 @@ pub struct Outcome {
     pub bits: f64,
     /// `None` where too little arrived to tell.
     pub result_bps: Option<f64>,
+    /// False where feedback spoke of too little of it: nothing is known then.
+    pub told: bool,
     /// The path gave less than was sent, so that the result is what it carries.
     pub saturated: bool,
 }
@@ -84,7 +88,9 @@ impl Cluster {
         let missing = |sample: &&mut Sample| {
             sample.arrived_us.is_none() && sample.sent_us == sent_us && sample.bytes == report.bytes
         };
+        let may_be_late = self.samples.last().is_some_and(|newest| sent_us <= newest.sent_us);
         if arrived_us.is_some()
+            && may_be_late
             && let Some(sample) = self.samples.iter_mut().find(missing)
         {
             sample.arrived_us = arrived_us;
@@ -114,7 +120,9 @@ impl Cluster {
             }
             None => (None, false),
         };
-        Some(Outcome { probe_bps, bits: f64::from(self.probe.bytes) * 8.0, result_bps, saturated })
+        let bits = f64::from(self.probe.bytes) * 8.0;
+        let told = self.probe_bytes as f64 >= TOLD_MIN * f64::from(self.probe.bytes);
+        Some(Outcome { probe_bps, bits, result_bps, told, saturated })
     }
 
     /// Rates of sending and of coming in.

@@ -16,17 +16,22 @@ const REORDERING: Duration = Duration::from_millis(60);
 /// Packets that wait for that; bounds the memory. The oldest is judged before its time.
 const PENDING_MAX: usize = 512;
 /// Time of sending that one window covers at least.
-const WINDOW: Duration = Duration::from_millis(250);
+const WINDOW: Duration = Duration::from_millis(150);
 /// And packets.
 const WINDOW_PACKETS: u32 = 10;
 /// Windows kept: about ten seconds.
-const WINDOWS_MAX: usize = 40;
+const WINDOWS_MAX: usize = 66;
 /// Windows that `loss` speaks of: about the last second.
-const WINDOWS_TOLD: usize = 4;
+const WINDOWS_TOLD: usize = 6;
+/// Windows that are the present, and those of them that are enough where most is lost.
+const WINDOWS_PRESENT: usize = 3;
+const WINDOWS_HOPELESS: usize = 2;
 /// Loss above that of calm times which counts beside a filled queue.
 const EXCESS: f64 = 0.05;
 /// A rate is clearly lower below this share of the present one.
 const LOWER: f64 = 0.8;
+/// Standard deviations that a difference must have: it is asked for several times a second.
+const SIGNIFICANT: f64 = 4.0;
 /// Loss that counts as congestion whatever is known.
 const HOPELESS: f64 = 0.35;
 
@@ -49,6 +54,13 @@ struct Window {
 impl Window {
     fn loss(&self) -> f64 {
         f64::from(self.lost) / f64::from(self.packets.max(1))
+    }
+
+    /// Of the loss as the share of a binomial, taken with one more lost and one more arrived.
+    fn variance(&self) -> f64 {
+        let packets = f64::from(self.packets) + 2.0;
+        let share = (f64::from(self.lost) + 1.0) / packets;
+        share * (1.0 - share) / packets
     }
 
     fn rate_bps(&self, bytes: u64) -> f64 {
@@ -182,11 +194,11 @@ impl Loss {
 
     /// Bits a second that get through, where loss says by itself that no more do. Asked after each feedback.
     pub fn congestion(&mut self) -> Option<f64> {
-        if !std::mem::take(&mut self.fresh) || self.windows.len() < 2 {
+        if !std::mem::take(&mut self.fresh) || self.windows.len() < WINDOWS_PRESENT {
             return None;
         }
         let (mut present, mut lower) = (Window::default(), Window::default());
-        let recent = self.windows.len() - 2;
+        let recent = self.windows.len() - WINDOWS_PRESENT;
         for window in self.windows.iter().skip(recent) {
             present.add(window);
         }
@@ -196,22 +208,28 @@ impl Loss {
                 lower.add(window);
             }
         }
-        let arrived_bps = present.rate_bps(present.arrived_bytes);
-        if self.windows.iter().skip(recent).all(|window| window.loss() > HOPELESS.max(self.calm + EXCESS)) {
+        if let Some(arrived_bps) = self.hopeless() {
             return Some(arrived_bps);
         }
+        let arrived_bps = present.rate_bps(present.arrived_bytes);
         if lower.packets < 2 * WINDOW_PACKETS {
             return None;
         }
-        // Four standard deviations, as it is asked four times a second, of the difference of two binomial
-        // shares, each taken with one more loss.
-        let variance = |window: &Window| {
-            let packets = f64::from(window.packets) + 2.0;
-            let share = (f64::from(window.lost) + 1.0) / packets;
-            share * (1.0 - share) / packets
-        };
-        let deviation = (variance(&present) + variance(&lower)).sqrt();
+        // A burst into a short queue loses much in one window; congestion does in all.
+        let lasting = self.windows.iter().skip(recent).all(|window| window.loss() > lower.loss() + EXCESS);
+        let deviation = (present.variance() + lower.variance()).sqrt();
         let excess = present.loss() - lower.loss();
-        (excess > EXCESS.max(4.0 * deviation)).then(|| arrived_bps / (1.0 - lower.loss()).max(0.5))
+        (lasting && excess > SIGNIFICANT * deviation).then(|| arrived_bps / (1.0 - lower.loss()).max(0.5))
+    }
+
+    /// Bits a second that get through where most is lost, so that this alone tells of congestion.
+    fn hopeless(&self) -> Option<f64> {
+        let latest = || self.windows.iter().rev().take(WINDOWS_HOPELESS);
+        let mut sum = Window::default();
+        latest().for_each(|window| sum.add(window));
+        let usual = Window { packets: sum.packets, lost: (self.calm * f64::from(sum.packets)) as u32, ..sum };
+        let most = HOPELESS.max(self.calm + SIGNIFICANT * usual.variance().sqrt());
+        (sum.loss() > most && latest().all(|window| window.loss() > HOPELESS))
+            .then(|| sum.rate_bps(sum.arrived_bytes))
     }
 }

@@ -22,10 +22,12 @@ const WORKED: f64 = 0.7;
 const RAISED: f64 = 1.1;
 const BACK_OFF_FIRST: Duration = Duration::from_secs(2);
 const BACK_OFF_MAX: Duration = Duration::from_secs(15);
+/// Wait after a probe of which feedback told too little.
+const UNTOLD_WAIT: Duration = Duration::from_millis(500);
 /// Longest wait while the path is known to have carried more.
 const BACK_OFF_FALLEN_MAX: Duration = Duration::from_secs(6);
 /// For so long after a fall.
-const FALLEN_FOR: Duration = Duration::from_secs(90);
+const FALLEN_FOR: Duration = Duration::from_secs(300);
 /// The path must have been calm for so long after a fall.
 const CALM_FOR: Duration = Duration::from_millis(1_000);
 const CALM_FOR_MAX: Duration = Duration::from_secs(8);
@@ -161,6 +163,11 @@ impl Probing {
                 self.forget_failure();
             }
             self.follow_up_bps = Some(self.step() * after_bps);
+            return;
+        }
+        if outcome.result_bps.is_none() && !outcome.told {
+            self.not_before = Some(now + UNTOLD_WAIT);
+            self.failed_bps = self.failed_bps.min(outcome.probe_bps);
             return;
         }
         let fallen = self.fallen_at.is_some_and(|at| now.saturating_duration_since(at) < FALLEN_FOR);

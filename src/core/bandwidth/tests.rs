@@ -88,6 +88,7 @@ fn random_loss_takes_nothing() {
 fn jitter_takes_nothing() {
     keeps_the_top(&Path { jitter_ms: 30.0, ..Path::default() });
     keeps_the_top(&Path { jitter_ms: 30.0, feedback_ms: 100, loss: 0.05, ..Path::default() });
+    keeps_the_top(&Path { jitter_ms: 100.0, ..Path::default() });
 }
 
 #[test]
@@ -109,6 +110,20 @@ fn a_receiver_that_stalls_is_no_congestion() {
         let least = run.estimates.iter().min().copied().unwrap_or(0);
         assert!(least >= 500_000, "down to {least}\n{}", run.table());
     }
+}
+
+#[test]
+fn a_receiver_known_to_be_late_is_waited_for() {
+    keeps_the_top(&Path { stall_ms: 600.0, ..Path::default() });
+}
+
+#[test]
+fn a_longer_path_is_no_queue() {
+    let mut run = Run::new(Path::default(), 1_000_000, 3);
+    run.run(20).path.delay_ms += 60.0;
+    run.run(20).path.delay_ms -= 60.0;
+    run.run(10);
+    assert!(run.share_at(TOP, 5) >= 0.999, "{}", run.table());
 }
 
 #[test]
