@@ -57,6 +57,8 @@ pub struct Rewritten {
     pub patch: PayloadPatch,
     /// Replaces the packet's dependency descriptor; `None` where it had none.
     pub dd: Option<DescriptorBytes>,
+    /// First packet of a source: nothing that was sent before is needed to decode what follows.
+    pub begins: bool,
 }
 
 /// See the module. About 1 KiB.
@@ -111,7 +113,8 @@ impl Rewriter {
     /// What becomes of `packet`: `None` drops it.
     #[inline]
     pub fn rewrite(&mut self, now: Instant, packet: &PacketMeta<'_>) -> Option<Rewritten> {
-        if !self.anchored {
+        let begins = !self.anchored;
+        if begins {
             self.anchor(now, packet)?;
         }
         let place = self.numbers.place(packet.seq_no);
@@ -133,6 +136,7 @@ impl Rewriter {
             marker: packet.marker || choice.ends_picture || self.clock.begins_talkspurt(),
             patch: self.pictures.patch(packet.frame),
             dd: packet.dd.map(|dd| self.frames.rewrite(dd, choice.active)),
+            begins,
         })
     }
 
@@ -183,6 +187,7 @@ impl Rewriter {
             marker: false,
             patch: PayloadPatch::Blank,
             dd: None,
+            begins: false,
         })
     }
 }
@@ -346,7 +351,7 @@ impl Pictures {
         if id == packet.picture_id() && tl0 == packet.tl0_picture_index() {
             return PayloadPatch::None;
         }
-        packet.patch(id, tl0).map_or(PayloadPatch::None, PayloadPatch::Vp8)
+        PayloadPatch::Bytes(packet.patch(id, tl0))
     }
 
     fn patch_vp9(&mut self, packet: &vp9::Descriptor) -> PayloadPatch {
@@ -355,7 +360,7 @@ impl Pictures {
         if id == packet.picture_id() && tl0 == packet.tl0_picture_index() {
             return PayloadPatch::None;
         }
-        PayloadPatch::Vp9(packet.patch(id, tl0))
+        PayloadPatch::Bytes(packet.patch(id, tl0))
     }
 
     fn new_id(&mut self, id: Option<u16>, wide: bool) -> Option<u16> {

@@ -23,9 +23,6 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 const KEEP_FLOOR_BPS: u64 = 50_000;
 /// Lowest layers are kept up to this sum whatever the estimate: faces that move a little beat frozen ones.
 const LOWEST_FLOOR_BPS: u64 = 200_000;
-/// What to ask of the bandwidth probe beyond the cost of a layer, in percent: more than the head room, so
-/// that the estimate can grow to where the layer is taken.
-const PROBE_PERCENT: u64 = 125;
 
 /// Which slots come first. Ordered: the greater, the earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,8 +71,8 @@ pub struct Demand<'a, S> {
 pub struct Allocation<S> {
     /// In the order of the demands: index into its layers, or `None` for a pause.
     pub choices: Vec<(S, Option<usize>)>,
-    /// Rate to sustain with padding, so that the next raise is proven to fit; 0 where none is due.
-    pub minimum_bps: u64,
+    /// Rate at which the next raise would fit; 0 where none is due.
+    pub next_bps: u64,
     /// Rate that would serve every wish.
     pub desired_bps: u64,
 }
@@ -140,15 +137,15 @@ impl<S: Ord + Copy> Allocator<S> {
 
         let next_step = next_step_bps(demands, &slots, &order);
         let wanted: u64 = demands.iter().zip(&slots).filter_map(|(demand, slot)| slot.top_cost(demand)).sum();
-        let minimum_bps = match next_step {
-            Some(step) if may_raise => with_probe(used.saturating_add(step)).saturating_add(audio_bps),
+        let next_bps = match next_step {
+            Some(step) if may_raise => with_headroom(used.saturating_add(step)).saturating_add(audio_bps),
             _ => 0,
         };
         Allocation {
             choices: demands.iter().zip(&slots).map(|(demand, slot)| (demand.slot, slot.chosen)).collect(),
-            minimum_bps,
+            next_bps,
             // A layer may cost more than its better, when that one is quiet.
-            desired_bps: with_probe(wanted).saturating_add(audio_bps).max(minimum_bps),
+            desired_bps: with_headroom(wanted).saturating_add(audio_bps).max(next_bps),
         }
     }
 
@@ -286,8 +283,8 @@ fn less_headroom(bps: u64) -> u64 {
     (u128::from(bps) * 100 / u128::from(100 + HEADROOM_PERCENT)) as u64
 }
 
-fn with_probe(bps: u64) -> u64 {
-    bps.saturating_mul(PROBE_PERCENT) / 100
+fn with_headroom(bps: u64) -> u64 {
+    bps.saturating_mul(100 + HEADROOM_PERCENT) / 100
 }
 
 /// Usual rate of camera video by height, where it was not measured yet; straight lines between these.

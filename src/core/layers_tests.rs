@@ -78,8 +78,8 @@ fn no_more_than_the_slot_shows_and_nothing_off_screen() {
         [demand(1, Priority::Other, 200), demand(2, Priority::Other, 0), demand(3, Priority::Other, 90)];
     let allocation = Allocator::new(u64::MAX).allocate(Instant::now(), 0, &demands);
     assert_eq!(choices(&allocation), [Some(1), None, Some(0)]);
-    assert_eq!(allocation.minimum_bps, 0, "nothing is missing");
-    assert_eq!(allocation.desired_bps, 650_000 * 125 / 100);
+    assert_eq!(allocation.next_bps, 0, "nothing is missing");
+    assert_eq!(allocation.desired_bps, 650_000 * 112 / 100);
 }
 
 #[test]
@@ -123,8 +123,8 @@ fn the_next_step_is_what_padding_proves() {
     let mut run = Run::new(600_000, vec![demand(1, Priority::Other, 720)]);
     let allocation = run.step(600_000);
     assert_eq!(choices(&allocation), [Some(1)]);
-    assert_eq!(allocation.minimum_bps, 1_800_000 * 125 / 100);
-    assert!(allocation.desired_bps >= allocation.minimum_bps);
+    assert_eq!(allocation.next_bps, 1_800_000 * 112 / 100);
+    assert!(allocation.desired_bps >= allocation.next_bps);
 }
 
 #[test]

@@ -17,6 +17,7 @@ pub mod rate;
 pub mod refusal;
 pub mod room;
 pub mod room_name;
+pub mod rtcp;
 pub mod speaker;
 pub mod stats;
 pub mod track;

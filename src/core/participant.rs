@@ -151,8 +151,11 @@ pub struct Participant {
     pub line_tracks: Vec<Option<TrackKey>>,
     pub slots: Vec<Slot>,
     pub allocator: Allocator<usize>,
-    /// Minimum and desired rate that its bandwidth estimator was last told.
-    pub bitrates: (u64, u64),
+    /// The rates that its bandwidth estimator was last told to look out for: the next step's, and that of
+    /// all wishes.
+    pub goal: (u64, u64),
+    /// Its connection can carry media.
+    pub is_connected: bool,
     /// Its `control` channel is open: it can be told things.
     pub control_open: bool,
     pub welcomed: bool,
@@ -195,7 +198,8 @@ impl Participant {
             line_tracks: Vec::new(),
             slots: Vec::new(),
             allocator: Allocator::new(estimate_bps),
-            bitrates: (0, 0),
+            goal: (0, 0),
+            is_connected: false,
             control_open: false,
             welcomed: false,
             watches_stats: false,
@@ -222,7 +226,8 @@ impl Participant {
         }
         self.slots_stale = true;
         self.names_tracks = false;
-        self.bitrates = (0, 0);
+        self.goal = (0, 0);
+        self.is_connected = false;
     }
 
     pub fn is_seen(&self) -> bool {

@@ -103,9 +103,9 @@ pub enum Output {
         bps: u64,
     },
     /// Tell the bandwidth estimator what is worth probing for.
-    SetBitrate {
+    SetGoal {
         to: ParticipantKey,
-        minimum_bps: u64,
+        next_bps: u64,
         desired_bps: u64,
     },
     /// Close the connection once its last message is out; the seat is free.

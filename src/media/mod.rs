@@ -4,6 +4,7 @@
 mod channel;
 mod demux;
 mod descriptor;
+mod egress;
 pub mod negotiate;
 mod outbox;
 mod peer;
@@ -12,6 +13,7 @@ mod socket;
 pub mod tcp;
 mod thread;
 mod wheel;
+mod wire;
 
 pub use demux::{PeerSerial, credentials};
 pub use socket::{Datagram, bind};

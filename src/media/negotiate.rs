@@ -2,8 +2,9 @@
 //! result.
 //!
 //! Every m-line that the client sends on becomes a [`PublishedLine`], every one it receives on a
-//! [`SlotLine`]. We are ICE-lite and DTLS-passive on DTLS 1.2: its server side picks the SRTP profile, and
-//! picks AES-128-GCM.
+//! [`SlotLine`]. We are ICE-lite and DTLS-passive on DTLS 1.2, whose server side picks the SRTP profile and
+//! picks AES-GCM. The engine declares the streams that we send, so that the answer names them, and then gives
+//! them up: [`super::egress`] sends them.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -17,6 +18,8 @@ use str0m::rtp::Extension;
 use str0m::{Candidate, IceCreds, Rtc};
 
 use super::descriptor::DependencyDescriptorSerializer;
+use super::egress::keys::{self, KeySlot};
+use super::egress::{EgressLines, ExtensionIds, Framing, StreamLine};
 use super::peer::attribute;
 use crate::core::format::Format;
 use crate::core::payload::dependency;
@@ -28,12 +31,6 @@ use crate::core::track::{PublishedLine, SlotLine};
 pub const OFFER_BYTES_MAX: usize = 64 * 1024;
 /// More lines than a wall of 25 tiles with sound and some publications needs.
 const LINES_MAX: usize = 64;
-/// Packets that a video slot keeps for resending: about a second at 2 Mbit/s.
-const RESEND_PACKETS: usize = 256;
-const RESEND_AGE: Duration = Duration::from_millis(1_500);
-/// Share of what is sent that may be resends; above it the path is jammed and resends make it worse.
-const RESEND_SHARE_MAX: f32 = 0.3;
-
 /// How clients reach one shard, the same for all of its peers.
 #[derive(Debug, Clone)]
 pub struct Reach {
@@ -67,6 +64,8 @@ pub struct Identity {
 #[derive(Debug, Clone, Copy)]
 pub struct PayloadType {
     pub pt: Pt,
+    /// Of its resends (RFC 4588), where the peer takes them.
+    pub resend: Option<Pt>,
     pub format: Format,
 }
 
@@ -77,6 +76,7 @@ pub struct Negotiated {
     pub published: Vec<PublishedLine>,
     pub slots: Vec<SlotLine>,
     pub payload_types: Vec<PayloadType>,
+    pub egress: EgressLines,
     /// Kept for an ICE restart by fragment, which needs the rest of the description.
     pub offer: String,
 }
@@ -93,20 +93,49 @@ pub fn accept(
     offer: Offer,
 ) -> Result<Negotiated, Refusal> {
     let Offer { text: offer, parsed } = offer;
-    let mut rtc = build(now, identity, creds);
+    let (mut rtc, keys) = build(now, identity, creds);
+    let keys = keys.ok_or_else(|| Refusal::new(Code::Unavailable, "DTLS could not be set up; try again"))?;
     for candidate in candidates(reach) {
         rtc.add_local_candidate(candidate);
     }
     let answer = rtc.sdp_api().accept_offer(parsed).map_err(|error| bad_offer(&error.to_string()))?;
     let answer = answer.to_sdp_string();
     let (published, slots) = lines(&rtc, &answer);
-    for slot in slots.iter().filter(|slot| slot.kind == Kind::Video) {
-        if let Some(stream) = rtc.direct_api().stream_tx_by_mid(slot.mid, None) {
-            stream.set_rtx_cache(RESEND_PACKETS, RESEND_AGE, Some(RESEND_SHARE_MAX));
-        }
-    }
     let payload_types = payload_types(&rtc);
-    Ok(Negotiated { rtc: Box::new(rtc), answer, published, slots, payload_types, offer })
+    let streams = take_streams(&mut rtc, now, &slots)?;
+    let is_blind =
+        streams.iter().all(|stream| stream.framing.ids.transport_cc == 0) && !offer.contains("goog-remb");
+    let cname = slots.first().and_then(|slot| rtc.media(slot.mid)).map(|media| media.cname().to_owned());
+    let egress = EgressLines {
+        keys,
+        streams,
+        cname: cname.unwrap_or_default(),
+        payload_types: payload_types.clone(),
+        is_blind,
+        initial_estimate_bps: identity.initial_estimate_bps,
+    };
+    Ok(Negotiated { rtc: Box::new(rtc), answer, published, slots, payload_types, egress, offer })
+}
+
+/// The streams that the engine has declared for the slots, taken away from it: it reports on none of them
+/// and sends none.
+fn take_streams(rtc: &mut Rtc, now: Instant, slots: &[SlotLine]) -> Result<Vec<StreamLine>, Refusal> {
+    let mut streams = Vec::with_capacity(slots.len());
+    for slot in slots {
+        let Some(ids) = rtc.media(slot.mid).map(ExtensionIds::of) else {
+            return Err(bad_offer("a line to receive on was not accepted"));
+        };
+        let mut api = rtc.direct_api();
+        let Some((ssrc, resend)) = api.stream_tx_by_mid(slot.mid, None).map(|tx| (tx.ssrc(), tx.rtx()))
+        else {
+            return Err(bad_offer("a line to receive on takes no stream"));
+        };
+        api.remove_stream_tx(ssrc);
+        let framing = Framing { ids, mid: slot.mid.to_string(), epoch: now };
+        let resend_ssrc = resend.map(|ssrc| *ssrc);
+        streams.push(StreamLine { kind: slot.kind, ssrc: *ssrc, resend_ssrc, framing });
+    }
+    Ok(streams)
 }
 
 /// Accepts the peer's first offer again with other ICE credentials: an ICE restart (RFC 9725 §4.3.3).
@@ -123,7 +152,15 @@ pub fn restart(rtc: &mut Rtc, offer: &str, creds: &IceCreds) -> Result<(), Refus
         })
         .collect();
     let Offer { parsed, .. } = Offer::parse(restarted)?;
-    rtc.sdp_api().accept_offer(parsed).map_err(|error| bad_offer(&error.to_string()))?;
+    let answer = rtc.sdp_api().accept_offer(parsed).map_err(|error| bad_offer(&error.to_string()))?;
+    // Streams that it has declared anew are not the ones that the peer knows.
+    let (_, slots) = lines(rtc, &answer.to_sdp_string());
+    for slot in slots {
+        let mut api = rtc.direct_api();
+        if let Some(ssrc) = api.stream_tx_by_mid(slot.mid, None).map(|stream| stream.ssrc()) {
+            api.remove_stream_tx(ssrc);
+        }
+    }
     Ok(())
 }
 
@@ -168,9 +205,9 @@ fn bad_offer(reason: &str) -> Refusal {
     Refusal::new(Code::BadOffer, format!("the SDP offer cannot be used: {brief}"))
 }
 
-fn build(now: Instant, identity: &Identity, creds: IceCreds) -> Rtc {
+fn build(now: Instant, identity: &Identity, creds: IceCreds) -> (Rtc, Option<KeySlot>) {
     let mut config = Rtc::builder()
-        .set_crypto_provider(Arc::clone(&identity.crypto))
+        .set_crypto_provider(Arc::new(keys::tapped(&identity.crypto)))
         .set_dtls_cert(identity.certificate.clone())
         .set_dtls_version(DtlsVersion::Dtls12)
         .set_local_ice_credentials(creds)
@@ -186,11 +223,10 @@ fn build(now: Instant, identity: &Identity, creds: IceCreds) -> Rtc {
         .enable_h264(true)
         .enable_av1(true)
         .set_extension(14, Extension::PlayoutDelay)
-        .set_extension(12, Extension::with_serializer(dependency::URI, DependencyDescriptorSerializer))
-        .enable_bwe(Some(identity.initial_estimate_bps.into()));
+        .set_extension(12, Extension::with_serializer(dependency::URI, DependencyDescriptorSerializer));
     // A bridge must not hold a lost receiver's memory for long: five tries over about three seconds.
     config.set_max_stun_retransmits(5);
-    config.build(now)
+    keys::of_built(|| config.build(now))
 }
 
 fn candidates(reach: &Reach) -> impl Iterator<Item = Candidate> + '_ {
@@ -229,8 +265,9 @@ fn accepts(rtc: &Rtc, pts: &[Pt], own: &PayloadType) -> bool {
 fn payload_types(rtc: &Rtc) -> Vec<PayloadType> {
     let mut types = Vec::new();
     for params in rtc.codec_config().params() {
-        types.extend(Format::of(params).map(|format| PayloadType { pt: params.pt(), format }));
-        types.extend(params.red().map(|pt| PayloadType { pt, format: Format::RED }));
+        let resend = params.resend();
+        types.extend(Format::of(params).map(|format| PayloadType { pt: params.pt(), resend, format }));
+        types.extend(params.red().map(|pt| PayloadType { pt, resend: None, format: Format::RED }));
     }
     types
 }

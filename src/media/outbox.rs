@@ -33,30 +33,49 @@ pub struct Outbox {
 
 impl Outbox {
     pub fn push(&mut self, source: IpAddr, destination: SocketAddr, datagram: &[u8]) {
+        self.build(source, destination, |arena, _| {
+            arena.extend_from_slice(datagram);
+            Ok::<_, std::convert::Infallible>(())
+        });
+    }
+
+    /// Lets `write` append a datagram to the arena, from `start` on. Gives its length; 0 if `write` failed.
+    #[inline]
+    pub fn build<E>(
+        &mut self,
+        source: IpAddr,
+        destination: SocketAddr,
+        write: impl FnOnce(&mut Vec<u8>, usize) -> Result<(), E>,
+    ) -> usize {
         let start = self.arena.len();
-        self.arena.extend_from_slice(datagram);
+        if write(&mut self.arena, start).is_err() {
+            self.arena.truncate(start);
+            return 0;
+        }
+        let bytes = self.arena.len() - start;
         if let Some(run) = self.runs.last_mut()
             && run.open
             && run.destination == destination
             && run.source == source
-            && datagram.len() <= run.segment_bytes
+            && bytes <= run.segment_bytes
             && run.datagrams < RUN_DATAGRAMS_MAX
-            && run.bytes + datagram.len() <= RUN_BYTES_MAX
+            && run.bytes + bytes <= RUN_BYTES_MAX
         {
-            run.bytes += datagram.len();
+            run.bytes += bytes;
             run.datagrams += 1;
-            run.open = datagram.len() == run.segment_bytes;
-            return;
+            run.open = bytes == run.segment_bytes;
+            return bytes;
         }
         self.runs.push(Run {
             destination,
             source,
             start,
-            bytes: datagram.len(),
-            segment_bytes: datagram.len(),
+            bytes,
+            segment_bytes: bytes,
             datagrams: 1,
             open: true,
         });
+        bytes
     }
 
     pub fn is_empty(&self) -> bool {

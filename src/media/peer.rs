@@ -1,22 +1,23 @@
-//! One connection: a str0m `Rtc` with the numbers by which this peer calls things.
+//! One connection: a str0m `Rtc` for ICE, DTLS, SCTP and what comes in, an [`Egress`] for what goes out, and
+//! the numbers by which this peer calls things.
 //!
-//! Each change of the `Rtc` is followed by draining it. Several packets may be written before one drain: they
-//! queue inside, and `tests/media` pins that they all leave.
+//! Each change of the `Rtc` is followed by draining it, each push to the egress by flushing it at the end of
+//! the tick.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use str0m::channel::ChannelId;
 use str0m::media::{KeyframeRequestKind, Mid, Rid};
-use str0m::rtp::{ExtensionValues, RedDecoder, RtpPacket, RtpWrite, SeqNo, Ssrc};
+use str0m::rtp::{RtpPacket, Ssrc};
 use str0m::{Input, Rtc};
 
 use super::channel::Backlog;
 use super::demux::PeerSerial;
+use super::egress::Egress;
 use super::negotiate::{Negotiated, PayloadType};
-use crate::core::format::Format;
-use crate::core::payload::{DescriptorBytes, PayloadPatch};
-use crate::core::protocol::Kind;
-use crate::core::room::{Arrival, Forward, ParticipantKey};
+use crate::core::payload::DescriptorBytes;
+use crate::core::room::{Arrival, ParticipantKey};
 use crate::core::track::PublishedLine;
 
 /// A room's place on its shard.
@@ -30,10 +31,7 @@ pub struct PeerIndex(pub u32);
 /// What only the connection knows of its figures.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Figures {
-    pub rtt_ms: Option<f64>,
-    pub egress_loss: Option<f32>,
     pub bytes_received: u64,
-    pub bytes_sent: u64,
     pub transport: Option<&'static str>,
 }
 
@@ -41,7 +39,12 @@ pub struct Peer {
     pub serial: PeerSerial,
     pub room: RoomIndex,
     pub who: ParticipantKey,
+    /// ICE, DTLS, SCTP and what comes in.
     pub rtc: Box<Rtc>,
+    /// What goes out.
+    pub egress: Egress,
+    /// Where a nomination came from that the engine has yet to answer (RFC 8445 §7.3.1.5).
+    pub nominating: Option<SocketAddr>,
     pub offer: String,
     pub remote_ufrag: String,
     pub etag: String,
@@ -51,25 +54,19 @@ pub struct Peer {
     pub figures: Figures,
     /// Still speaks for its participant; no longer once that has left.
     pub attached: bool,
-    /// Was written to since it was last drained.
+    /// Its engine was written to since it was last drained.
     pub dirty: bool,
+    /// Its egress has something to send.
+    pub unsent: bool,
     /// To be closed once its last message is out, at the latest then.
     pub closing_at: Option<Instant>,
     /// When the join was asked for; taken when the connection stands.
     pub asked_at: Option<Instant>,
     pub span: tracing::Span,
     lines: Vec<PublishedLine>,
-    slots: Vec<SendSlot>,
     payload_types: Vec<PayloadType>,
     /// Line and encoding of each SSRC that was seen; str0m bounds how many there can be.
     streams: Vec<(Ssrc, u8, u8)>,
-}
-
-struct SendSlot {
-    mid: Mid,
-    kind: Kind,
-    /// The payload type in use, and what for.
-    payload_type: Option<PayloadType>,
 }
 
 impl Peer {
@@ -78,17 +75,17 @@ impl Peer {
         room: RoomIndex,
         who: ParticipantKey,
         negotiated: Negotiated,
+        egress: Egress,
         asked_at: Instant,
         span: tracing::Span,
     ) -> Self {
-        let slots = negotiated.slots.iter();
-        let slots =
-            slots.map(|slot| SendSlot { mid: slot.mid, kind: slot.kind, payload_type: None }).collect();
         Self {
             serial,
             room,
             who,
             rtc: negotiated.rtc,
+            egress,
+            nominating: None,
             remote_ufrag: attribute(&negotiated.offer, "a=ice-ufrag:").unwrap_or_default().to_owned(),
             etag: etag(&negotiated.answer),
             offer: negotiated.offer,
@@ -98,11 +95,11 @@ impl Peer {
             figures: Figures::default(),
             attached: true,
             dirty: false,
+            unsent: false,
             closing_at: None,
             asked_at: Some(asked_at),
             span,
             lines: negotiated.published,
-            slots,
             payload_types: negotiated.payload_types,
             streams: Vec::new(),
         }
@@ -149,52 +146,6 @@ impl Peer {
         Some(found)
     }
 
-    /// Queues a packet for sending. False where this peer cannot take it.
-    #[inline]
-    pub fn write(&mut self, forward: &Forward, packet: &RtpPacket) -> bool {
-        let Some(slot) = self.slots.get_mut(usize::from(forward.slot.0)) else { return false };
-        let format = forward.format;
-        if slot.payload_type.is_none_or(|known| known.format != format) {
-            let find =
-                |wanted: Format| self.payload_types.iter().find(|known| known.format == wanted).copied();
-            slot.payload_type = find(format).or_else(|| find(Format::OPUS).filter(|_| format == Format::RED));
-        }
-        let Some(payload_type) = slot.payload_type else { return false };
-        let rewritten = &forward.rewritten;
-        let payload = if format == Format::RED && payload_type.format == Format::OPUS {
-            // The receiver does not know RED: it gets the newest block alone (RFC 2198 §3).
-            let Ok(blocks) = RedDecoder::decode(&packet.payload) else { return false };
-            let Some(primary) = blocks.last() else { return false };
-            primary.payload.into()
-        } else {
-            rewritten.patch.apply(&packet.payload)
-        };
-        let is_video = slot.kind == Kind::Video;
-        let mut write = RtpWrite::new(
-            payload_type.pt,
-            SeqNo::from(rewritten.seq_no),
-            rewritten.rtp_time,
-            packet.timestamp,
-            payload,
-        )
-        .marker(rewritten.marker)
-        .nackable(is_video)
-        .ext_vals(extensions(&packet.header.ext_vals, rewritten.dd.as_ref()));
-        if let PayloadPatch::Vp8(patch) = &rewritten.patch {
-            write = write.vp8_patch(*patch);
-        }
-        let mid = slot.mid;
-        match self.rtc.direct_api().stream_tx_by_mid(mid, None) {
-            Some(stream) => stream.write_rtp(write),
-            None => return false,
-        }
-        true
-    }
-
-    pub fn slot_of(&self, mid: Mid) -> Option<u16> {
-        self.slots.iter().position(|slot| slot.mid == mid).and_then(|slot| u16::try_from(slot).ok())
-    }
-
     pub fn request_keyframe(&mut self, mid: Mid, rid: Option<Rid>) {
         let mut api = self.rtc.direct_api();
         if let Some(stream) = api.stream_rx_by_mid(mid, rid) {
@@ -208,10 +159,6 @@ impl Peer {
         if let Some(stream) = api.stream_rx_by_mid(mid, rid) {
             stream.request_remb(bps.into());
         }
-    }
-
-    pub fn set_bitrate(&mut self, minimum_bps: u64, desired_bps: u64) {
-        self.rtc.bwe().set_bitrate(minimum_bps.into(), desired_bps.into());
     }
 
     /// Sends a control message, or keeps it until the channel takes it. False when too much waits already.
@@ -244,24 +191,6 @@ impl Peer {
     pub fn handle_timeout(&mut self, now: Instant) -> bool {
         self.rtc.handle_input(Input::Timeout(now)).is_ok()
     }
-}
-
-/// What goes on to the receiver of a packet's header extensions; the engine adds those of the hop.
-#[inline]
-fn extensions(of: &ExtensionValues, descriptor: Option<&DescriptorBytes>) -> ExtensionValues {
-    let mut values = ExtensionValues {
-        audio_level: of.audio_level,
-        voice_activity: of.voice_activity,
-        video_orientation: of.video_orientation,
-        play_delay_min: of.play_delay_min,
-        play_delay_max: of.play_delay_max,
-        abs_capture_time: of.abs_capture_time,
-        ..ExtensionValues::default()
-    };
-    if let Some(descriptor) = descriptor {
-        values.user_values.set(descriptor.clone());
-    }
-    values
 }
 
 /// The entity tag of an ICE session (RFC 9725 §4.3.1): our ufrag, which each restart changes.

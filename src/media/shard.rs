@@ -6,11 +6,11 @@
 
 mod commands;
 mod datagrams;
+mod egress;
 mod events;
 mod outputs;
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::demux::Demux;
@@ -18,12 +18,13 @@ use super::negotiate::Reach;
 use super::outbox::Outbox;
 use super::peer::{Peer, PeerIndex, RoomIndex};
 use super::wheel::Wheel;
+use super::wire::TcpConnections;
 use crate::core::chat::{HistoryRange, MessagePage, RoomHistory};
 use crate::core::event::{Appended, Event, EventId};
 use crate::core::ids::{MessageId, RoomName, ShardId};
 use crate::core::protocol::ChatMessage;
 use crate::core::room::{Forward, Now, ParticipantKey, Room};
-use crate::mailbox::{ControlSender, LossySender};
+use crate::mailbox::ControlSender;
 
 pub use commands::{Command, Granted, IceChange, Join, RoomCommand};
 
@@ -137,12 +138,15 @@ pub struct Shard {
     rooms: Vec<Option<RoomSeat>>,
     rooms_by_name: BTreeMap<RoomName, RoomIndex>,
     demux: Demux<PeerIndex>,
-    /// ICE-TCP connections by their remote address.
-    tcp: HashMap<SocketAddr, LossySender<Vec<u8>>>,
+    tcp: TcpConnections,
+    /// Of the peers' engines.
     peer_timers: Wheel,
+    /// Of what they are sent.
+    egress_timers: Wheel,
     room_timers: Wheel,
     outbox: Outbox,
     dirty: Vec<PeerIndex>,
+    unsent: Vec<PeerIndex>,
     forwards: Vec<Forward>,
     pub counters: Counters,
     /// Forwards that lie in the outbox, for the latency histogram.
@@ -158,11 +162,13 @@ impl Shard {
             rooms: Vec::new(),
             rooms_by_name: BTreeMap::new(),
             demux: Demux::new(),
-            tcp: HashMap::new(),
+            tcp: TcpConnections::new(),
             peer_timers: Wheel::new(around.start),
+            egress_timers: Wheel::new(around.start),
             room_timers: Wheel::new(around.start),
             outbox: Outbox::default(),
             dirty: Vec::new(),
+            unsent: Vec::new(),
             forwards: Vec::new(),
             counters: Counters::default(),
             forwarded_in_tick: 0,
@@ -182,7 +188,8 @@ impl Shard {
 
     /// When to call [`Shard::handle_timeout`] next.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.peer_timers.next_deadline(), self.room_timers.next_deadline()].into_iter().flatten().min()
+        let timers = [&self.peer_timers, &self.egress_timers, &self.room_timers];
+        timers.into_iter().filter_map(Wheel::next_deadline).min()
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
@@ -190,6 +197,11 @@ impl Shard {
         self.peer_timers.expire(now, |key| due.push(PeerIndex(key)));
         for peer in due {
             self.mark_dirty(peer);
+        }
+        let mut due = Vec::new();
+        self.egress_timers.expire(now, |key| due.push(PeerIndex(key)));
+        for peer in due {
+            self.handle_egress_timeout(now, peer);
         }
         let mut due = Vec::new();
         self.room_timers.expire(now, |key| due.push(RoomIndex(key)));
@@ -206,6 +218,7 @@ impl Shard {
     pub fn finish_tick(&mut self, now: Instant) {
         // Draining a peer can write to others; each round shortens what is left to say.
         for _ in 0..8 {
+            self.flush_unsent(now);
             let mut dirty = std::mem::take(&mut self.dirty);
             if dirty.is_empty() {
                 return;
@@ -265,6 +278,7 @@ impl Shard {
         let Some(peer) = self.peers.get_mut(index.0 as usize).and_then(Option::take) else { return };
         self.demux.remove(peer.serial);
         self.peer_timers.clear(index.0);
+        self.egress_timers.clear(index.0);
         if let Some(seat) = self.seat_mut(peer.room)
             && let Some(place) = seat.peers.get_mut(peer.who.0 as usize)
             && *place == Some(index)

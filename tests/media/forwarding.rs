@@ -14,9 +14,6 @@ use crate::world::World;
 
 /// The longest that a picture may stand still.
 const STALL_MAX: Duration = Duration::from_secs(1);
-/// The same where the sender's queue has to drain first, at most two seconds of it: after the path has lost
-/// nine tenths of its rate, and where the estimate swings under heavy loss.
-const STALL_QUEUED_MAX: Duration = Duration::from_secs(5);
 /// Of the top encoding.
 const TOP_BPS: u64 = 1_500_000;
 const TOP_ENCODING: u8 = 2;
@@ -65,12 +62,12 @@ fn stall(world: &World<Node>, slot: &Slot) -> Duration {
 }
 
 /// What must hold on any path: one stream for each slot, no frame without what it refers to, no long stall.
-fn assert_watchable(world: &World<Node>, site: usize, stall_max: Duration) {
+fn assert_watchable(world: &World<Node>, site: usize) {
     for slot in pictures(world, site) {
         assert_eq!(slot.ssrcs.len(), 1, "a slot has one SSRC");
         assert_eq!(slot.playout.broken, 0, "every switch is on a key frame");
         let stall = stall(world, slot);
-        assert!(stall <= stall_max, "the picture stood still for {stall:?}");
+        assert!(stall <= STALL_MAX, "the picture stood still for {stall:?}");
     }
 }
 
@@ -84,7 +81,7 @@ fn shown_share(world: &World<Node>, slot: &Slot, period: Duration) -> f64 {
 fn a_good_path_shows_every_picture_at_the_top_layer() {
     let (mut world, viewer) = room_of_two(1, Conditions::default());
     world.run(Duration::from_secs(20));
-    assert_watchable(&world, viewer, STALL_MAX);
+    assert_watchable(&world, viewer);
     let slot = pictures(&world, viewer)[0];
     let share = shown_share(&world, slot, Duration::from_secs(5));
     assert!(share > 0.98, "{share}");
@@ -97,13 +94,13 @@ fn a_good_path_shows_every_picture_at_the_top_layer() {
 
 /// Runs 30 s with this much loss both ways. Returns the share of pictures shown, and of lost packets that was
 /// brought back.
-fn lossy(seed: u64, loss: f64, stall_max: Duration) -> (f64, f64) {
+fn lossy(seed: u64, loss: f64) -> (f64, f64) {
     let (mut world, viewer) = room_of_two(seed, Conditions::default());
     let conditions = Conditions { loss, ..Conditions::default() };
     world.sites[viewer].up.conditions = conditions;
     world.sites[viewer].down.conditions = conditions;
     world.run(Duration::from_secs(30));
-    assert_watchable(&world, viewer, stall_max);
+    assert_watchable(&world, viewer);
     let slot = pictures(&world, viewer)[0];
     // By the slot's own numbers; the newest may still be under way.
     let sent = slot.sequence.next().saturating_sub(200);
@@ -114,13 +111,13 @@ fn lossy(seed: u64, loss: f64, stall_max: Duration) -> (f64, f64) {
 
 #[test]
 fn two_percent_loss_is_repaired() {
-    let (shown, recovered) = lossy(2, 0.02, STALL_MAX);
+    let (shown, recovered) = lossy(2, 0.02);
     assert!(shown > 0.98 && recovered > 0.98, "{shown} shown, {recovered} recovered");
 }
 
 #[test]
 fn ten_percent_loss_is_repaired() {
-    let (shown, recovered) = lossy(3, 0.10, STALL_MAX);
+    let (shown, recovered) = lossy(3, 0.10);
     assert!(shown > 0.95 && recovered > 0.97, "{shown} shown, {recovered} recovered");
 }
 
@@ -128,8 +125,8 @@ fn ten_percent_loss_is_repaired() {
 /// frame has to do.
 #[test]
 fn twenty_percent_loss_is_watchable() {
-    let (shown, recovered) = lossy(4, 0.20, STALL_QUEUED_MAX);
-    assert!(shown > 0.5 && recovered > 0.8, "{shown} shown, {recovered} recovered");
+    let (shown, recovered) = lossy(4, 0.20);
+    assert!(shown > 0.9 && recovered > 0.95, "{shown} shown, {recovered} recovered");
 }
 
 #[test]
@@ -138,7 +135,7 @@ fn a_publisher_behind_a_lossy_path_is_repaired_at_the_server() {
     publisher(&mut world, 1, Conditions { loss: 0.05, ..Conditions::default() });
     let viewer = viewer(&mut world, 1, Conditions::default());
     world.run(Duration::from_secs(20));
-    assert_watchable(&world, viewer, STALL_MAX);
+    assert_watchable(&world, viewer);
     let share = shown_share(&world, pictures(&world, viewer)[0], Duration::from_secs(10));
     assert!(share > 0.95, "{share} of the pictures were shown");
 }
@@ -148,10 +145,12 @@ fn reordering_and_jitter_cost_no_picture() {
     let jitter = Duration::from_millis(30);
     let (mut world, viewer) = room_of_two(6, Conditions { jitter, reordered: 0.05, ..Conditions::default() });
     world.run(Duration::from_secs(30));
-    assert_watchable(&world, viewer, STALL_MAX);
+    assert_watchable(&world, viewer);
     let slot = pictures(&world, viewer)[0];
     let share = shown_share(&world, slot, Duration::from_secs(10));
     assert!(share > 0.98, "{share} of the pictures were shown");
+    let top = timeline(slot).iter().filter(|shown| shown.encoding == TOP_ENCODING).count();
+    assert!(top as f64 > 0.9 * timeline(slot).len() as f64, "{top} of {} at the top", timeline(slot).len());
 }
 
 /// Bits per second that entered a site's downlink since `bytes_before`.
@@ -173,18 +172,17 @@ fn bandwidth_that_falls_and_returns_moves_the_layer_down_and_up() {
     );
 
     world.sites[viewer].down.conditions = path(300_000);
-    world.run(Duration::from_secs(3));
+    world.run(Duration::from_secs(2));
     let fallen = world.sites[viewer].down.carried().offered_bytes;
     world.run(Duration::from_secs(10));
     let bps = offered_bps(&world, viewer, fallen, Duration::from_secs(10));
-    // The engine draws its own random numbers, so runs differ: most offer 250 to 340 kbit/s, a few up to 370.
-    assert!(bps <= 450_000, "{bps} bit/s into a path of 300 kbit/s");
-    assert_watchable(&world, viewer, STALL_QUEUED_MAX);
+    assert!(bps <= 300_000, "{bps} bit/s into a path of 300 kbit/s");
+    assert_watchable(&world, viewer);
 
     world.sites[viewer].down.conditions = path(3_000_000);
     let returned = world.now();
     world.run(Duration::from_secs(15));
-    assert_watchable(&world, viewer, STALL_QUEUED_MAX);
+    assert_watchable(&world, viewer);
     let slot = pictures(&world, viewer)[0];
     let top = timeline(slot).iter().find(|shown| shown.at > returned && shown.encoding == TOP_ENCODING);
     let after = top.map(|shown| shown.at - returned);
@@ -200,7 +198,7 @@ fn a_viewer_of_three_has_one_continuous_stream_for_each() {
     }
     let viewer = viewer(&mut world, 3, Conditions { loss: 0.01, ..Conditions::default() });
     world.run(Duration::from_secs(15));
-    assert_watchable(&world, viewer, Duration::from_secs(10));
+    assert_watchable(&world, viewer);
     let slots = pictures(&world, viewer);
     assert_eq!(slots.len(), 3, "a slot for each publisher");
     let mut seen: Vec<u32> =

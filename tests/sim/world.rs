@@ -1,5 +1,7 @@
 //! One room with its people and its log, all made from a seed.
 
+mod answers;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -10,8 +12,8 @@ use antiphon::core::ids::{Identity, MessageId, RoomName, SessionId};
 use antiphon::core::participant::{Entrant, Part};
 use antiphon::core::payload::Codec;
 use antiphon::core::protocol::{
-    Access, ClientMessage, Grant, Kind, Mode, PublishedTrack, Request, RoomChange, RoomState, ServerMessage,
-    SlotWish, Source,
+    Access, ClientMessage, Grant, Kind, Mode, PublishedTrack, Request, RoomChange, RoomState, SlotWish,
+    Source,
 };
 use antiphon::core::room::{Arrival, Forward, Now, Output, ParticipantKey, Room, Settings};
 use antiphon::core::track::{PublishedLine, SlotLine};
@@ -232,7 +234,7 @@ impl World {
                     last_chat: None,
                 };
                 self.clients.push(client);
-                self.room.handle_control_open(self.stamp(), key);
+                self.connected(key);
             }
             Err(_) => self.checker.reached.count("refused"),
         }
@@ -279,8 +281,13 @@ impl World {
         client.lost = false;
         let key = client.key;
         self.drain();
-        self.room.handle_control_open(self.stamp(), key);
+        self.connected(key);
         self.drain();
+    }
+
+    fn connected(&mut self, key: ParticipantKey) {
+        self.room.handle_control_open(self.stamp(), key);
+        self.room.handle_connected(self.stamp().instant, key);
     }
 
     fn request(&mut self, index: usize, message: ClientMessage) {
@@ -454,46 +461,10 @@ impl World {
                     self.room.handle_message_read(self.stamp(), &id, Ok(stored));
                 }
                 Output::LimitBitrate { .. } => {}
-                Output::SetBitrate { minimum_bps, desired_bps, .. } => assert!(minimum_bps <= desired_bps),
+                Output::SetGoal { next_bps, desired_bps, .. } => assert!(next_bps <= desired_bps),
                 Output::ReadHistory { .. } => {}
                 Output::Ended => panic!("the room ended by itself"),
             }
-        }
-    }
-
-    fn told(&mut self, key: ParticipantKey, message: &ServerMessage) {
-        let Some(client) = self.clients.iter_mut().find(|client| client.key == key) else { return };
-        match message {
-            ServerMessage::Welcome { messages, .. } => {
-                if !client.in_room {
-                    client.in_room = true;
-                    self.checker.reached.count("admitted");
-                }
-                self.checker.welcomed(&client.identity, messages);
-            }
-            ServerMessage::ChatMessage { message } => {
-                let identity = client.identity.clone();
-                self.checker.shown(&identity, message);
-            }
-            ServerMessage::Layers { .. } => self.checker.reached.count("layers told"),
-            _ => {}
-        }
-    }
-
-    /// The log answers, in its order, a while later; at times it fails.
-    fn answer_appends(&mut self) {
-        while self.appends.front().is_some_and(|(at, _)| *at <= self.now) {
-            let Some((_, event)) = self.appends.pop_front() else { return };
-            if self.rng.random_bool(0.05) {
-                if event.body.message_id().is_some() {
-                    self.checker.reached.count("chat not stored");
-                }
-                self.room.handle_append_failed(&event.id);
-            } else {
-                let appended = self.log.append(event);
-                self.room.handle_appended(appended);
-            }
-            self.drain();
         }
     }
 }

@@ -7,13 +7,12 @@ pub mod av1;
 mod bits;
 pub mod dependency;
 pub mod h264;
+mod patch;
 pub mod vp8;
 pub mod vp9;
 
-use std::sync::Arc;
-
 pub use dependency::{DependencyDescriptor, DependencyReader, DescriptorBytes};
-use str0m::rtp::Vp8Patch;
+pub use patch::{Overwrite, PayloadPatch};
 
 /// What a payload holds. Audio passes through opaque.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -138,44 +137,6 @@ pub fn inspect(codec: Codec, payload: &[u8], dd: Option<&DependencyDescriptor>) 
     // A descriptor may promise a key frame that the payload beside it does not hold.
     frame.keyframe &= frame.usable;
     frame
-}
-
-/// How a payload differs from the one that came in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PayloadPatch {
-    /// Not at all: share it.
-    None,
-    /// Handed to `RtpWrite::vp8_patch`, which applies it while serialising.
-    Vp8(Vp8Patch),
-    Vp9(vp9::Patch),
-    /// Send an empty payload. It fills the sequence number that was kept for a packet which then turned out
-    /// to be of a dropped layer, and which the receiver would otherwise ask for in vain.
-    Blank,
-}
-
-impl PayloadPatch {
-    /// The payload to hand to the engine: shared where nothing changes or where the engine itself patches.
-    pub fn apply(&self, payload: &Arc<[u8]>) -> Arc<[u8]> {
-        match self {
-            Self::None | Self::Vp8(_) => Arc::clone(payload),
-            Self::Vp9(patch) => {
-                let mut copy: Arc<[u8]> = Arc::from(&payload[..]);
-                if let Some(bytes) = Arc::get_mut(&mut copy) {
-                    patch.apply(bytes);
-                }
-                copy
-            }
-            Self::Blank => Arc::from([].as_slice()),
-        }
-    }
-
-    /// The patch for the engine to apply.
-    pub fn vp8(&self) -> Option<Vp8Patch> {
-        match self {
-            Self::Vp8(patch) => Some(*patch),
-            _ => None,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -147,6 +147,27 @@ fn audio_is_opaque_and_nothing_is_unusable() {
     }
 }
 
+fn written(patch: &PayloadPatch, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    patch.write(payload, &mut out);
+    out
+}
+
+#[test]
+fn vp8_patch_changes_the_numbers_and_nothing_else() {
+    for (wide, layer_byte) in [(true, 0x60), (false, 0x20)] {
+        let id: &[u8] = if wide { &[0x81, 0x23] } else { &[0x23] };
+        let payload = [&[0x90, 0xe0], id, &[77, layer_byte, 0x10, 0, 0]].concat();
+        let Descriptor::Vp8(old) = inspect(Codec::Vp8, &payload, None).descriptor else { panic!("no VP8") };
+        let patched = written(&PayloadPatch::Bytes(old.patch(Some(0x3456), Some(9))), &payload);
+        let Descriptor::Vp8(new) = inspect(Codec::Vp8, &patched, None).descriptor else { panic!("no VP8") };
+        assert_eq!(new.picture_id(), Some(if wide { 0x3456 } else { 0x56 }));
+        assert_eq!(new.tl0_picture_index(), Some(9));
+        let changed = payload.iter().zip(&patched).filter(|(a, b)| a != b).count();
+        assert_eq!(changed, if wide { 3 } else { 2 });
+    }
+}
+
 const VIDEO: [Codec; 4] = [Codec::Vp8, Codec::Vp9, Codec::H264, Codec::Av1];
 
 proptest! {
@@ -158,14 +179,11 @@ proptest! {
     ) {
         let frame = inspect(codec, &bytes, None);
         let patch = match &frame.descriptor {
-            Descriptor::Vp8(vp8) => {
-                vp8.patch(Some(id), Some(tl0)).map_or(PayloadPatch::None, PayloadPatch::Vp8)
-            }
-            Descriptor::Vp9(vp9) => PayloadPatch::Vp9(vp9.patch(Some(id & 0x7fff), Some(tl0))),
+            Descriptor::Vp8(vp8) => PayloadPatch::Bytes(vp8.patch(Some(id), Some(tl0))),
+            Descriptor::Vp9(vp9) => PayloadPatch::Bytes(vp9.patch(Some(id), Some(tl0))),
             Descriptor::None => PayloadPatch::None,
         };
-        let payload: Arc<[u8]> = bytes.into();
-        prop_assert_eq!(patch.apply(&payload).len(), payload.len());
+        prop_assert_eq!(written(&patch, &bytes).len(), bytes.len());
     }
 
     /// H.264 and AV1 headers with arbitrary insides reach the bit readers.
@@ -194,7 +212,7 @@ proptest! {
         bytes.extend_from_slice(&frame);
         let before = inspect(Codec::Vp9, &bytes, None);
         let Descriptor::Vp9(old) = before.descriptor else { return Err(TestCaseError::fail("unusable")) };
-        let patched = PayloadPatch::Vp9(old.patch(Some(id), Some(tl0))).apply(&Arc::from(&bytes[..]));
+        let patched = written(&PayloadPatch::Bytes(old.patch(Some(id), Some(tl0))), &bytes);
         let after = inspect(Codec::Vp9, &patched, None);
         let Descriptor::Vp9(new) = after.descriptor else { return Err(TestCaseError::fail("unusable")) };
         prop_assert_eq!(new.picture_id(), Some(if wide { id } else { id & 0x7f }));

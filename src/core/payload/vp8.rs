@@ -1,8 +1,11 @@
 //! VP8 payloads, RFC 7741: what a packet is, and which picture it belongs to.
 
-use str0m::rtp::{Vp8Descriptor, Vp8Patch};
+use str0m::rtp::Vp8Descriptor;
 
-use super::{FrameInfo, Resolution};
+use super::{FrameInfo, Overwrite, Resolution};
+
+/// Where the picture id begins, if there is one: after the required byte and the one of extensions.
+const PICTURE_ID_OFFSET: u8 = 2;
 
 /// The payload descriptor of one packet.
 #[derive(Debug, Clone, Copy)]
@@ -10,6 +13,7 @@ pub struct Descriptor {
     fields: Vp8Descriptor,
     /// True for 15-bit picture ids, false for 7-bit ones (RFC 7741 section 4.2, M).
     pub wide_picture_id: bool,
+    tl0_offset: u8,
     /// Temporal layer; 0 where none is said.
     pub temporal: u8,
     /// Y: this frame uses only the base temporal layer, so a receiver can begin with its layer here.
@@ -27,15 +31,15 @@ impl Descriptor {
 
     /// The bytes to change so that the packet carries these numbers. Fields it does not have are left out,
     /// and a picture id is cut to the width it has.
-    pub fn patch(&self, picture_id: Option<u16>, tl0_picture_index: Option<u8>) -> Option<Vp8Patch> {
-        let mut patch = self.fields.patch();
+    pub fn patch(&self, picture_id: Option<u16>, tl0_picture_index: Option<u8>) -> Overwrite {
+        let mut overwrite = Overwrite::default();
         if let Some(id) = picture_id.filter(|_| self.picture_id().is_some()) {
-            patch = patch.picture_id(if self.wide_picture_id { id & 0x7fff } else { id & 0x7f });
+            overwrite.set_picture_id(PICTURE_ID_OFFSET, id, self.wide_picture_id);
         }
         if let Some(index) = tl0_picture_index.filter(|_| self.tl0_picture_index().is_some()) {
-            patch = patch.tl0_pic_idx(index);
+            overwrite.set(self.tl0_offset, index);
         }
-        patch.build().ok()
+        overwrite
     }
 }
 
@@ -57,6 +61,7 @@ pub(super) fn inspect(payload: &[u8]) -> FrameInfo {
         descriptor: super::Descriptor::Vp8(Descriptor {
             fields,
             wide_picture_id: extra.wide_picture_id,
+            tl0_offset: extra.tl0_offset,
             temporal: extra.temporal.unwrap_or(0),
             layer_sync: extra.layer_sync,
         }),
@@ -66,13 +71,15 @@ pub(super) fn inspect(payload: &[u8]) -> FrameInfo {
 
 struct Extra {
     wide_picture_id: bool,
+    tl0_offset: u8,
     temporal: Option<u8>,
     layer_sync: bool,
 }
 
 /// The fields that the engine's parser keeps to itself, and the VP8 payload that follows the descriptor.
 fn read_rest(payload: &[u8]) -> Option<(Extra, &[u8])> {
-    let mut extra = Extra { wide_picture_id: false, temporal: None, layer_sync: false };
+    let mut extra =
+        Extra { wide_picture_id: false, tl0_offset: PICTURE_ID_OFFSET, temporal: None, layer_sync: false };
     let (required, mut rest) = payload.split_first()?;
     if required & 0x80 == 0 {
         return Some((extra, rest));
@@ -82,6 +89,7 @@ fn read_rest(payload: &[u8]) -> Option<(Extra, &[u8])> {
     if extension & 0x80 != 0 {
         extra.wide_picture_id = rest.first()? & 0x80 != 0;
         rest = rest.get(1 + usize::from(extra.wide_picture_id)..)?;
+        extra.tl0_offset += 1 + u8::from(extra.wide_picture_id);
     }
     if extension & 0x40 != 0 {
         rest = rest.get(1..)?;

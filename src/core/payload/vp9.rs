@@ -1,10 +1,12 @@
 //! VP9 payloads, RFC 9628, in flexible and in non-flexible mode: layers, references, sizes, picture ids.
 
 use super::bits::Bits;
-use super::{FrameInfo, Resolution, SPATIAL_LAYERS_MAX};
+use super::{FrameInfo, Overwrite, Resolution, SPATIAL_LAYERS_MAX};
 
 /// RFC 9628 section 4.2: a picture has at most three P_DIFF.
 const REFERENCES_MAX: usize = 3;
+/// Where the picture id begins, if there is one: after the required byte.
+const PICTURE_ID_OFFSET: u8 = 1;
 
 /// The payload descriptor of one packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,15 +33,6 @@ pub struct Descriptor {
     pub inter_layer: bool,
 }
 
-/// The bytes that differ when a packet gets another picture id or TL0PICIDX. Never changes a length.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Patch {
-    picture_id: Option<u16>,
-    wide_picture_id: bool,
-    tl0_picture_index: Option<u8>,
-    tl0_offset: u8,
-}
-
 impl Descriptor {
     pub fn picture_id(&self) -> Option<u16> {
         self.picture_id
@@ -49,36 +42,16 @@ impl Descriptor {
         self.tl0_picture_index
     }
 
-    /// The change that gives the packet these numbers; those it has no field for are left out.
-    pub fn patch(&self, picture_id: Option<u16>, tl0_picture_index: Option<u8>) -> Patch {
-        Patch {
-            picture_id: picture_id.filter(|_| self.picture_id.is_some()),
-            wide_picture_id: self.wide_picture_id,
-            tl0_picture_index: tl0_picture_index.filter(|_| self.tl0_picture_index.is_some()),
-            tl0_offset: self.tl0_offset,
+    /// The bytes to change so that the packet carries these numbers; those it has no field for are left out.
+    pub fn patch(&self, picture_id: Option<u16>, tl0_picture_index: Option<u8>) -> Overwrite {
+        let mut overwrite = Overwrite::default();
+        if let Some(id) = picture_id.filter(|_| self.picture_id.is_some()) {
+            overwrite.set_picture_id(PICTURE_ID_OFFSET, id, self.wide_picture_id);
         }
-    }
-}
-
-impl Patch {
-    /// Changes `payload`, a copy of the one that was inspected.
-    pub fn apply(&self, payload: &mut [u8]) {
-        if let Some(id) = self.picture_id {
-            let [high, low] = id.to_be_bytes();
-            match payload {
-                [_, first, second, ..] if self.wide_picture_id => {
-                    *first = 0x80 | high;
-                    *second = low;
-                }
-                [_, first, ..] if !self.wide_picture_id => *first = low & 0x7f,
-                _ => {}
-            }
+        if let Some(index) = tl0_picture_index.filter(|_| self.tl0_picture_index.is_some()) {
+            overwrite.set(self.tl0_offset, index);
         }
-        if let Some(index) = self.tl0_picture_index
-            && let Some(byte) = payload.get_mut(usize::from(self.tl0_offset))
-        {
-            *byte = index;
-        }
+        overwrite
     }
 }
 

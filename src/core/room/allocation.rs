@@ -15,6 +15,15 @@ const REST_AFTER: Duration = Duration::from_secs(2);
 const HEIGHT_TOP_DEFAULT: u32 = 720;
 
 impl Room {
+    /// A participant's connection stands: it can be sent media.
+    pub fn handle_connected(&mut self, now: Instant, key: ParticipantKey) {
+        if let Some(participant) = self.participant_mut(key) {
+            participant.is_connected = true;
+        }
+        self.allocate(now, key);
+        self.tell_slots(key);
+    }
+
     /// The estimator of a participant's connection has news.
     pub fn handle_estimate(&mut self, now: Instant, key: ParticipantKey, estimate_bps: u64) {
         if let Some(participant) = self.participant_mut(key) {
@@ -44,6 +53,10 @@ impl Room {
     pub(super) fn allocate(&mut self, now: Instant, key: ParticipantKey) {
         let Room { participants, tracks, on_air, .. } = self;
         let Some(participant) = participants.get_mut(key.0 as usize).and_then(Option::as_mut) else { return };
+        if !participant.is_connected {
+            // What is sent before is lost: it begins with a key frame once the connection stands.
+            return;
+        }
         let mut audio_bps = 0;
         let mut offered = Vec::new();
         for (index, slot) in participant.slots.iter_mut().enumerate() {
@@ -88,10 +101,10 @@ impl Room {
                 wanted.push((track_key, target.encoding));
             }
         }
-        let bitrates = (allocation.minimum_bps, allocation.desired_bps);
-        if std::mem::replace(&mut participant.bitrates, bitrates) != bitrates {
-            let (minimum_bps, desired_bps) = bitrates;
-            self.outputs.push_back(Output::SetBitrate { to: key, minimum_bps, desired_bps });
+        let goal = (allocation.next_bps, allocation.desired_bps);
+        if std::mem::replace(&mut participant.goal, goal) != goal {
+            let (next_bps, desired_bps) = goal;
+            self.outputs.push_back(Output::SetGoal { to: key, next_bps, desired_bps });
         }
         for (track, encoding) in wanted {
             self.want_keyframe(now, track, encoding);

@@ -16,6 +16,7 @@ use crate::core::room::{ParticipantKey, Room, Settings};
 use crate::core::stats::{RoomStats, RoomSummary};
 use crate::mailbox::LossySender;
 use crate::media::demux::{PeerSerial, credentials};
+use crate::media::egress::Egress;
 use crate::media::negotiate::{self, Negotiated};
 use crate::media::peer::{Peer, RoomIndex, attribute, etag};
 
@@ -193,6 +194,7 @@ impl Shard {
     fn join(&mut self, now: Instant, index: RoomIndex, join: Join) {
         let Join { serial, entrant, resume, negotiated, asked_at, reply } = join;
         let session = resume.unwrap_or(entrant.session);
+        let seed = entrant.seed;
         let seated = self.take_seat(now, index, entrant, resume);
         // People whom the newcomer replaced go before it takes the place of their connection.
         self.flush_room(now, index);
@@ -204,7 +206,8 @@ impl Shard {
         if let Some(old) = self.seat_mut(index).and_then(|seat| seat.peer_of(who)) {
             self.drop_peer(old);
         }
-        let peer = Peer::new(serial, index, who, negotiated, asked_at, span);
+        let egress = Egress::new(now, self.wall_clock(), negotiated.egress.clone(), seed);
+        let peer = Peer::new(serial, index, who, negotiated, egress, asked_at, span);
         let place = self.peers.iter().position(Option::is_none).unwrap_or_else(|| {
             self.peers.push(None);
             self.peers.len() - 1
@@ -307,10 +310,10 @@ impl Shard {
         let peers: Vec<_> = participants.iter().map(|(key, _)| seat.peer_of(*key)).collect();
         for ((_, stats), peer) in participants.iter_mut().zip(peers) {
             let Some(peer) = peer.and_then(|peer| self.peer_mut(peer)) else { continue };
-            stats.rtt_ms = peer.figures.rtt_ms;
-            stats.egress_loss = peer.figures.egress_loss;
+            stats.rtt_ms = peer.egress.rtt().map(|rtt| rtt.as_secs_f64() * 1_000.0);
+            stats.egress_loss = peer.egress.loss();
             stats.bytes_received = peer.figures.bytes_received;
-            stats.bytes_sent = peer.figures.bytes_sent;
+            stats.bytes_sent = peer.egress.bytes_sent();
             stats.transport = peer.figures.transport;
         }
         let participants = participants.into_iter().map(|(_, stats)| stats).collect();

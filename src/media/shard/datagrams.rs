@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use str0m::net::{Protocol, Receive, Transmit};
+use str0m::ice::StunMessage;
+use str0m::net::{Protocol, Receive};
 use str0m::{Input, Output};
 
 use super::{PeerIndex, SLACK, Shard, TURNS_MAX};
@@ -29,11 +30,14 @@ impl Shard {
             Some((_, serial)) => self.demux.peer_of(serial),
             None => self.demux.peer_at(source),
         };
-        let Some(peer) = index.and_then(|index| self.peers.get_mut(index.0 as usize)?.as_mut()) else {
+        let Some(index) = index else {
             self.counters.dropped.unknown_peer += 1;
             return;
         };
-        let Some(index) = index else { return };
+        if is_rtcp(bytes) && !self.handle_rtcp(now, index, bytes) {
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(index.0 as usize).and_then(Option::as_mut) else { return };
         let Some(candidate) = self.around.reach.candidate(proto, destination) else { return };
         let Ok(receive) = Receive::new(proto, source, candidate, bytes) else {
             self.counters.dropped.malformed += 1;
@@ -46,6 +50,10 @@ impl Shard {
                 return;
             }
             self.demux.learn(peer.serial, source);
+        }
+        if named.is_some() && peer.egress.path.is_none_or(|path| path.destination != source) {
+            let nominates = StunMessage::parse(bytes).is_ok_and(|request| request.use_candidate());
+            peer.nominating = nominates.then_some(source);
         }
         let alive = peer.rtc.handle_input(input).is_ok();
         self.drain(now, index, alive);
@@ -64,7 +72,7 @@ impl Shard {
                     return;
                 };
                 match peer.rtc.poll_output() {
-                    Ok(Output::Transmit(transmit)) => self.send(transmit),
+                    Ok(Output::Transmit(transmit)) => self.transmit(index, &transmit),
                     Ok(Output::Event(event)) => self.handle_event(now, index, event),
                     Ok(Output::Timeout(at)) if at <= now + SLACK => {
                         alive = peer.handle_timeout(at.max(now));
@@ -87,23 +95,6 @@ impl Shard {
         self.peer_timers.set(index.0, now);
     }
 
-    fn send(&mut self, transmit: Transmit) {
-        match transmit.proto {
-            Protocol::Udp => {
-                self.outbox.push(transmit.source.ip(), transmit.destination, &transmit.contents);
-            }
-            _ => {
-                let sent = self
-                    .tcp
-                    .get(&transmit.destination)
-                    .is_some_and(|connection| connection.send(transmit.contents.to_vec()));
-                if !sent {
-                    self.counters.dropped.buffer_full += 1;
-                }
-            }
-        }
-    }
-
     /// An ICE-TCP connection named a peer of this shard; `connection` takes its outgoing frames.
     pub fn handle_tcp_open(&mut self, remote: SocketAddr, connection: crate::mailbox::LossySender<Vec<u8>>) {
         self.tcp.retain(|_, connection| !connection.is_closed());
@@ -113,4 +104,9 @@ impl Shard {
     pub fn handle_tcp_closed(&mut self, remote: SocketAddr) {
         self.tcp.remove(&remote);
     }
+}
+
+/// RFC 5761 §4: packet types that RTP leaves to RTCP.
+fn is_rtcp(bytes: &[u8]) -> bool {
+    matches!(bytes, [128..=191, 192..=223, ..])
 }

@@ -1,8 +1,7 @@
-//! What a peer's engine tells: packets, messages, key frame requests, estimates, the connection's state.
+//! What a peer's engine tells: packets, messages, the connection's state.
 
 use std::time::Instant;
 
-use str0m::bwe::BweKind;
 use str0m::channel::{ChannelData, ChannelId};
 use str0m::rtp::RtpPacket;
 use str0m::{Event, IceConnectionState};
@@ -10,8 +9,13 @@ use str0m::{Event, IceConnectionState};
 use super::{PeerIndex, Shard};
 use crate::core::protocol::{CONTROL_LABEL, LOSSY_LABEL};
 use crate::core::refusal::{Code, Refusal};
+use crate::core::room::Forward;
 use crate::media::channel::decode;
+use crate::media::egress::Passed;
 use crate::media::peer::RoomIndex;
+
+/// What a path is believed to carry whose receiver tells nothing: all that a room may send it.
+const BLIND_ESTIMATE_BPS: u64 = 100_000_000;
 
 impl Shard {
     pub(super) fn handle_event(&mut self, now: Instant, index: PeerIndex, event: Event) {
@@ -30,36 +34,12 @@ impl Shard {
                     peer.flush_backlog();
                 }
             }
-            Event::KeyframeRequest(request) => {
-                let Some(peer) = self.peer_mut(index) else { return };
-                let (room, who, slot) = (peer.room, peer.who, peer.slot_of(request.mid));
-                if let (Some(slot), Some(seat)) = (slot, self.seat_mut(room)) {
-                    seat.room.handle_keyframe_request(now, who, slot);
-                    self.flush_room(now, room);
-                }
-            }
-            Event::EgressBitrateEstimate(estimate) => {
-                let bps = match estimate {
-                    BweKind::Twcc { estimate, .. } | BweKind::Remb { estimate, .. } => estimate.as_u64(),
-                    _ => return,
-                };
-                let Some(peer) = self.peer_mut(index) else { return };
-                let (room, who) = (peer.room, peer.who);
-                if let Some(seat) = self.seat_mut(room) {
-                    seat.room.handle_estimate(now, who, bps);
-                    self.flush_room(now, room);
-                }
-            }
             Event::PeerStats(stats) => {
                 let Some(peer) = self.peer_mut(index) else { return };
                 peer.figures.bytes_received = stats.peer_bytes_rx;
-                peer.figures.bytes_sent = stats.peer_bytes_tx;
-                peer.figures.egress_loss = stats.egress_loss_fraction;
                 if let Some(pair) = &stats.selected_candidate_pair {
                     peer.figures.transport =
                         Some(if pair.protocol == str0m::net::Protocol::Udp { "udp" } else { "tcp" });
-                    let rtt = stats.rtt.or(pair.current_round_trip_time);
-                    peer.figures.rtt_ms = rtt.map(|rtt| rtt.as_secs_f64() * 1_000.0);
                 }
             }
             Event::Closed => self.lose_peer(now, index),
@@ -81,22 +61,22 @@ impl Shard {
         if !seat.room.handle_rtp(now, who, &arrival, &mut forwards) {
             self.counters.dropped.refused += 1;
         }
-        for forward in &forwards {
-            let Some(to) = seat.peer_of(forward.to) else { continue };
+        let passed = Passed::of(&packet.header.ext_vals, None);
+        for Forward { to, slot, format, rewritten } in forwards.drain(..) {
+            let Some(to) = seat.peer_of(to) else { continue };
             let Some(receiver) = self.peers.get_mut(to.0 as usize).and_then(Option::as_mut) else { continue };
-            if !receiver.write(forward, packet) {
+            if !receiver.egress.push(now, slot.0, format, rewritten, &packet.payload, &passed) {
                 self.counters.dropped.unsendable += 1;
                 continue;
             }
             self.counters.packets_forwarded += 1;
             self.counters.bytes_forwarded += packet.payload.len() as u64;
             self.forwarded_in_tick += 1;
-            if !receiver.dirty {
-                receiver.dirty = true;
-                self.dirty.push(to);
+            if !receiver.unsent {
+                receiver.unsent = true;
+                self.unsent.push(to);
             }
         }
-        forwards.clear();
         self.forwards = forwards;
         self.flush_room(now, room);
     }
@@ -105,7 +85,14 @@ impl Shard {
         let Some(peer) = self.peer_mut(index) else { return };
         let asked_at = peer.asked_at.take();
         tracing::debug!(parent: &peer.span, "connected");
+        let (room, who, is_blind) = (peer.room, peer.who, peer.egress.is_blind());
         self.joins_s.extend(asked_at.map(|at| now.saturating_duration_since(at).as_secs_f64()));
+        let Some(seat) = self.seat_mut(room) else { return };
+        if is_blind {
+            seat.room.handle_estimate(now, who, BLIND_ESTIMATE_BPS);
+        }
+        seat.room.handle_connected(now, who);
+        self.flush_room(now, room);
     }
 
     fn handle_ice(&mut self, now: Instant, index: PeerIndex, state: IceConnectionState) {

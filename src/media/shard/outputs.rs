@@ -31,9 +31,13 @@ impl Shard {
             Output::LimitBitrate { from, mid, rid, bps } => self.with_peer(index, from, |peer| {
                 peer.limit_bitrate(mid, rid, bps);
             }),
-            Output::SetBitrate { to, minimum_bps, desired_bps } => self.with_peer(index, to, |peer| {
-                peer.set_bitrate(minimum_bps, desired_bps);
-            }),
+            Output::SetGoal { to, next_bps, desired_bps } => {
+                let Some(to) = self.seat_mut(index).and_then(|seat| seat.peer_of(to)) else { return };
+                if let Some(peer) = self.peer_mut(to) {
+                    peer.egress.set_goal(now, next_bps, desired_bps);
+                }
+                self.mark_unsent(to);
+            }
             Output::Gone { who, reason } => self.send_off(now, index, who, reason),
             Output::Append(event) => {
                 let (shard, room) = (self.around.id, event.room.clone());
@@ -139,8 +143,10 @@ impl Shard {
         if now < closing_at {
             return;
         }
-        // Sends RTCP BYE and DTLS close_notify; the drain that follows takes them out.
+        // A goodbye of what we sent, then the engine's close_notify; the drain that follows takes that out.
         peer.closing_at = None;
+        self.say_goodbye(index);
+        let Some(peer) = self.peer_mut(index) else { return };
         if peer.rtc.close().is_err() {
             peer.rtc.disconnect();
         }

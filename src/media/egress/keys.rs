@@ -1,0 +1,213 @@
+//! The SRTP keys of a connection, taken from its DTLS handshake as they pass.
+//!
+//! The engine (str0m) does ICE, DTLS, SCTP and everything that comes in; what goes out is sealed by
+//! [`super::srtp`]. AES-GCM is broken by a nonce used twice (RFC 7714 §9.1), so two senders must never hold
+//! one key. They cannot: the half of the keying material that the engine would send with is replaced here by
+//! random bytes, before the engine sees it. What the engine seals is sealed with that decoy; its RTCP is
+//! opened with it and sealed anew by the one holder of the real key.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use aws_lc_rs::rand;
+use str0m::config::DtlsVersion;
+use str0m::crypto::dtls::{
+    DtlsCert, DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, KeyingMaterial, ProtocolVersion,
+    SrtpProfile,
+};
+use str0m::crypto::{CryptoError, CryptoProvider};
+
+/// A master key and its salt (RFC 3711 §3.2.1).
+#[derive(Clone)]
+pub struct MasterKey {
+    pub key: Vec<u8>,
+    pub salt: Vec<u8>,
+}
+
+/// What a handshake gave.
+pub struct Keys {
+    pub profile: SrtpProfile,
+    /// What we send with.
+    pub outgoing: MasterKey,
+    /// What the peer sends with.
+    pub incoming: MasterKey,
+    /// What the engine believes that we send with.
+    pub decoy: MasterKey,
+}
+
+/// Keys are for no log.
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Keys({:?})", self.profile)
+    }
+}
+
+/// Where the keys of one connection will lie once its handshake is done.
+pub type KeySlot = Arc<OnceLock<Keys>>;
+
+thread_local! {
+    /// Of the connection that this thread built last. The engine makes its DTLS instance while it is built,
+    /// and has no way to name the connection that it is for.
+    static LAST: RefCell<Option<KeySlot>> = const { RefCell::new(None) };
+}
+
+/// `provider` with its DTLS tapped.
+pub fn tapped(provider: &CryptoProvider) -> CryptoProvider {
+    /// The engine wants its providers for ever. There is one for each process.
+    static TAP: OnceLock<Tap> = OnceLock::new();
+    let tap = TAP.get_or_init(|| Tap { inner: provider.dtls_provider });
+    CryptoProvider { dtls_provider: tap, ..provider.clone() }
+}
+
+/// The key slot of the connection that `build` builds. `None` where it built none with [`tapped`] DTLS.
+pub fn of_built<T>(build: impl FnOnce() -> T) -> (T, Option<KeySlot>) {
+    LAST.take();
+    let built = build();
+    (built, LAST.take())
+}
+
+#[derive(Debug)]
+struct Tap {
+    inner: &'static dyn DtlsProvider,
+}
+
+impl DtlsProvider for Tap {
+    fn generate_certificate(&self) -> Option<DtlsCert> {
+        self.inner.generate_certificate()
+    }
+
+    fn new_dtls(
+        &self,
+        cert: &DtlsCert,
+        now: Instant,
+        version: DtlsVersion,
+        mtu: Option<usize>,
+    ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
+        let inner = self.inner.new_dtls(cert, now, version, mtu)?;
+        let slot = KeySlot::default();
+        LAST.replace(Some(Arc::clone(&slot)));
+        Ok(Box::new(Tapped { inner, slot }))
+    }
+}
+
+#[derive(Debug)]
+struct Tapped {
+    inner: Box<dyn DtlsInstance>,
+    slot: KeySlot,
+}
+
+impl DtlsInstance for Tapped {
+    fn poll_output<'a>(&mut self, buf: &'a mut [u8]) -> DtlsOutput<'a> {
+        let is_client = self.inner.is_active();
+        match self.inner.poll_output(buf) {
+            DtlsOutput::KeyingMaterial(material, profile) => match split(&material, profile, is_client) {
+                Some((keys, for_engine)) => {
+                    // A second handshake on one connection does not exist in WebRTC.
+                    let _ = self.slot.set(keys);
+                    DtlsOutput::KeyingMaterial(for_engine, profile)
+                }
+                // Neither side gets keys: nothing is sent in the clear or with a shared key.
+                None => DtlsOutput::CloseNotify,
+            },
+            other => other,
+        }
+    }
+
+    fn set_active(&mut self, active: bool) {
+        self.inner.set_active(active);
+    }
+
+    fn handle_packet(&mut self, packet: &[u8]) -> Result<(), DtlsImplError> {
+        self.inner.handle_packet(packet)
+    }
+
+    fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsImplError> {
+        self.inner.handle_timeout(now)
+    }
+
+    fn send_application_data(&mut self, data: &[u8]) -> Result<usize, DtlsImplError> {
+        self.inner.send_application_data(data)
+    }
+
+    fn is_active(&self) -> bool {
+        self.inner.is_active()
+    }
+
+    fn protocol_version(&self) -> Option<ProtocolVersion> {
+        self.inner.protocol_version()
+    }
+
+    fn is_closing(&self) -> bool {
+        self.inner.is_closing()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.inner.is_closed()
+    }
+
+    fn close(&mut self) -> Result<(), DtlsImplError> {
+        self.inner.close()
+    }
+}
+
+/// Length of master key and salt.
+fn lengths(profile: SrtpProfile) -> Option<(usize, usize)> {
+    match profile {
+        SrtpProfile::AES128_CM_SHA1_80 => Some((16, 14)),
+        SrtpProfile::AEAD_AES_128_GCM => Some((16, 12)),
+        SrtpProfile::AEAD_AES_256_GCM => Some((32, 12)),
+        _ => None,
+    }
+}
+
+/// The keys, and what the engine gets: the peer's half and a decoy in place of ours. The material is client
+/// key, server key, client salt, server salt (RFC 5764 §4.2).
+fn split(material: &[u8], profile: SrtpProfile, is_client: bool) -> Option<(Keys, KeyingMaterial)> {
+    let (key_len, salt_len) = lengths(profile)?;
+    if material.len() < 2 * (key_len + salt_len) {
+        return None;
+    }
+    let (keys, salts) = material.split_at(2 * key_len);
+    let half = |second: bool| MasterKey {
+        key: keys[usize::from(second) * key_len..][..key_len].to_vec(),
+        salt: salts[usize::from(second) * salt_len..][..salt_len].to_vec(),
+    };
+    let (outgoing, incoming) = (half(!is_client), half(is_client));
+    let mut decoy = MasterKey { key: vec![0; key_len], salt: vec![0; salt_len] };
+    rand::fill(&mut decoy.key).ok()?;
+    rand::fill(&mut decoy.salt).ok()?;
+    let (client, server) = if is_client { (&decoy, &incoming) } else { (&incoming, &decoy) };
+    let for_engine = [&client.key[..], &server.key, &client.salt, &server.salt].concat();
+    Some((Keys { profile, outgoing, incoming, decoy }, KeyingMaterial::new(&for_engine)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engine_never_gets_the_half_that_we_send_with() {
+        for (profile, len) in [
+            (SrtpProfile::AES128_CM_SHA1_80, 60),
+            (SrtpProfile::AEAD_AES_128_GCM, 56),
+            (SrtpProfile::AEAD_AES_256_GCM, 88),
+        ] {
+            let material: Vec<u8> = (0..len).collect();
+            for is_client in [false, true] {
+                let (keys, engine) = split(&material, profile, is_client).expect("long enough");
+                let (key_len, salt_len) = lengths(profile).expect("known");
+                let own = usize::from(!is_client);
+                assert_eq!(keys.outgoing.key, material[own * key_len..][..key_len]);
+                assert_eq!(keys.outgoing.salt, material[2 * key_len + own * salt_len..][..salt_len]);
+                assert_eq!(engine[own * key_len..][..key_len], keys.decoy.key[..]);
+                assert_ne!(keys.decoy.key, keys.outgoing.key);
+                let theirs = 1 - own;
+                assert_eq!(engine[theirs * key_len..][..key_len], keys.incoming.key[..]);
+                assert_eq!(engine.len(), material.len());
+            }
+            assert!(split(&material[1..], profile, false).is_none(), "too short");
+        }
+    }
+}

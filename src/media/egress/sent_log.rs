@@ -1,0 +1,174 @@
+//! What was sent under which transport-wide sequence number, until the receiver has spoken of it.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::core::bandwidth::PacketReport;
+use crate::core::rtcp::TransportCc;
+
+/// Packets remembered; the oldest are forgotten, and what is said of them later is ignored. Two seconds at
+/// 4,000 packets a second to one receiver.
+const ENTRIES_MAX: usize = 8_192;
+/// Nobody speaks of older ones any more.
+const AGE_MAX: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    sent_at: Instant,
+    bytes: u16,
+    arrived: bool,
+    probe: Option<u32>,
+}
+
+#[derive(Debug)]
+pub struct SentLog {
+    /// Of the next packet; the wire carries its low 16 bits.
+    next: u64,
+    /// The last ones, ending at `next`.
+    entries: VecDeque<Entry>,
+    /// Reference time of the first report, as zero of the receiver's clock, and of the latest.
+    reference: Option<(u32, i64)>,
+    reports: Vec<PacketReport>,
+}
+
+impl SentLog {
+    /// `first`: low 16 bits of the first packet's number.
+    pub fn new(first: u16) -> Self {
+        let next = 0x1_0000 | u64::from(first);
+        Self { next, entries: VecDeque::new(), reference: None, reports: Vec::new() }
+    }
+
+    /// Numbers a packet that leaves now.
+    #[inline]
+    pub fn push(&mut self, now: Instant, bytes: usize, probe: Option<u32>) -> u16 {
+        if self.entries.len() >= ENTRIES_MAX {
+            self.entries.pop_front();
+        }
+        let old = |entry: &Entry| now.saturating_duration_since(entry.sent_at) > AGE_MAX;
+        while self.entries.front().is_some_and(old) {
+            self.entries.pop_front();
+        }
+        let bytes = u16::try_from(bytes).unwrap_or(u16::MAX);
+        self.entries.push_back(Entry { sent_at: now, bytes, arrived: false, probe });
+        let number = self.next as u16;
+        self.next += 1;
+        number
+    }
+
+    /// What a report says of packets whose arrival was not known before, in the order of sending; and when
+    /// the newest of those that arrived was sent.
+    pub fn handle_report(&mut self, report: &TransportCc<'_>) -> (&[PacketReport], Option<Instant>) {
+        self.reports.clear();
+        let base_us = self.reference_us(report);
+        let mut newest = None;
+        let oldest = self.next - self.entries.len() as u64;
+        for (number, arrived_us) in report.packets() {
+            // The packet of this number that was sent last.
+            let back = u64::from((self.next as u16).wrapping_sub(number));
+            let Some(full) = self.next.checked_sub(back).filter(|full| *full >= oldest && back > 0) else {
+                continue;
+            };
+            let Some(entry) = self.entries.get_mut((full - oldest) as usize) else { continue };
+            if entry.arrived {
+                continue;
+            }
+            entry.arrived = arrived_us.is_some();
+            if entry.arrived {
+                newest = newest.max(Some(entry.sent_at));
+            }
+            let arrived = arrived_us.map(|us| Duration::from_micros((base_us + us).max(0) as u64));
+            self.reports.push(PacketReport {
+                sent_at: entry.sent_at,
+                bytes: u32::from(entry.bytes),
+                arrived,
+                probe: entry.probe,
+            });
+        }
+        (&self.reports, newest)
+    }
+
+    /// The report's reference on a clock that does not wrap. Its zero lies an hour before the first report,
+    /// so that none is negative.
+    fn reference_us(&mut self, report: &TransportCc<'_>) -> i64 {
+        const ZERO_US: i64 = 3_600_000_000;
+        let (last, last_us) = *self.reference.get_or_insert((report.reference, ZERO_US));
+        let us = last_us + report.reference_us_since(last);
+        if us > last_us {
+            self.reference = Some((report.reference, us));
+        }
+        us
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::rtcp::{self, Feedback};
+
+    /// A report by vectors of one bit: `arrived` 1 ms after each other.
+    fn report(base: u16, reference: u32, arrived: &[bool]) -> Vec<u8> {
+        let [_, r0, r1, r2] = reference.to_be_bytes();
+        let [b0, b1] = base.to_be_bytes();
+        let mut bytes = vec![0x8f, 205, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2, b0, b1, 0, arrived.len() as u8];
+        bytes.extend([r0, r1, r2, 0]);
+        for chunk in arrived.chunks(14) {
+            let bits = chunk.iter().enumerate().filter(|(_, arrived)| **arrived);
+            let vector = bits.fold(2u16 << 14, |vector, (at, _)| vector | 1 << (13 - at));
+            bytes.extend(vector.to_be_bytes());
+        }
+        bytes.extend(arrived.iter().filter(|arrived| **arrived).map(|_| 4u8));
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes[3] = (bytes.len() / 4 - 1) as u8;
+        bytes
+    }
+
+    fn handle(log: &mut SentLog, bytes: &[u8]) -> Vec<(u32, Option<Duration>)> {
+        let mut all = Vec::new();
+        rtcp::read(bytes, |feedback| {
+            let Feedback::TransportCc(report) = feedback else { panic!("{feedback:?}") };
+            let (reports, _) = log.handle_report(&report);
+            all.extend(reports.iter().map(|report| (report.bytes, report.arrived)));
+        });
+        all
+    }
+
+    #[test]
+    fn arrivals_are_told_once_and_losses_until_they_arrive() {
+        let now = Instant::now();
+        let mut log = SentLog::new(0xfffe);
+        assert_eq!(
+            (0..5).map(|n| log.push(now, 100 + n, None)).collect::<Vec<_>>(),
+            [0xfffe, 0xffff, 0, 1, 2]
+        );
+        let ms = Duration::from_millis;
+        let zero = Duration::from_secs(3_600);
+        let first = handle(&mut log, &report(0xfffe, 10, &[true, false, true]));
+        assert_eq!(first, [(100, Some(zero + ms(1))), (101, None), (102, Some(zero + ms(2)))]);
+        let second = handle(&mut log, &report(0xfffe, 11, &[true, true, true, false, true]));
+        assert_eq!(second, [(101, Some(zero + ms(66))), (103, None), (104, Some(zero + ms(68)))]);
+        assert_eq!(handle(&mut log, &report(3, 12, &[true, true])), [], "never sent");
+    }
+
+    #[test]
+    fn the_receivers_clock_goes_on_across_its_wrap() {
+        let now = Instant::now();
+        let mut log = SentLog::new(0);
+        log.push(now, 1, None);
+        log.push(now, 2, None);
+        let before = handle(&mut log, &report(0, 0xff_ffff, &[true]));
+        let after = handle(&mut log, &report(1, 0, &[true]));
+        assert_eq!(after[0].1.unwrap() - before[0].1.unwrap(), Duration::from_millis(64));
+    }
+
+    #[test]
+    fn what_is_old_is_forgotten() {
+        let start = Instant::now();
+        let mut log = SentLog::new(0);
+        for n in 0..20_000u64 {
+            log.push(start + Duration::from_micros(n), 1, None);
+        }
+        assert_eq!(log.entries.len(), ENTRIES_MAX);
+        log.push(start + Duration::from_secs(60), 1, None);
+        assert_eq!(log.entries.len(), 1);
+    }
+}
