@@ -15,8 +15,10 @@
 //!
 //! Simpler than libwebrtc: no adaptive threshold of the gradient (noise widens ours), no fit of loss and
 //! bandwidth by likelihood, no ALR detector, no share held against flows that fill every queue: beside one
-//! of these the estimate gives way until the least delay of the last 10–20 s contains their queue. A peer
-//! with REMB alone is not probed: its estimate is what it says.
+//! of these the estimate gives way until the least delay of the last 10–20 s contains their queue. A delay
+//! that swings slowly and widely by itself (tens of milliseconds within a second, as some mobile networks
+//! have it) is taken for a queue, and as little is sent, 0.85 of what arrives may be less than the path
+//! carries until a probe shows so. A peer with REMB alone is not probed: its estimate is what it says.
 
 mod cluster;
 mod delivery;

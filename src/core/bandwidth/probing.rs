@@ -22,7 +22,8 @@ const WORKED: f64 = 0.7;
 const RAISED: f64 = 1.1;
 const BACK_OFF_FIRST: Duration = Duration::from_secs(2);
 const BACK_OFF_MAX: Duration = Duration::from_secs(15);
-/// Wait after a probe of which feedback told too little.
+/// Wait after the first probe of which feedback told too little; doubles while that goes on, as with a peer
+/// that cannot be sent padding.
 const UNTOLD_WAIT: Duration = Duration::from_millis(500);
 /// Longest wait while the path is known to have carried more.
 const BACK_OFF_FALLEN_MAX: Duration = Duration::from_secs(6);
@@ -64,6 +65,7 @@ pub struct Probing {
     ended_at: Option<Instant>,
     next_id: u32,
     back_off: Duration,
+    untold_wait: Duration,
     not_before: Option<Instant>,
     /// Rate that failed last; lower ones need not wait as long.
     failed_bps: f64,
@@ -84,6 +86,7 @@ impl Probing {
             ended_at: None,
             next_id: 0,
             back_off: Duration::ZERO,
+            untold_wait: UNTOLD_WAIT,
             not_before: None,
             failed_bps: f64::INFINITY,
             fallen_at: None,
@@ -157,6 +160,9 @@ impl Probing {
         (before_bps, after_bps): (f64, f64),
         flowing_bps: f64,
     ) {
+        if outcome.told {
+            self.untold_wait = UNTOLD_WAIT;
+        }
         let worked = outcome.result_bps.is_some_and(|result| result > WORKED * outcome.probe_bps);
         if worked && after_bps > before_bps * RAISED {
             if outcome.probe_bps >= WORKED * self.failed_bps {
@@ -166,7 +172,8 @@ impl Probing {
             return;
         }
         if outcome.result_bps.is_none() && !outcome.told {
-            self.not_before = Some(now + UNTOLD_WAIT);
+            self.not_before = Some(now + self.untold_wait);
+            self.untold_wait = (self.untold_wait * 2).min(BACK_OFF_MAX);
             self.failed_bps = self.failed_bps.min(outcome.probe_bps);
             return;
         }

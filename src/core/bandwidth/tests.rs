@@ -5,6 +5,7 @@ mod path;
 
 use std::time::{Duration, Instant};
 
+use super::{Estimator, PacketReport};
 use path::{AUDIO_BPS, LAYERS_BPS, Path, Run};
 
 const TOP: usize = 2;
@@ -185,4 +186,63 @@ fn a_raise_into_a_policer_is_taken_back() {
     let lost = run.lost(15);
     assert!(lost < 0.08, "{lost:.3} lost\n{}", run.table());
     assert!(LAYERS_BPS[1] + AUDIO_BPS <= run.estimator.estimate_bps(), "{}", run.table());
+}
+
+/// Feedback of ten packets that took 30 ms, the last sent at `now`.
+fn feed(estimator: &mut Estimator, start: Instant, now: Instant) {
+    let reports: Vec<PacketReport> = (0..10)
+        .rev()
+        .map(|before| now - Duration::from_millis(before * 10))
+        .map(|sent_at| PacketReport {
+            sent_at,
+            bytes: 250,
+            arrived: Some(sent_at - start + Duration::from_millis(1_030)),
+            probe: None,
+        })
+        .collect();
+    estimator.handle_feedback(now, &reports, None);
+}
+
+#[test]
+fn remb_is_the_estimate_of_a_peer_without_feedback_and_a_cap_beside_it() {
+    let start = epoch();
+    let mut estimator = Estimator::new(start, 1_000_000);
+    estimator.handle_remb(start, 2_000_000);
+    assert_eq!(estimator.poll_estimate(), Some(2_000_000));
+    feed(&mut estimator, start, start + Duration::from_secs(1));
+    estimator.handle_remb(start, 4_000_000);
+    assert_eq!(estimator.estimate_bps(), 2_000_000);
+    estimator.handle_remb(start, 500_000);
+    assert_eq!(estimator.poll_estimate(), Some(500_000));
+    assert_eq!(estimator.poll_estimate(), None);
+}
+
+#[test]
+fn who_sends_nothing_waits_for_no_feedback() {
+    let start = epoch();
+    let mut estimator = Estimator::new(start, 1_000_000);
+    assert_eq!(estimator.poll_timeout(), None);
+    feed(&mut estimator, start, start + Duration::from_secs(1));
+    assert_eq!(estimator.poll_timeout(), None);
+    let sent_at = start + Duration::from_secs(60);
+    estimator.handle_sent(sent_at, 1_000);
+    let due = estimator.poll_timeout().expect("feedback is due");
+    assert!(due >= sent_at + Duration::from_millis(500), "{:?}", due - sent_at);
+    estimator.handle_timeout(due);
+    assert_eq!(estimator.poll_estimate(), Some(500_000));
+}
+
+#[test]
+fn a_probe_that_is_never_sent_is_asked_for_ever_more_seldom() {
+    let start = epoch();
+    let mut estimator = Estimator::new(start, 300_000);
+    let mut probes = 0;
+    for round in 1..600_u32 {
+        let now = start + Duration::from_millis(100) * round;
+        estimator.set_goal(now, 500_000, 1_500_000);
+        estimator.handle_timeout(now);
+        feed(&mut estimator, start, now);
+        probes += u32::from(estimator.poll_probe(now).is_some());
+    }
+    assert!((2..=12).contains(&probes), "{probes} probes in a minute");
 }
