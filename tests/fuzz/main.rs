@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use antiphon::config::Secret;
 use antiphon::core::payload::{self, Codec, DependencyReader};
+use antiphon::core::rtcp::{self, Feedback};
 use antiphon::token::Keys;
 use mutate::Mutator;
 use node::{Node, OFFER};
@@ -139,4 +140,38 @@ fn payloads_are_read_or_found_unusable() {
         let frame = payload::inspect(codec, &mutator.bytes(good), dd.as_ref());
         assert!(frame.usable || !frame.keyframe, "an unusable packet cannot begin anything");
     });
+}
+
+#[test]
+fn receivers_feedback_is_read_or_skipped() {
+    let corpus: [&[u8]; 5] = [
+        &[0x81, 205, 0, 3, 0, 0, 0, 1, 0, 0, 0, 9, 0xff, 0xfe, 0x80, 3],
+        &[
+            0x8f, 205, 0, 6, 0, 0, 0, 1, 0, 0, 0, 9, 0xff, 0xfe, 0, 7, 0x80, 0, 1, 5, 0x20, 2, 0xc9, 0, 4, 0,
+            4, 0,
+        ],
+        &[
+            0x81, 206, 0, 2, 0, 0, 0, 1, 0, 0, 0, 7, 0x84, 206, 0, 4, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 8, 3,
+            0, 0, 0,
+        ],
+        &[0x8f, 206, 0, 5, 0, 0, 0, 1, 0, 0, 0, 0, b'R', b'E', b'M', b'B', 1, 0x0b, 0xd0, 0x90, 0, 0, 0, 7],
+        &[
+            0x81, 201, 0, 7, 0, 0, 0, 1, 0, 0, 0, 5, 64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 0, 1,
+            0, 0,
+        ],
+    ];
+    let mut read = 0u64;
+    fuzz("RTCP feedback", RUNS * 10, |mutator| {
+        let good = corpus[mutator.below(corpus.len())];
+        let bytes = mutator.bytes(good);
+        rtcp::read(&bytes, |feedback| {
+            read += 1;
+            match feedback {
+                Feedback::Nack { lost, .. } => assert!(lost.iter().count() <= bytes.len() * 5),
+                Feedback::TransportCc(report) => assert!(report.packets().count() <= 1 << 13),
+                _ => {}
+            }
+        });
+    });
+    assert!(read > 0, "the mutations leave nothing that can be read");
 }
