@@ -281,7 +281,7 @@ impl Control {
         self.ask(|reply| Ask::Drain { reply }).await.unwrap_or(true)
     }
 
-    /// Sends everyone away and closes all rooms.
+    /// Sends everyone away and closes all rooms; returns once the last words have left.
     pub async fn close_all(&self) {
         // Without a control loop there is nothing left to close.
         let _ = self.ask(|reply| Ask::CloseAll { reply }).await;

@@ -18,6 +18,9 @@ use crate::media::shard::Surroundings;
 use crate::media::{ShardHandle, ShardThread, bind, tcp};
 use crate::{signal as http, telemetry};
 
+/// Connections get this long to take their last words when the node goes down.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
 /// Runs the node until it is told to stop.
 ///
 /// # Errors
@@ -195,8 +198,8 @@ async fn drain_on_signal(control: &Control, within: Duration) -> anyhow::Result<
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    control.close_all().await;
-    // Time for the last words to leave.
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    if tokio::time::timeout(CLOSE_WITHIN, control.close_all()).await.is_err() {
+        tracing::warn!("some connections did not close in time: leaving them");
+    }
     Ok(())
 }

@@ -155,10 +155,19 @@ impl Placement {
             }
             Ask::CloseAll { reply } => {
                 self.draining = true;
-                for shard in 0..self.shards.len() {
-                    let _ = self.send(ShardId(shard as u8), Command::Drain);
-                }
-                let _ = reply.send(Ok(()));
+                // A shard answers when its last peer is gone; one that is gone itself does by dropping it.
+                let closed = (0..self.shards.len()).map(|shard| {
+                    let (done, closed) = oneshot::channel();
+                    let _ = self.send(ShardId(shard as u8), Command::Drain(done));
+                    closed
+                });
+                let closed: Vec<_> = closed.collect();
+                tokio::spawn(async move {
+                    for shard in closed {
+                        let _ = shard.await;
+                    }
+                    let _ = reply.send(Ok(()));
+                });
             }
         }
     }
@@ -218,20 +227,20 @@ impl Placement {
         }
     }
 
-    /// Reads a room's history; a log that cannot be read leaves the room without one, but open.
+    /// Reads a room's history. The room asks again where it cannot be read.
     fn restore(&mut self, shard: ShardId, room: RoomName) {
         let (to, name) = (self.shard(shard), room.clone());
         let (again, refused_in) = (to.clone(), room.clone());
-        let reply = move |history: Result<_, _>| {
-            let history = history.unwrap_or_else(|error| {
-                tracing::error!(room = %room, %error, "the room's history cannot be read");
-                Default::default()
-            });
-            answer(&to, &room, LogAnswer::Restored(Box::new(history)));
+        let reply = move |history: Result<_, _>| match history {
+            Ok(history) => answer(&to, &room, LogAnswer::Restored(Box::new(history))),
+            Err(error) => {
+                tracing::error!(room = %room, %error, "the room's history cannot be read; it is tried again");
+                answer(&to, &room, LogAnswer::RestoreFailed);
+            }
         };
         if self.events.read(move |log| log.history(&name), reply).is_err() {
-            tracing::error!(room = %refused_in, "the log is overrun: the room opens without its history");
-            answer(&again, &refused_in, LogAnswer::Restored(Box::default()));
+            tracing::error!(room = %refused_in, "the log is overrun: the room's history is tried again");
+            answer(&again, &refused_in, LogAnswer::RestoreFailed);
         }
     }
 

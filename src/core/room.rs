@@ -33,6 +33,8 @@ pub use packets::{Arrival, Forward};
 
 /// How often a room looks after its people: layers, lost connections, statistics.
 const TICK: Duration = Duration::from_millis(100);
+/// Between two tries to read a room's history.
+const RESTORE_AFTER: Duration = Duration::from_secs(1);
 /// Voices that are heard at a time where more talk than there are slots: three, and one's own.
 const VOICES_HEARD: usize = 4;
 
@@ -114,6 +116,8 @@ pub enum Output {
         reason: LeaveReason,
     },
     Append(Event),
+    /// Read the room's history once more.
+    Restore,
     ReadMessage(MessageId),
     /// Read older messages for a `chat.history`.
     ReadHistory {
@@ -142,6 +146,8 @@ pub struct Room {
     was_on_air: Vec<ParticipantKey>,
     /// Absent until the room's history was read; nobody is welcomed before.
     chat: Option<Chat>,
+    /// When to ask for it again, after it could not be read.
+    restore_at: Option<Instant>,
     /// Waits for the log with the chat's own events.
     event_ids: EventIds,
     outputs: VecDeque<Output>,
@@ -163,6 +169,7 @@ impl Room {
             on_air: None,
             was_on_air: Vec::new(),
             chat: None,
+            restore_at: None,
             event_ids: EventIds::new("room", settings.epoch),
             outputs: VecDeque::new(),
             next_tick: now.instant + TICK,
@@ -203,6 +210,9 @@ impl Room {
             return;
         }
         self.next_tick = now.instant + TICK;
+        if self.restore_at.take_if(|at| now.instant >= *at).is_some() {
+            self.outputs.push_back(Output::Restore);
+        }
         self.drop_lost(now);
         self.poll_speakers(now.instant);
         self.settle(now.instant);
@@ -217,6 +227,12 @@ impl Room {
         for key in self.keys() {
             self.welcome(now, key);
         }
+    }
+
+    /// The history could not be read. Without it what was written before would seem lost, and offsets would
+    /// begin anew: nobody is welcomed, and it is tried again.
+    pub fn handle_restore_failed(&mut self, now: Now) {
+        self.restore_at = Some(now.instant + RESTORE_AFTER);
     }
 
     /// Sends everyone away and ends the room.

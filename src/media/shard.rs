@@ -13,6 +13,8 @@ mod outputs;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
+
 use super::demux::Demux;
 use super::negotiate::Reach;
 use super::outbox::Outbox;
@@ -75,6 +77,7 @@ pub enum Notice {
 #[derive(Debug)]
 pub enum LogAnswer {
     Restored(Box<RoomHistory>),
+    RestoreFailed,
     Appended(Box<Appended>),
     AppendFailed(EventId),
     Message { id: MessageId, read: Result<Option<ChatMessage>, ()> },
@@ -148,6 +151,8 @@ pub struct Shard {
     dirty: Vec<PeerIndex>,
     unsent: Vec<PeerIndex>,
     forwards: Vec<Forward>,
+    /// Told when the last peer is gone.
+    drained: Option<oneshot::Sender<()>>,
     pub counters: Counters,
     /// Forwards that lie in the outbox, for the latency histogram.
     pub forwarded_in_tick: u64,
@@ -170,6 +175,7 @@ impl Shard {
             dirty: Vec::new(),
             unsent: Vec::new(),
             forwards: Vec::new(),
+            drained: None,
             counters: Counters::default(),
             forwarded_in_tick: 0,
             joins_s: Vec::new(),
@@ -221,7 +227,7 @@ impl Shard {
             self.flush_unsent(now);
             let mut dirty = std::mem::take(&mut self.dirty);
             if dirty.is_empty() {
-                return;
+                return self.tell_drained();
             }
             for index in dirty.drain(..) {
                 if let Some(peer) = self.peer_mut(index) {
@@ -233,6 +239,16 @@ impl Shard {
             if self.dirty.is_empty() {
                 self.dirty = dirty;
             }
+        }
+    }
+
+    fn tell_drained(&mut self) {
+        if self.drained.is_some()
+            && self.peers.iter().all(Option::is_none)
+            && let Some(drained) = self.drained.take()
+        {
+            // Who asked may have given up waiting.
+            let _ = drained.send(());
         }
     }
 

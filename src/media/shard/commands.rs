@@ -63,8 +63,8 @@ pub enum Command {
     TcpClosed {
         remote: SocketAddr,
     },
-    /// Close every room: the node goes down.
-    Drain,
+    /// Close every room: the node goes down. Answered when the last peer is gone.
+    Drain(oneshot::Sender<()>),
 }
 
 pub enum RoomCommand {
@@ -118,7 +118,8 @@ impl Shard {
                 self.handle_frame(now, frame);
             }
             Command::TcpClosed { remote } => self.handle_tcp_closed(remote),
-            Command::Drain => {
+            Command::Drain(done) => {
+                self.drained = Some(done);
                 let stamp = self.stamp(now);
                 let rooms: Vec<RoomIndex> = self.rooms_by_name.values().copied().collect();
                 for index in rooms {
@@ -164,6 +165,7 @@ impl Shard {
         match command {
             RoomCommand::Log(log) => match log {
                 LogAnswer::Restored(history) => room.handle_restored(stamp, *history),
+                LogAnswer::RestoreFailed => room.handle_restore_failed(stamp),
                 LogAnswer::Appended(appended) => room.handle_appended(*appended),
                 LogAnswer::AppendFailed(id) => room.handle_append_failed(&id),
                 LogAnswer::Message { id, read } => room.handle_message_read(stamp, &id, read),

@@ -48,6 +48,10 @@ impl Shard {
                     seat.room.handle_append_failed(&id);
                 }
             }
+            Output::Restore => {
+                let Some(room) = self.room_name(index) else { return };
+                self.notify(Notice::Restore { shard: self.around.id, room });
+            }
             Output::ReadMessage(id) => {
                 let stamp = self.stamp(now);
                 let Some(room) = self.room_name(index) else { return };
