@@ -1,6 +1,6 @@
 //! A real shard under the emulated network: the control loop's part is played here, the rest is the product.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,10 +37,42 @@ pub struct Node {
     /// Events in the log that is played here.
     offset: u64,
     transmits: VecDeque<(SocketAddr, Vec<u8>)>,
+    /// How often the room's history cannot be read.
+    pub unreadable: u32,
+    pub nonces: Nonces,
+}
+
+/// Every nonce that was used towards a client, with what it sealed. RTP by SSRC and sequence number, RTCP by
+/// SSRC and index.
+#[derive(Default)]
+pub struct Nonces {
+    used: BTreeMap<(SocketAddr, u32, u32), Vec<u8>>,
+    pub rtp: u64,
+    pub rtcp: u64,
+}
+
+impl Nonces {
+    /// A nonce may come again only with the very same datagram.
+    fn note(&mut self, to: SocketAddr, datagram: &[u8]) {
+        let word = |at: usize| u32::from_be_bytes(datagram[at..at + 4].try_into().expect("four bytes"));
+        let key = match *datagram {
+            [128..=191, 192..=223, ..] => {
+                self.rtcp += 1;
+                (to, word(4), word(datagram.len() - 4))
+            }
+            [128..=191, _, high, low, ..] => {
+                self.rtp += 1;
+                (to, word(8), u32::from(u16::from_be_bytes([high, low])))
+            }
+            _ => return,
+        };
+        let first = self.used.entry(key).or_insert_with(|| datagram.to_vec());
+        assert_eq!(first, datagram, "a nonce was used twice: {key:?}");
+    }
 }
 
 impl Node {
-    pub fn new(now: Instant) -> Self {
+    pub fn new(now: Instant, unreadable: u32) -> Self {
         let crypto = Arc::new(default_provider());
         let certificate = crypto.dtls_provider.generate_certificate().expect("a certificate");
         let identity =
@@ -56,8 +88,18 @@ impl Node {
             start: now,
         });
         let room = RoomName::parse("emulated").expect("a room's name");
-        let mut node =
-            Self { shard, identity, reach, notices, room, peers: 0, offset: 0, transmits: VecDeque::new() };
+        let mut node = Self {
+            shard,
+            identity,
+            reach,
+            notices,
+            room,
+            peers: 0,
+            offset: 0,
+            transmits: VecDeque::new(),
+            unreadable,
+            nonces: Nonces::default(),
+        };
         let settings = node.settings();
         node.shard.handle_command(now, Command::Open(Box::new(settings)));
         node.settle(now);
@@ -119,6 +161,14 @@ impl Node {
         granted.try_recv().expect("an answer at once").expect("the join is granted").answer
     }
 
+    /// Closes all rooms; the answer comes when the last peer is gone.
+    pub fn drain(&mut self, now: Instant) -> oneshot::Receiver<()> {
+        let (done, drained) = oneshot::channel();
+        self.shard.handle_command(now, Command::Drain(done));
+        self.settle(now);
+        drained
+    }
+
     pub fn stats(&mut self, now: Instant) -> RoomStats {
         let (reply, mut stats) = oneshot::channel();
         self.command(now, RoomCommand::Stats(reply));
@@ -135,6 +185,10 @@ impl Node {
         self.shard.finish_tick(now);
         while let Ok(notice) = self.notices.try_recv() {
             let answer = match notice {
+                Notice::Restore { .. } if self.unreadable > 0 => {
+                    self.unreadable -= 1;
+                    LogAnswer::RestoreFailed
+                }
                 Notice::Restore { .. } => LogAnswer::Restored(Box::<RoomHistory>::default()),
                 Notice::Append { event, .. } => {
                     self.offset += 1;
@@ -153,6 +207,7 @@ impl Node {
         }
         for (run, bytes) in self.shard.outbox().runs() {
             let datagrams = bytes.chunks(run.segment_bytes);
+            datagrams.clone().for_each(|datagram| self.nonces.note(run.destination, datagram));
             self.transmits.extend(datagrams.map(|datagram| (run.destination, datagram.to_vec())));
         }
         self.shard.outbox().clear();
@@ -182,8 +237,13 @@ impl Server for Node {
 
 /// A world around an empty room.
 pub fn world(seed: u64) -> World<Node> {
+    world_unreadable(seed, 0)
+}
+
+/// The same, where the room's history cannot be read for the first so many times.
+pub fn world_unreadable(seed: u64, times: u32) -> World<Node> {
     let start = Instant::now();
-    World::new(start, seed, Node::new(start))
+    World::new(start, seed, Node::new(start, times))
 }
 
 /// A new client joins over a path of these conditions. Returns its site.
