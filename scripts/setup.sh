@@ -98,9 +98,9 @@ pip_install() {
   cmp -s "$wanted" "$stamp" && return
   commands python3:python3
   python3 -c 'import ensurepip, venv' 2>/dev/null || packages python3-venv
-  [ -x .tools/venv/bin/pip ] || python3 -m venv .tools/venv
+  [ -x .tools/venv/bin/python ] || python3 -m venv .tools/venv
   say "installing from PyPI: $(sed -n 's/^\([A-Za-z0-9_-]*\)==\([^ ]*\).*/\1 \2/p' "$wanted" | paste -sd , | sed 's/,/, /g')"
-  .tools/venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r "$wanted" >&2
+  .tools/venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r "$wanted" >&2
   cp "$wanted" "$stamp"
 }
 

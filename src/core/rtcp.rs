@@ -183,7 +183,7 @@ pub fn ntp_time(unix_us: u64) -> u64 {
     /// From 1900 to 1970.
     const OFFSET_S: u64 = 2_208_988_800;
     let (seconds, us) = (unix_us / 1_000_000 + OFFSET_S, unix_us % 1_000_000);
-    seconds << 32 | (us << 32) / 1_000_000
+    (seconds << 32) | ((us << 32) / 1_000_000)
 }
 
 /// Appends a sender report and the description that names its source, as each compound must.

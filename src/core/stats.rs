@@ -31,7 +31,10 @@ pub struct ParticipantStats {
     pub connected: bool,
     /// `udp` or `tcp`; absent until ICE has a pair.
     pub transport: Option<&'static str>,
-    /// Round-trip time by ICE or RTCP, milliseconds.
+    /// The SRTP profile that its media is protected by, as RFC 5764 and RFC 7714 name it; absent until DTLS is
+    /// done.
+    pub srtp_profile: Option<&'static str>,
+    /// Round-trip time by RTCP, milliseconds.
     pub rtt_ms: Option<f64>,
     /// Send-side estimate towards this participant, bits per second.
     pub estimate_bps: u64,

@@ -23,7 +23,7 @@ use str0m::rtp::RedDecoder;
 pub use packet::{ExtensionIds, Framing, Passed};
 pub use stream::StreamLine;
 
-use self::keys::KeySlot;
+use self::keys::{KeySlot, Keys};
 use self::packet::{Lane, Packet};
 use self::probing::Probing;
 use self::sent_log::SentLog;
@@ -412,6 +412,10 @@ impl Egress {
 
     pub fn rtt(&self) -> Option<Duration> {
         self.rtt
+    }
+
+    pub fn srtp_profile(&self) -> Option<&'static str> {
+        self.keys.get().map(Keys::profile_name)
     }
 
     pub fn loss(&self) -> Option<f32> {

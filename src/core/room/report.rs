@@ -68,6 +68,7 @@ impl Room {
             role: participant.part.name(),
             connected: participant.may_receive() || participant.state().connected,
             transport: None,
+            srtp_profile: None,
             rtt_ms: None,
             estimate_bps: participant.allocator.estimate_bps(),
             bytes_received: 0,

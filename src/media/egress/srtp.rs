@@ -35,7 +35,13 @@ struct Session {
 
 enum Cipher {
     Gcm(LessSafeKey),
-    Counter { key: EncryptingKey, auth: hmac::Key },
+    /// Rare and large.
+    Counter(Box<Counter>),
+}
+
+struct Counter {
+    key: EncryptingKey,
+    auth: hmac::Key,
 }
 
 /// Seals what we send to one peer.
@@ -79,7 +85,8 @@ impl Sealer {
                 let tag = key.seal_in_place_separate_tag(nonce, Aad::from(&*header), payload)?;
                 out.extend_from_slice(tag.as_ref());
             }
-            Cipher::Counter { key, auth } => {
+            Cipher::Counter(counter) => {
+                let Counter { key, auth } = &**counter;
                 let iv = self.rtp.counter_iv(ssrc, index);
                 key.less_safe_encrypt(&mut out[start + header_len..], iv)?;
                 let mut mac = hmac::Context::with_key(auth);
@@ -112,7 +119,8 @@ impl Sealer {
                 out.extend_from_slice(tag.as_ref());
                 out.extend_from_slice(&trailer);
             }
-            Cipher::Counter { key, auth } => {
+            Cipher::Counter(counter) => {
+                let Counter { key, auth } = &**counter;
                 let iv = self.rtcp.counter_iv(ssrc, u64::from(index));
                 key.less_safe_encrypt(&mut out[start + RTCP_HEADER_BYTES..], iv)?;
                 out.extend_from_slice(&trailer);
@@ -155,7 +163,8 @@ impl Opener {
                 key.open_separate_gather(nonce, aad, cipher, tag, &mut plain[RTCP_HEADER_BYTES..]).ok()?;
                 index
             }
-            Cipher::Counter { key, auth } => {
+            Cipher::Counter(counter) => {
+                let Counter { key, auth } = &**counter;
                 let (body, tag) = sealed.split_at_checked(sealed.len().checked_sub(HMAC_TAG_BYTES)?)?;
                 let expected = hmac::sign(auth, body);
                 let genuine = &expected.as_ref()[..HMAC_TAG_BYTES];
@@ -211,10 +220,10 @@ impl Session {
             SrtpProfile::AES128_CM_SHA1_80 => {
                 let mut auth = [0; 20];
                 derive_into(master, label + 1, &mut auth)?;
-                Cipher::Counter {
+                Cipher::Counter(Box::new(Counter {
                     key: EncryptingKey::ctr(UnboundCipherKey::new(&AES_128, key)?)?,
                     auth: hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &auth),
-                }
+                }))
             }
             _ => return Err(Unspecified),
         };

@@ -313,6 +313,7 @@ impl Shard {
         for ((_, stats), peer) in participants.iter_mut().zip(peers) {
             let Some(peer) = peer.and_then(|peer| self.peer_mut(peer)) else { continue };
             stats.rtt_ms = peer.egress.rtt().map(|rtt| rtt.as_secs_f64() * 1_000.0);
+            stats.srtp_profile = peer.egress.srtp_profile();
             stats.egress_loss = peer.egress.loss();
             stats.bytes_received = peer.figures.bytes_received;
             stats.bytes_sent = peer.egress.bytes_sent();
