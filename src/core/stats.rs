@@ -31,7 +31,7 @@ pub struct ParticipantStats {
     pub connected: bool,
     /// `udp` or `tcp`; absent until ICE has a pair.
     pub transport: Option<&'static str>,
-    /// The SRTP profile that protects its media, as RFC 5764 and RFC 7714 name it; absent before DTLS is done.
+    /// The SRTP profile that protects its media, as RFC 5764 names it; absent before DTLS is done.
     pub srtp_profile: Option<&'static str>,
     /// Round-trip time by RTCP, milliseconds.
     pub rtt_ms: Option<f64>,
