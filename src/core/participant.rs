@@ -87,6 +87,7 @@ pub struct Slot {
     pub mid: Mid,
     pub kind: Kind,
     pub formats: Vec<Format>,
+    pub described: bool,
     pub wish: Wish,
     pub track: Option<TrackKey>,
     /// What flows; `None` until the first key frame and while paused.
@@ -105,6 +106,7 @@ impl Slot {
             mid: line.mid,
             kind: line.kind,
             formats: line.formats,
+            described: line.described,
             wish: Wish { max_height: HEIGHT_DEFAULT, pinned: None },
             track: None,
             current: None,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use str0m::media::{Mid, Rid};
 
 use super::format::Format;
-use super::payload::{DependencyReader, FrameInfo, Resolution, SPATIAL_LAYERS_MAX};
+use super::payload::{DependencyReader, Descriptor, FrameInfo, Resolution, SPATIAL_LAYERS_MAX};
 use super::protocol::{Kind, Source};
 use super::rate::RateMeter;
 use super::room::{ParticipantKey, SlotKey};
@@ -36,6 +36,8 @@ pub struct SlotLine {
     pub kind: Kind,
     /// What its decoder takes.
     pub formats: Vec<Format>,
+    /// It takes the dependency descriptor, without which no receiver can put AV1's spatial layers together.
+    pub described: bool,
 }
 
 /// One encoding as it comes in.
@@ -47,6 +49,8 @@ pub struct Encoding {
     pub layer_rates: [RateMeter; SPATIAL_LAYERS_MAX],
     pub sizes: [Option<Resolution>; SPATIAL_LAYERS_MAX],
     pub spatial_layers: usize,
+    /// The last VP9 packet named its layers.
+    layered: bool,
     pub descriptors: DependencyReader,
     last_packet_at: Option<Instant>,
     last_keyframe_request_at: Option<Instant>,
@@ -68,6 +72,7 @@ impl Encoding {
             layer_rates: Default::default(),
             sizes: [None; SPATIAL_LAYERS_MAX],
             spatial_layers: 1,
+            layered: false,
             descriptors: DependencyReader::default(),
             last_packet_at: None,
             last_keyframe_request_at: None,
@@ -94,6 +99,14 @@ impl Encoding {
             for (known, told) in self.sizes.iter_mut().zip(frame.resolutions) {
                 *known = told.or(*known);
             }
+        }
+        if let Descriptor::Vp9(vp9) = &frame.descriptor
+            && std::mem::replace(&mut self.layered, vp9.layered) != vp9.layered
+            && !frame.keyframe
+        {
+            // Chromium stops naming layers while it sends a single one. Its receiver, told by the payload
+            // descriptor alone, does not find the frames from before the change and stands still.
+            self.keyframe_wanted = true;
         }
     }
 
@@ -197,5 +210,33 @@ impl Track {
     /// Worth a slot.
     pub fn is_shown(&self) -> bool {
         !self.muted && !self.silenced && self.format.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::payload::{Codec, inspect};
+
+    const KEY_BARE: [u8; 4] = [0x9c, 0x80, 0x01, 0xaa];
+    const DELTA_BARE: [u8; 5] = [0xdc, 0x80, 0x02, 0x02, 0xaa];
+    const DELTA_LAYERED: [u8; 6] = [0xfc, 0x80, 0x03, 0x10, 0x02, 0xaa];
+    const KEY_LAYERED: [u8; 5] = [0xbc, 0x80, 0x04, 0x10, 0xaa];
+
+    #[test]
+    fn a_stream_that_begins_or_ceases_to_name_its_layers_is_asked_for_a_key_frame() {
+        let now = Instant::now();
+        let mut encoding = Encoding::new(None);
+        let mut asks = |payload: &[u8], seconds: u64| {
+            let at = now + Duration::from_secs(seconds);
+            encoding.note_packet(at, payload.len(), &inspect(Codec::Vp9, payload, None));
+            encoding.poll_keyframe_request(at)
+        };
+        assert!(!asks(&KEY_BARE, 0));
+        assert!(!asks(&DELTA_BARE, 1));
+        assert!(asks(&DELTA_LAYERED, 2));
+        assert!(!asks(&KEY_LAYERED, 3));
+        assert!(!asks(&DELTA_LAYERED, 4));
+        assert!(asks(&DELTA_BARE, 5));
     }
 }

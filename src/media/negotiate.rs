@@ -251,7 +251,9 @@ fn lines(rtc: &Rtc, answer: &str) -> (Vec<PublishedLine>, Vec<SlotLine>) {
         }
         if matches!(direction, Direction::SendOnly | Direction::SendRecv) {
             let formats = own.iter().filter(|own| accepts(rtc, media.remote_pts(), own));
-            slots.push(SlotLine { mid, kind, formats: formats.map(|own| own.format).collect() });
+            let formats = formats.map(|own| own.format).collect();
+            let described = media.remote_extmap().iter().any(|(_, ext)| ext.as_uri() == dependency::URI);
+            slots.push(SlotLine { mid, kind, formats, described });
         }
     }
     (published, slots)

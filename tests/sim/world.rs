@@ -175,6 +175,7 @@ impl World {
             mid: Mid::from(mid.as_str()),
             kind,
             formats: formats.to_vec(),
+            described: false,
         };
         let mut slots = vec![
             slot("a0".into(), Kind::Audio, &[Format::OPUS]),

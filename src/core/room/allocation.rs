@@ -6,6 +6,7 @@ use super::{Audience, Output, ParticipantKey, Room, TrackKey};
 use crate::core::ids::Identity;
 use crate::core::layers::{Demand, LayerOffer, Priority};
 use crate::core::participant::{Layer, Participant, Slot};
+use crate::core::payload::Codec;
 use crate::core::protocol::{Kind, ServerMessage, SlotStats, Source};
 use crate::core::track::Track;
 
@@ -68,7 +69,11 @@ impl Room {
                 slot.target = Some(Layer { encoding: 0, spatial: u8::MAX });
                 continue;
             }
-            offered.push((index, priority(slot, track, *on_air), offers(now, track)));
+            let mut layers = offers(now, track);
+            if !slot.described && track.format.is_some_and(|format| format.codec == Codec::Av1) {
+                layers.truncate(track.encodings.len());
+            }
+            offered.push((index, priority(slot, track, *on_air), layers));
         }
         let demands: Vec<Demand<'_, usize>> = offered
             .iter()
