@@ -1,6 +1,6 @@
 /** The offer's codecs: what is forwarded, and nothing else. */
 import { expect, test } from 'vitest';
-import { isOffered } from '../src/client/codecs';
+import { isOffered, wantDescriptor } from '../src/client/codecs';
 
 const offered = (mimeType: string, sdpFmtpLine?: string) =>
   isOffered({ mimeType, ...(sdpFmtpLine !== undefined && { sdpFmtpLine }) });
@@ -21,4 +21,25 @@ test('rare variants and telephone codecs are not', () => {
   expect(offered('video/AV1', 'level-idx=5;profile=1;tier=0')).toBe(false);
   expect(offered('video/H264', 'packetization-mode=0;profile-level-id=42e01f')).toBe(false);
   expect(offered('video/H264', 'packetization-mode=1;profile-level-id=f4001f')).toBe(false);
+});
+
+test('the dependency descriptor is asked for where the browser lets one ask', () => {
+  const known = [
+    { uri: 'urn:ietf:params:rtp-hdrext:sdes:mid', direction: 'sendrecv' },
+    {
+      uri: 'https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension',
+      direction: 'stopped',
+    },
+    { uri: 'http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time', direction: 'stopped' },
+  ];
+  let wanted = structuredClone(known);
+  const transceiver = {
+    getHeaderExtensionsToNegotiate: () => structuredClone(known),
+    setHeaderExtensionsToNegotiate: (all: typeof known) => {
+      wanted = all;
+    },
+  };
+  wantDescriptor(transceiver as unknown as RTCRtpTransceiver);
+  expect(wanted.map(({ direction }) => direction)).toEqual(['sendrecv', 'sendrecv', 'stopped']);
+  expect(() => wantDescriptor({} as RTCRtpTransceiver)).not.toThrow();
 });

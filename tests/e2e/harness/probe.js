@@ -77,6 +77,7 @@ export function installProbe(camera) {
         .map((entry) => ({
           kind: entry.kind,
           rid: entry.rid,
+          scalability: entry.scalabilityMode,
           codec: codecOf(all, entry),
           active: entry.active ?? true,
           packets: entry.packetsSent ?? 0,

@@ -6,21 +6,26 @@
 import { until } from './until.js';
 
 /**
- * Sends camera and microphone; runs in the page. With `rids`, the video as simulcast.
+ * Sends camera and microphone; runs in the page. With `rids`, the video as simulcast; with `scalability`
+ * (W3C webrtc-svc) as one stream of layers.
  *
- * @param {{ endpoint: string, rids?: { rid: string, scale: number, bps: number }[], codec?: string }} options
+ * @param {{ endpoint: string, rids?: { rid: string, scale: number, bps: number }[], codec?: string,
+ *   scalability?: { mode: string, bps: number } }} options
  */
-async function publishInPage({ endpoint, rids, codec }) {
+async function publishInPage({ endpoint, rids, codec, scalability }) {
   const media = await navigator.mediaDevices.getUserMedia({ audio: true, video: true });
   const connection = new RTCPeerConnection();
   for (const track of media.getTracks()) {
-    const layered = track.kind === 'video' && rids !== undefined;
+    const simulcast = rids?.map(({ rid, scale, bps }) => ({
+      rid,
+      scaleResolutionDownBy: scale,
+      maxBitrate: bps,
+    }));
+    const layers = scalability && [{ scalabilityMode: scalability.mode, maxBitrate: scalability.bps }];
     const transceiver = connection.addTransceiver(track, {
       direction: 'sendonly',
       streams: [media],
-      sendEncodings: layered
-        ? rids.map(({ rid, scale, bps }) => ({ rid, scaleResolutionDownBy: scale, maxBitrate: bps }))
-        : undefined,
+      sendEncodings: track.kind === 'video' ? (simulcast ?? layers) : undefined,
     });
     if (track.kind === 'video' && codec !== undefined) {
       const all = RTCRtpSender.getCapabilities('video')?.codecs ?? [];

@@ -1,6 +1,7 @@
 /**
- * Which codecs are offered. Browsers list dozens of variants on every m-line; what the server never forwards
- * is left out, so that an offer with a wall of slots stays well below the 64 KiB that a body may have.
+ * Which codecs and header extensions are offered. Browsers list dozens of codec variants on every m-line; what
+ * the server never forwards is left out, so that an offer with a wall of slots stays well below the 64 KiB
+ * that a body may have.
  */
 import type { Kind } from './protocol';
 
@@ -37,5 +38,30 @@ export function narrowCodecs(transceiver: RTCRtpTransceiver, kind: Kind): void {
     transceiver.setCodecPreferences?.(offered);
   } catch {
     // A list that this browser does not like changes nothing.
+  }
+}
+
+const DESCRIPTOR = 'https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension';
+
+/** The RTP header extensions control API, which not every browser has yet. */
+interface HeaderExtensions {
+  getHeaderExtensionsToNegotiate?(): { uri: string; direction: RTCRtpTransceiverDirection }[];
+  setHeaderExtensionsToNegotiate?(wanted: { uri: string; direction: RTCRtpTransceiverDirection }[]): void;
+}
+
+/**
+ * Asks for the dependency descriptor, which Chromium knows and does not offer to receive by itself: without it
+ * no decoder gets more than the lowest spatial layer of scalable AV1.
+ */
+export function wantDescriptor(transceiver: RTCRtpTransceiver): void {
+  const extended: HeaderExtensions = transceiver as RTCRtpTransceiver & HeaderExtensions;
+  const all = extended.getHeaderExtensionsToNegotiate?.();
+  const descriptor = all?.find(({ uri }) => uri === DESCRIPTOR);
+  if (!all || !descriptor) return;
+  descriptor.direction = 'sendrecv';
+  try {
+    extended.setHeaderExtensionsToNegotiate?.(all);
+  } catch {
+    // Scalable AV1 will be seen at its lowest layer.
   }
 }

@@ -2,7 +2,7 @@
  * One `RTCPeerConnection` as a room wants it: two data channels, one sending m-line for each source, and the
  * receive slots, all offered at once, so that nothing later needs another offer but an ICE restart.
  */
-import { narrowCodecs } from './codecs';
+import { narrowCodecs, wantDescriptor } from './codecs';
 import { compactOffer, preferOpusDtx, restartFragment, spliceFragment } from './fragment';
 import { CONTROL_LABEL, type Kind, LOSSY_LABEL, PROTOCOL, type Source } from './protocol';
 
@@ -78,7 +78,11 @@ export class Peer {
     }
     const video = Math.min(slots.video, VIDEO_SLOTS_MAX);
     const kinds = [...Array<Kind>(slots.audio).fill('audio'), ...Array<Kind>(video).fill('video')];
-    for (const kind of kinds) this.receiving.push(this.#line(kind, { direction: 'recvonly' }));
+    for (const kind of kinds) {
+      const slot = this.#line(kind, { direction: 'recvonly' });
+      if (kind === 'video') wantDescriptor(slot);
+      this.receiving.push(slot);
+    }
   }
 
   #line(kind: Kind, init: RTCRtpTransceiverInit): RTCRtpTransceiver {
