@@ -73,11 +73,18 @@ pub struct Http {
     pub public_url: Option<String>,
     /// Origins that may call the API from a page of their own; `*` for any.
     pub cors_origins: Vec<String>,
+    /// Reverse proxies in front of this node: from these addresses `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpAddr>,
 }
 
 impl Default for Http {
     fn default() -> Self {
-        Self { listen: ([0, 0, 0, 0], 7880).into(), public_url: None, cors_origins: vec!["*".into()] }
+        Self {
+            listen: ([0, 0, 0, 0], 7880).into(),
+            public_url: None,
+            cors_origins: vec!["*".into()],
+            trusted_proxies: Vec::new(),
+        }
     }
 }
 

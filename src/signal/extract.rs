@@ -1,6 +1,7 @@
 //! Parts of a request, checked on the way in; what does not fit is answered by a [`Problem`].
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -10,6 +11,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 
+use super::Signal;
 use super::error::Problem;
 use crate::core::ids::{Identity, RoomName, SessionId};
 use crate::core::protocol::Code;
@@ -79,18 +81,36 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     }
 }
 
-/// Where the connection comes from. Never logged.
+/// Where the request comes from: the connection's other end or, where that is a proxy of ours, whom it names.
+/// Never logged.
 pub struct From(pub IpAddr);
 
-impl<S: Send + Sync> FromRequestParts<S> for From {
+impl FromRequestParts<Arc<Signal>> for From {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let ConnectInfo(address) = ConnectInfo::<SocketAddr>::from_request_parts(parts, state)
+    async fn from_request_parts(parts: &mut Parts, signal: &Arc<Signal>) -> Result<Self, Problem> {
+        let ConnectInfo(address) = ConnectInfo::<SocketAddr>::from_request_parts(parts, signal)
             .await
             .map_err(|_| Problem::new(Code::Internal, "the connection has no address"))?;
-        Ok(Self(address.ip().to_canonical()))
+        Ok(Self(origin(address.ip().to_canonical(), &parts.headers, &signal.trusted_proxies)))
     }
+}
+
+/// The last address before our own proxies. Each proxy appends the one that it was called from, so what stands
+/// further left may be invented.
+fn origin(peer: IpAddr, headers: &HeaderMap, trusted: &[IpAddr]) -> IpAddr {
+    let named = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
+    let mut named: Vec<&str> = named.flat_map(|value| value.split(',')).collect();
+    let mut origin = peer;
+    while trusted.contains(&origin)
+        && let Some(before) = named.pop()
+    {
+        match before.trim().parse::<IpAddr>() {
+            Ok(ip) => origin = ip.to_canonical(),
+            Err(_) => break,
+        }
+    }
+    origin
 }
 
 /// A body of type [`SDP`].
@@ -167,5 +187,29 @@ fn unreadable(rejection: BytesRejection) -> Problem {
         Problem::new(Code::TooLarge, format!("the body is larger than {BODY_BYTES_MAX} bytes"))
     } else {
         Problem::new(Code::Malformed, "the body could not be read")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_proxies_are_believed() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let proxies = [ip("127.0.0.1"), ip("10.0.0.2")];
+        let from = |peer: &str, forwarded: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in forwarded {
+                headers.append("x-forwarded-for", axum::http::HeaderValue::from_static(value));
+            }
+            origin(ip(peer), &headers, &proxies)
+        };
+        assert_eq!(from("127.0.0.1", &["203.0.113.9"]), ip("203.0.113.9"));
+        assert_eq!(from("127.0.0.1", &["198.51.100.1, 203.0.113.9", "10.0.0.2"]), ip("203.0.113.9"));
+        assert_eq!(from("192.0.2.1", &["203.0.113.9"]), ip("192.0.2.1"), "a stranger names whom it likes");
+        assert_eq!(from("127.0.0.1", &["203.0.113.9, unknown"]), ip("127.0.0.1"));
+        assert_eq!(from("127.0.0.1", &[]), ip("127.0.0.1"));
+        assert_eq!(from("127.0.0.1", &["2001:db8::1"]), ip("2001:db8::1"));
     }
 }

@@ -25,6 +25,8 @@ mod tests;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 
+use std::net::IpAddr;
+
 use crate::config::Config;
 use crate::control::Control;
 use auth::Authority;
@@ -40,6 +42,7 @@ struct Signal {
     /// Requests come over our own TLS.
     tls: bool,
     cors_origins: Vec<String>,
+    trusted_proxies: Vec<IpAddr>,
     metrics: PrometheusHandle,
 }
 
@@ -52,6 +55,7 @@ impl Signal {
             public_url: public_url.map(|url| url.trim_end_matches('/').to_owned()),
             tls: config.tls.cert.is_some(),
             cors_origins: config.http.cors_origins.clone(),
+            trusted_proxies: config.http.trusted_proxies.clone(),
             metrics,
         }
     }
