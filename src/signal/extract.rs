@@ -96,8 +96,8 @@ impl FromRequestParts<Arc<Signal>> for From {
     }
 }
 
-/// The last address before our own proxies. Each proxy appends the one that it was called from, so what stands
-/// further left may be invented.
+/// The last address before our own proxies. Each proxy appends whom it was called by, so what stands further
+/// left may be invented.
 fn origin(peer: IpAddr, headers: &HeaderMap, trusted: &[IpAddr]) -> IpAddr {
     let named = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
     let mut named: Vec<&str> = named.flat_map(|value| value.split(',')).collect();

@@ -23,9 +23,9 @@ mod whip;
 #[cfg(test)]
 mod tests;
 
-use metrics_exporter_prometheus::PrometheusHandle;
-
 use std::net::IpAddr;
+
+use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::config::Config;
 use crate::control::Control;
