@@ -40,7 +40,7 @@ impl Egress {
             }
             Feedback::KeyframeRequest { ssrc } => keyframes.extend(self.slot_of(ssrc)),
             Feedback::TransportCc(report) => {
-                let (reports, newest_sent_at) = self.sent.handle_report(&report);
+                let (reports, newest_sent_at) = self.sent.handle_report(now, self.probed, &report);
                 if let Some(sent_at) = newest_sent_at.filter(|_| !self.rtt_is_reported) {
                     self.rtt = Some(smooth(self.rtt, now.saturating_duration_since(sent_at)));
                 }

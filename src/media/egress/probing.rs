@@ -33,6 +33,7 @@ impl Egress {
                 sent_bytes: 0,
                 began: now,
             });
+            self.probed = self.probe.as_ref().map(|probe| probe.id).or(self.probed);
         }
         let Some(slot) = self.probe_slot() else { return };
         while let Some(probe) = &self.probe {

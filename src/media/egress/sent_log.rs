@@ -9,19 +9,23 @@ use crate::core::rtcp::TransportCc;
 /// Packets remembered; the oldest are forgotten, and what is said of them later is ignored. Two seconds at
 /// 4,000 packets a second to one receiver.
 const ENTRIES_MAX: usize = 8_192;
-/// Nobody speaks of older ones any more.
-const AGE_MAX: Duration = Duration::from_secs(5);
+/// Nobody speaks of older ones any more: longer than the round trips of people who still talk to each other.
+const AGE_MAX: Duration = Duration::from_secs(2);
 
+/// Small, as there is one for each packet of the last seconds and receiver.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    sent_at: Instant,
+    /// Low 32 bits of the microseconds since the log's epoch.
+    sent_us: u32,
     bytes: u16,
     arrived: bool,
-    probe: Option<u32>,
+    /// Low 8 bits of the probe's id, if there was one.
+    probe: Option<u8>,
 }
 
 #[derive(Debug)]
 pub struct SentLog {
+    epoch: Instant,
     /// Of the next packet; the wire carries its low 16 bits.
     next: u64,
     /// The last ones, ending at `next`.
@@ -33,9 +37,13 @@ pub struct SentLog {
 
 impl SentLog {
     /// `first`: low 16 bits of the first packet's number.
-    pub fn new(first: u16) -> Self {
+    pub fn new(epoch: Instant, first: u16) -> Self {
         let next = 0x1_0000 | u64::from(first);
-        Self { next, entries: VecDeque::new(), reference: None, reports: Vec::new() }
+        Self { epoch, next, entries: VecDeque::new(), reference: None, reports: Vec::new() }
+    }
+
+    fn us_since_epoch(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.epoch).as_micros() as u64
     }
 
     /// Numbers a packet that leaves now.
@@ -44,21 +52,29 @@ impl SentLog {
         if self.entries.len() >= ENTRIES_MAX {
             self.entries.pop_front();
         }
-        let old = |entry: &Entry| now.saturating_duration_since(entry.sent_at) > AGE_MAX;
+        let now_us = self.us_since_epoch(now) as u32;
+        let old = |entry: &Entry| now_us.wrapping_sub(entry.sent_us) > AGE_MAX.as_micros() as u32;
         while self.entries.front().is_some_and(old) {
             self.entries.pop_front();
         }
         let bytes = u16::try_from(bytes).unwrap_or(u16::MAX);
-        self.entries.push_back(Entry { sent_at: now, bytes, arrived: false, probe });
+        let probe = probe.map(|id| id as u8);
+        self.entries.push_back(Entry { sent_us: now_us, bytes, arrived: false, probe });
         let number = self.next as u16;
         self.next += 1;
         number
     }
 
     /// What a report says of packets whose arrival was not known before, in the order of sending; and when
-    /// the newest of those that arrived was sent.
-    pub fn handle_report(&mut self, report: &TransportCc<'_>) -> (&[PacketReport], Option<Instant>) {
+    /// the newest of those that arrived was sent. `probe`: the id of the latest probe.
+    pub fn handle_report(
+        &mut self,
+        now: Instant,
+        probe: Option<u32>,
+        report: &TransportCc<'_>,
+    ) -> (&[PacketReport], Option<Instant>) {
         self.reports.clear();
+        let now_us = self.us_since_epoch(now);
         let base_us = self.reference_us(report);
         let mut newest = None;
         let oldest = self.next - self.entries.len() as u64;
@@ -73,15 +89,17 @@ impl SentLog {
                 continue;
             }
             entry.arrived = arrived_us.is_some();
+            let age_us = (now_us as u32).wrapping_sub(entry.sent_us);
+            let sent_at = self.epoch + Duration::from_micros(now_us.saturating_sub(u64::from(age_us)));
             if entry.arrived {
-                newest = newest.max(Some(entry.sent_at));
+                newest = newest.max(Some(sent_at));
             }
             let arrived = arrived_us.map(|us| Duration::from_micros((base_us + us).max(0) as u64));
             self.reports.push(PacketReport {
-                sent_at: entry.sent_at,
+                sent_at,
                 bytes: u32::from(entry.bytes),
                 arrived,
-                probe: entry.probe,
+                probe: entry.probe.and_then(|low| latest_id(probe, low)),
             });
         }
         (&self.reports, newest)
@@ -98,6 +116,12 @@ impl SentLog {
         }
         us
     }
+}
+
+/// The latest id at or before `latest` with these low 8 bits.
+fn latest_id(latest: Option<u32>, low: u8) -> Option<u32> {
+    let latest = latest?;
+    latest.checked_sub(u32::from((latest as u8).wrapping_sub(low)))
 }
 
 #[cfg(test)]
@@ -122,11 +146,11 @@ mod tests {
         bytes
     }
 
-    fn handle(log: &mut SentLog, bytes: &[u8]) -> Vec<(u32, Option<Duration>)> {
+    fn handle(log: &mut SentLog, now: Instant, bytes: &[u8]) -> Vec<(u32, Option<Duration>)> {
         let mut all = Vec::new();
         rtcp::read(bytes, |feedback| {
             let Feedback::TransportCc(report) = feedback else { panic!("{feedback:?}") };
-            let (reports, _) = log.handle_report(&report);
+            let (reports, _) = log.handle_report(now, None, &report);
             all.extend(reports.iter().map(|report| (report.bytes, report.arrived)));
         });
         all
@@ -135,40 +159,58 @@ mod tests {
     #[test]
     fn arrivals_are_told_once_and_losses_until_they_arrive() {
         let now = Instant::now();
-        let mut log = SentLog::new(0xfffe);
+        let mut log = SentLog::new(now, 0xfffe);
         assert_eq!(
             (0..5).map(|n| log.push(now, 100 + n, None)).collect::<Vec<_>>(),
             [0xfffe, 0xffff, 0, 1, 2]
         );
         let ms = Duration::from_millis;
         let zero = Duration::from_secs(3_600);
-        let first = handle(&mut log, &report(0xfffe, 10, &[true, false, true]));
+        let first = handle(&mut log, now, &report(0xfffe, 10, &[true, false, true]));
         assert_eq!(first, [(100, Some(zero + ms(1))), (101, None), (102, Some(zero + ms(2)))]);
-        let second = handle(&mut log, &report(0xfffe, 11, &[true, true, true, false, true]));
+        let second = handle(&mut log, now, &report(0xfffe, 11, &[true, true, true, false, true]));
         assert_eq!(second, [(101, Some(zero + ms(66))), (103, None), (104, Some(zero + ms(68)))]);
-        assert_eq!(handle(&mut log, &report(3, 12, &[true, true])), [], "never sent");
+        assert_eq!(handle(&mut log, now, &report(3, 12, &[true, true])), [], "never sent");
     }
 
     #[test]
     fn the_receivers_clock_goes_on_across_its_wrap() {
         let now = Instant::now();
-        let mut log = SentLog::new(0);
+        let mut log = SentLog::new(now, 0);
         log.push(now, 1, None);
         log.push(now, 2, None);
-        let before = handle(&mut log, &report(0, 0xff_ffff, &[true]));
-        let after = handle(&mut log, &report(1, 0, &[true]));
+        let before = handle(&mut log, now, &report(0, 0xff_ffff, &[true]));
+        let after = handle(&mut log, now, &report(1, 0, &[true]));
         assert_eq!(after[0].1.unwrap() - before[0].1.unwrap(), Duration::from_millis(64));
     }
 
     #[test]
     fn what_is_old_is_forgotten() {
         let start = Instant::now();
-        let mut log = SentLog::new(0);
+        let mut log = SentLog::new(start, 0);
         for n in 0..20_000u64 {
             log.push(start + Duration::from_micros(n), 1, None);
         }
         assert_eq!(log.entries.len(), ENTRIES_MAX);
+        assert!(size_of::<Entry>() <= 12, "{}", size_of::<Entry>());
         log.push(start + Duration::from_secs(60), 1, None);
         assert_eq!(log.entries.len(), 1);
+    }
+
+    #[test]
+    fn times_and_probes_are_known_again_after_hours() {
+        let epoch = Instant::now();
+        let now = epoch + Duration::from_secs(5 * 3_600);
+        let mut log = SentLog::new(epoch, 0);
+        log.push(now, 1, Some(0x1_02fe));
+        let bytes = report(0, 1, &[true]);
+        let later = now + Duration::from_millis(80);
+        rtcp::read(&bytes, |feedback| {
+            let Feedback::TransportCc(report) = feedback else { panic!("{feedback:?}") };
+            let (reports, newest) = log.handle_report(later, Some(0x1_0301), &report);
+            let sent = reports[0].sent_at.saturating_duration_since(epoch).as_micros();
+            assert_eq!((sent, reports[0].probe), (5 * 3_600_000_000, Some(0x1_02fe)));
+            assert_eq!(newest, Some(reports[0].sent_at));
+        });
     }
 }
