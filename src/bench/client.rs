@@ -1,5 +1,5 @@
-//! A WebRTC client on str0m, as a browser would behave: it offers, is ICE-controlling, answers transport-cc
-//! and NACK, resends what is asked for and asks for key frames when a picture is stuck.
+//! A WebRTC client on str0m, as a browser would behave: it offers, or answers a server that does, answers
+//! transport-cc and NACK, resends what is asked for and asks for key frames when a picture is stuck.
 //!
 //! No socket, clock or thread: datagrams and time come in by `handle_*`, what is to be sent waits in
 //! [`Client::poll_transmit`]. The load tool drives it over UDP, tests over an emulated network.
@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use str0m::change::{SdpAnswer, SdpPendingOffer};
+use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::channel::ChannelId;
 use str0m::format::Codec;
 use str0m::media::{KeyframeRequestKind, Mid, Pt, Rid};
@@ -30,8 +30,10 @@ const MESSAGES_MAX: usize = 10_000;
 /// The client cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    #[error("the answer is no SDP: {0}")]
+    #[error("the server's description is no SDP: {0}")]
     Sdp(String),
+    #[error("the server's candidate cannot be read: {0}")]
+    Candidate(String),
     #[error("WebRTC: {0}")]
     Rtc(#[from] RtcError),
     #[error("the answer accepts no {0}")]
@@ -97,24 +99,44 @@ impl Client {
         local: SocketAddr,
         offer: Offer,
     ) -> Result<(Self, String), ClientError> {
+        let mut client = Self::answering(now, clock_base, local, offer.timeline)?;
+        let (sdp, pending, lines) =
+            offer.lines(&mut client.rtc).ok_or(ClientError::Refused("offer without a line"))?;
+        client.pending = Some(pending);
+        client.video = offer.video.zip(lines.video).map(|(source, mid)| Sending { mid, source, pt: None });
+        client.audio = offer.audio.zip(lines.audio).map(|(source, mid)| Sending { mid, source, pt: None });
+        client.channels = lines.channels.into_iter().map(|(id, channel)| (id, channel, false)).collect();
+        for mid in lines.slots {
+            client.slots.insert(mid, client.empty_slot());
+        }
+        Ok((client, sdp))
+    }
+
+    /// A client at `local` that waits for offers of the server and receives what they send. With `timeline` it
+    /// keeps every frame shown.
+    ///
+    /// # Errors
+    /// [`ClientError::Address`] for an address that ICE cannot use, such as port 0.
+    pub fn answering(
+        now: Instant,
+        clock_base: Instant,
+        local: SocketAddr,
+        timeline: bool,
+    ) -> Result<Self, ClientError> {
         let mut rtc = rtc_config().build(now);
         let candidate = Candidate::host(local, "udp").map_err(|_| ClientError::Address(local))?;
         rtc.add_local_candidate(candidate);
-        let (sdp, pending, lines) =
-            offer.lines(&mut rtc).ok_or(ClientError::Refused("offer without a line"))?;
-        let video = offer.video.zip(lines.video).map(|(source, mid)| Sending { mid, source, pt: None });
-        let audio = offer.audio.zip(lines.audio).map(|(source, mid)| Sending { mid, source, pt: None });
-        let mut client = Self {
+        Ok(Self {
             rtc,
             local,
-            pending: Some(pending),
+            pending: None,
             clock_base,
-            video,
-            audio,
+            video: None,
+            audio: None,
             slots: BTreeMap::new(),
             mid_by_ssrc: BTreeMap::new(),
-            timeline: offer.timeline,
-            channels: lines.channels.into_iter().map(|(id, channel)| (id, channel, false)).collect(),
+            timeline,
+            channels: Vec::new(),
             messages: VecDeque::new(),
             milestones: Milestones::default(),
             transmits: VecDeque::new(),
@@ -124,11 +146,7 @@ impl Client {
             key_frames_requested: 0,
             foreign_packets: 0,
             closed: false,
-        };
-        for mid in lines.slots {
-            client.slots.insert(mid, client.empty_slot());
-        }
-        Ok((client, sdp))
+        })
     }
 
     fn empty_slot(&self) -> Slot {
@@ -154,6 +172,28 @@ impl Client {
             let pt = negotiated(&self.rtc, audio.mid, Codec::Opus).ok_or(ClientError::Refused("Opus"))?;
             audio.pt = Some(pt);
         }
+        self.handle_timeout(now)
+    }
+
+    /// Answers an offer of the server, the first or a later one. Lines that send to us become slots.
+    ///
+    /// # Errors
+    /// An offer that is no SDP, or that does not fit those before it.
+    pub fn accept_offer(&mut self, now: Instant, offer: &str) -> Result<String, ClientError> {
+        let offer = SdpOffer::from_sdp_string(offer).map_err(|error| ClientError::Sdp(error.to_string()))?;
+        let answer = self.rtc.sdp_api().accept_offer(offer)?.to_sdp_string();
+        self.handle_timeout(now)?;
+        Ok(answer)
+    }
+
+    /// Takes an ICE candidate of the server that came by itself, as `candidate:…`.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn add_candidate(&mut self, now: Instant, candidate: &str) -> Result<(), ClientError> {
+        let candidate = Candidate::from_sdp_string(candidate)
+            .map_err(|error| ClientError::Candidate(error.to_string()))?;
+        self.rtc.add_remote_candidate(candidate);
         self.handle_timeout(now)
     }
 
@@ -348,6 +388,10 @@ impl Client {
                     video.source.request_key_frame(request.rid.as_deref());
                 }
             }
+            Event::MediaAdded(added) if added.direction.is_receiving() => {
+                let slot = self.empty_slot();
+                self.slots.entry(added.mid).or_insert(slot);
+            }
             Event::ChannelOpen(id, _) => {
                 for (_, _, open) in self.channels.iter_mut().filter(|(channel, ..)| *channel == id) {
                     *open = true;
@@ -410,3 +454,6 @@ impl Client {
 fn rtp_write(packet: &MediaPacket<'_>, pt: Pt, now: Instant) -> RtpWrite {
     RtpWrite::new(pt, packet.seq_no.into(), packet.rtp_time, now, packet.payload).marker(packet.marker)
 }
+
+#[cfg(test)]
+mod tests;

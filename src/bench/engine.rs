@@ -82,28 +82,66 @@ impl Engine {
         Ok(Arc::new(Waker::new(self.poll.registry(), ANSWER)?))
     }
 
-    /// Adds a client. Returns its seat and its SDP offer.
+    /// Adds a client that offers. Returns its seat and its SDP offer.
     ///
     /// # Errors
     /// The system has no more sockets, or the address cannot be used.
     pub fn add(&mut self, offer: Offer) -> io::Result<(usize, String)> {
+        let base = self.base;
+        self.place(|local| Client::new(Instant::now(), base, local, offer))
+    }
+
+    /// Adds a client that waits for the server's offer. Returns its seat.
+    ///
+    /// # Errors
+    /// The system has no more sockets, or the address cannot be used.
+    pub fn add_answering(&mut self) -> io::Result<usize> {
+        let base = self.base;
+        let placed = self
+            .place(|local| Client::answering(Instant::now(), base, local, false).map(|client| (client, ())));
+        placed.map(|(seat, ())| seat)
+    }
+
+    fn place<T>(
+        &mut self,
+        make: impl FnOnce(SocketAddr) -> Result<(Client, T), ClientError>,
+    ) -> io::Result<(usize, T)> {
         let mut socket = UdpSocket::bind(SocketAddr::new(self.local, 0))?;
         // A smaller buffer than asked for is no failure; what it loses is counted as loss.
         let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER_LEN);
         let seat = self.seats.len();
         self.poll.registry().register(&mut socket, Token(seat), Interest::READABLE)?;
-        let (client, sdp) = Client::new(Instant::now(), self.base, socket.local_addr()?, offer)
-            .map_err(|error| io::Error::other(error.to_string()))?;
+        let (client, made) =
+            make(socket.local_addr()?).map_err(|error| io::Error::other(error.to_string()))?;
         self.seats.push(Seat { client, failure: None, socket, scheduled: None });
-        Ok((seat, sdp))
+        Ok((seat, made))
     }
 
     /// Hands a client its answer.
     pub fn answer(&mut self, seat: usize, sdp: &str) {
+        self.tell(seat, |client, now| client.accept_answer(now, sdp));
+    }
+
+    /// Hands a client an offer of the server. Returns its answer; none if it cannot go on.
+    pub fn offer(&mut self, seat: usize, sdp: &str) -> Option<String> {
+        let mut answer = None;
+        self.tell(seat, |client, now| {
+            answer = Some(client.accept_offer(now, sdp)?);
+            Ok(())
+        });
+        answer
+    }
+
+    /// Hands a client a candidate of the server.
+    pub fn candidate(&mut self, seat: usize, candidate: &str) {
+        self.tell(seat, |client, now| client.add_candidate(now, candidate));
+    }
+
+    fn tell(&mut self, seat: usize, what: impl FnOnce(&mut Client, Instant) -> Result<(), ClientError>) {
         let now = Instant::now();
         if let Some(place) = self.seats.get_mut(seat) {
-            let accepted = place.client.accept_answer(now, sdp);
-            place.settle(seat, now, accepted, &mut self.wakes, &mut self.traffic);
+            let done = what(&mut place.client, now);
+            place.settle(seat, now, done, &mut self.wakes, &mut self.traffic);
         }
     }
 
