@@ -14,7 +14,7 @@ use reqwest::Url;
 
 use super::client::Offer;
 use super::engine::{Engine, Seat};
-use super::join::{self, Joiner, Post, Posted};
+use super::join::{Join, Joiner, News, Role, Target, What};
 use super::process::Snapshot;
 use super::report::{self, Report, Window};
 use super::source::{AudioSource, VideoSource, simulcast, single};
@@ -43,21 +43,6 @@ pub enum BenchError {
     Report(#[from] serde_json::Error),
 }
 
-/// Which kind of server is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target {
-    /// WHIP and WHEP under `/v1/rooms/{room}`, as this server has them.
-    Whip,
-}
-
-fn target(text: &str) -> Result<Target, String> {
-    match text {
-        "whip" => Ok(Target::Whip),
-        "livekit" | "janus" => Err(format!("{text} cannot be measured by this version; accepted: whip")),
-        _ => Err("accepted: whip".into()),
-    }
-}
-
 fn base_url(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| error.to_string())?;
     let usable = url.scheme() == "http" && url.has_host();
@@ -67,8 +52,8 @@ fn base_url(text: &str) -> Result<Url, String> {
 /// Options of `antiphon bench forward`.
 #[derive(Debug, Clone, Args)]
 pub struct ForwardArgs {
-    /// Kind of server: whip
-    #[arg(long, default_value = "whip", value_parser = target)]
+    /// Kind of server
+    #[arg(long, value_enum, default_value_t = Target::Whip)]
     pub target: Target,
     /// Base URL of the server; it must let anyone join, as `antiphon serve --dev` does
     #[arg(long, default_value = "http://127.0.0.1:7880", value_parser = base_url)]
@@ -107,8 +92,8 @@ pub struct Place {
     pub room: u32,
     /// Number of the publisher, unique in the run; none for a viewer.
     pub publisher: Option<u32>,
-    /// When its offer was posted.
-    pub posted_at: Option<Instant>,
+    /// When its joining began.
+    pub joined_at: Option<Instant>,
 }
 
 /// Measures and prints one JSON object.
@@ -140,33 +125,31 @@ pub fn measure(args: &ForwardArgs) -> Result<Report, BenchError> {
     run.drive_for(GRACE)?;
 
     let report = report::make(args, &mut run.engine.seats, &run.places, server_idle, &start, &end);
-    join::leave(std::mem::take(&mut run.sessions))?;
+    run.joiner.leave();
     Ok(report)
 }
 
 struct Run<'a> {
     args: &'a ForwardArgs,
     /// Sets this run's rooms apart from those of another.
-    name: String,
+    number: u32,
     engine: Engine,
     places: Vec<Place>,
     joiner: Joiner,
-    answers: mpsc::Receiver<Posted>,
-    sessions: Vec<Url>,
+    news: mpsc::Receiver<News>,
 }
 
 impl<'a> Run<'a> {
     fn new(args: &'a ForwardArgs) -> Result<Self, BenchError> {
         let unreachable = || BenchError::Unreachable(args.url.clone());
         let engine = Engine::new(local_towards(&args.url).ok_or_else(unreachable)?)?;
-        let (sender, answers) = mpsc::channel();
+        let (sender, news) = mpsc::channel();
         let waker = engine.waker()?;
-        let joiner = Joiner::start(sender, move || {
+        let joiner = Joiner::start(args.target, args.url.clone(), sender, move || {
             // Waking fails only when the loop is gone, and then nobody waits.
             let _ = waker.wake();
         })?;
-        let name = format!("bench-{:08x}", rand::rng().random::<u32>());
-        Ok(Self { args, name, engine, places: Vec::new(), joiner, answers, sessions: Vec::new() })
+        Ok(Self { args, number: rand::rng().random(), engine, places: Vec::new(), joiner, news })
     }
 
     /// Joins all publishers or all viewers at the rate asked for, and waits until they are in.
@@ -189,20 +172,21 @@ impl<'a> Run<'a> {
     }
 
     fn join(&mut self, room: u32, publisher: Option<u32>, number: u32) -> Result<(), BenchError> {
-        let now = Instant::now();
-        let lines = self.args.publishers as usize;
-        let (offer, path, identity) = match publisher {
-            Some(publisher) => (self.publish(publisher, now), "whip", format!("publisher-{number}")),
-            None => {
-                let offer = Offer { audio_slots: lines, video_slots: lines, ..Offer::default() };
-                (offer, "whep", format!("viewer-{number}"))
-            }
+        let (seat, offer) = if publisher.is_none() && self.args.target.offers_to_viewers() {
+            (self.engine.add_answering()?, None)
+        } else {
+            let lines = self.args.publishers as usize;
+            let offer = match publisher {
+                Some(publisher) => self.publish(publisher, Instant::now()),
+                None => Offer { audio_slots: lines, video_slots: lines, ..Offer::default() },
+            };
+            let (seat, offer) = self.engine.add(offer)?;
+            (seat, Some(offer))
         };
-        let (seat, offer) = self.engine.add(offer)?;
-        self.places.push(Place { room, publisher, posted_at: None });
-        let path = format!("/v1/rooms/{}-{room}/{path}?identity={identity}", self.name);
-        let url = self.args.url.join(&path).map_err(|_| BenchError::Unreachable(self.args.url.clone()))?;
-        if !self.joiner.post(Post { seat, url, offer })
+        self.places.push(Place { room, publisher, joined_at: None });
+        let role = if publisher.is_some() { Role::Publisher(number) } else { Role::Viewer(number) };
+        let join = Join { seat, run: self.number, room, role, publishers: self.args.publishers, offer };
+        if !self.joiner.join(join)
             && let Some(seat) = self.engine.seats.get_mut(seat)
         {
             seat.failure = Some("too many joins wait for the server".into());
@@ -233,23 +217,26 @@ impl<'a> Run<'a> {
                 return Ok(());
             }
             self.engine.turn(end.min(now + TURN_MAX))?;
-            while let Ok(posted) = self.answers.try_recv() {
-                self.take(posted);
+            while let Ok(news) = self.news.try_recv() {
+                self.take(news);
             }
         }
     }
 
-    fn take(&mut self, posted: Posted) {
-        let Some(place) = self.places.get_mut(posted.seat) else { return };
-        place.posted_at = Some(posted.posted_at);
-        match posted.result {
-            Ok((sdp, session)) => {
-                self.sessions.extend(session);
-                self.engine.answer(posted.seat, &sdp);
+    fn take(&mut self, news: News) {
+        let Some(place) = self.places.get_mut(news.seat) else { return };
+        place.joined_at = Some(news.joined_at);
+        match news.what {
+            What::Answer(sdp) => self.engine.answer(news.seat, &sdp),
+            What::Offer(sdp, answer) => {
+                // Without an answer the seat knows why, and the task gives up.
+                if let Some(sdp) = self.engine.offer(news.seat, &sdp) {
+                    let _ = answer.send(sdp);
+                }
             }
-            Err(failure) => {
-                if let Some(seat) = self.engine.seats.get_mut(posted.seat) {
-                    seat.failure = Some(failure);
+            What::Failed(failure) => {
+                if let Some(seat) = self.engine.seats.get_mut(news.seat) {
+                    seat.failure.get_or_insert(failure);
                 }
             }
         }
@@ -288,13 +275,6 @@ fn local_towards(url: &Url) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_what_can_be_measured_is_a_target() {
-        assert_eq!(target("whip"), Ok(Target::Whip));
-        assert!(target("janus").is_err_and(|words| words.contains("janus cannot be measured")));
-        assert!(target("zoom").is_err());
-    }
 
     #[test]
     fn the_url_is_http_with_a_host() {

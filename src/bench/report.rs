@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::engine::{Seat, Traffic};
 use super::forward::{ForwardArgs, Place};
+use super::join::Target;
 use super::process::{Snapshot, Usage};
 use super::reception::Slot;
 use super::stamp::AUDIO;
@@ -19,6 +20,7 @@ use super::stamp::AUDIO;
 /// All figures of a run.
 #[derive(Debug, Serialize)]
 pub struct Report {
+    pub target: Target,
     pub rooms: u32,
     pub publishers: u32,
     pub subscribers: u32,
@@ -74,7 +76,7 @@ pub struct Frames {
     pub key_frames_requested: u64,
 }
 
-/// From the POST of the offer.
+/// From the first request of a client's joining.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Joins {
     pub connected: Percentiles,
@@ -184,6 +186,7 @@ pub fn make(
     let packets = packets(args, seats, places, start, end);
     let traffic = |of: fn(&Traffic) -> u64| (of(&end.traffic) - of(&start.traffic)) as f64 / seconds;
     Report {
+        target: args.target,
         rooms: args.rooms,
         publishers: args.publishers,
         subscribers: args.subscribers,
@@ -294,10 +297,10 @@ fn frames(args: &ForwardArgs, seats: &[Seat], places: &[Place], start: &Window, 
 fn joins(seats: &[Seat], places: &[Place]) -> Joins {
     let (mut connected, mut packet, mut frame) = (Times::default(), Times::default(), Times::default());
     for (seat, place) in seats.iter().zip(places) {
-        let Some(posted_at) = place.posted_at else { continue };
+        let Some(joined_at) = place.joined_at else { continue };
         let milestones = seat.client.milestones();
         let add = |times: &mut Times, at: Option<Instant>| {
-            at.into_iter().for_each(|at| times.add(at.saturating_duration_since(posted_at)));
+            at.into_iter().for_each(|at| times.add(at.saturating_duration_since(joined_at)));
         };
         add(&mut connected, milestones.connected);
         add(&mut packet, milestones.first_packet);

@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Sourced by run.sh: starts one of the servers to compare, each on loopback with ports of its own and its files
+# under $work. After `start NAME`: $server is its process, $url where it is joined, $target how.
+#
+# Every server has bandwidth estimation, NACK and resending on, and settles on AES-256-GCM with the load tool.
+
+# janus_config LOOPS: LOOPS threads for all media; 0 is Janus's default, a thread for each client.
+janus_config() {
+  local dir=$work/janus lib
+  lib=$(dirname "$(dpkg -L janus | grep -m 1 '/libjanus_videoroom\.so')")/..
+  rm -rf "$dir"
+  mkdir -p "$dir"/{plugins,transports,none}
+  ln -s "$lib"/plugins/libjanus_videoroom.so* "$dir/plugins/"
+  ln -s "$lib"/transports/libjanus_http.so* "$dir/transports/"
+  cat >"$dir/janus.jcfg" <<EOF
+general: {
+  configs_folder = "$dir"
+  plugins_folder = "$dir/plugins"
+  transports_folder = "$dir/transports"
+  events_folder = "$dir/none"
+  loggers_folder = "$dir/none"
+  debug_level = 2
+  $([ "$1" = 0 ] || echo "event_loops = $1")
+}
+nat: {
+  ice_enforce_list = "lo"
+}
+EOF
+  cat >"$dir/janus.transport.http.jcfg" <<EOF
+general: {
+  json = "compact"
+  base_path = "/janus"
+  http = true
+  port = 17888
+  ip = "127.0.0.1"
+}
+admin: {
+  admin_http = false
+}
+EOF
+}
+
+# launch COMMAND...: starts a server on the first core.
+launch() {
+  "${on_server[@]}" "$@" >"$work/$name.log" 2>&1 &
+  server=$!
+}
+
+# ready URL: waits until the server answers there.
+ready() {
+  local deadline=$((SECONDS + 20))
+  until curl -sS -o /dev/null "$1" 2>/dev/null; do
+    kill -0 "$server" 2>/dev/null && [ $SECONDS -lt $deadline ] || { tail -n 20 "$work/$name.log" >&2; return 1; }
+    sleep 0.2
+  done
+}
+
+start() {
+  name=$1
+  case $name in
+    antiphon)
+      target=whip url=http://127.0.0.1:17880
+      rm -rf "$work/antiphon" && mkdir "$work/antiphon"
+      launch env ANTIPHON_HTTP__LISTEN=127.0.0.1:17880 ANTIPHON_MEDIA__UDP_PORT=17882 ANTIPHON_MEDIA__TCP_PORT=17881 \
+        ANTIPHON_MEDIA__SHARDS=1 ANTIPHON_NODE__DATA_DIR="$work/antiphon" ANTIPHON_LOG__FILTER=warn \
+        ANTIPHON_LIMITS__JOINS_PER_SECOND=1000 target/release/antiphon serve --dev
+      ready $url/readyz
+      ;;
+    janus | janus-threads)
+      target=janus url=http://127.0.0.1:17888
+      janus_config "$([ "$name" = janus ] && echo 1 || echo 0)"
+      launch env LD_PRELOAD="$work/loopback.so" janus -F "$work/janus" -C "$work/janus/janus.jcfg"
+      ready $url/janus/info
+      ;;
+  esac
+}
+
+# Janus can hang in its own shutdown, so none is asked twice.
+stop() {
+  if [ -n "${server:-}" ]; then kill -KILL "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true; fi
+  server=
+}
