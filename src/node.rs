@@ -33,6 +33,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 
 async fn serve(config: Config) -> anyhow::Result<()> {
     let metrics = telemetry::start_metrics().context("metrics cannot be recorded")?;
+    tokio::spawn(telemetry::keep_up(metrics.clone()));
     std::fs::create_dir_all(&config.node.data_dir)
         .with_context(|| format!("the data directory {} cannot be made", config.node.data_dir.display()))?;
     let log = SqliteLog::open(&config.node.data_dir.join("events.sqlite"))?;

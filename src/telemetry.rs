@@ -2,14 +2,18 @@
 //!
 //! Addresses, tokens and chat never reach a log; packets are counted, not logged.
 
+mod latency;
+
+use std::time::Duration;
+
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Log;
 
-/// From socket read to socket write: a microsecond to a tenth of a second.
-const FORWARD_SECONDS: [f64; 12] =
-    [0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1];
+pub use latency::{FORWARD_LATENCY, Tally};
+
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// From a join's arrival to its connection: it takes a few round trips.
 const JOIN_SECONDS: [f64; 9] = [0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 10.0];
 /// A commit to disk.
@@ -30,12 +34,26 @@ pub fn start_log(log: &Log) {
 pub fn start_metrics() -> Result<PrometheusHandle, BuildError> {
     let bucket = |name: &str| Matcher::Full(name.to_owned());
     let handle = PrometheusBuilder::new()
-        .set_buckets_for_metric(bucket("antiphon_forward_latency_seconds"), &FORWARD_SECONDS)?
         .set_buckets_for_metric(bucket("antiphon_join_seconds"), &JOIN_SECONDS)?
         .set_buckets_for_metric(bucket("antiphon_events_append_seconds"), &APPEND_SECONDS)?
         .install_recorder()?;
     describe();
     Ok(handle)
+}
+
+/// All figures in the text format of Prometheus.
+pub fn render(metrics: &PrometheusHandle) -> String {
+    metrics.render() + &FORWARD_LATENCY.render()
+}
+
+/// Sorts samples into their histograms from time to time: the recorder keeps them singly until then, and
+/// nobody may be asking for them.
+pub async fn keep_up(metrics: PrometheusHandle) {
+    let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
+    loop {
+        interval.tick().await;
+        metrics.run_upkeep();
+    }
 }
 
 fn describe() {
@@ -46,7 +64,6 @@ fn describe() {
     describe_counter!("antiphon_rtp_packets_forwarded_total", "RTP packets handed to receivers");
     describe_counter!("antiphon_rtp_bytes_forwarded_total", Unit::Bytes, "Payload of forwarded packets");
     describe_counter!("antiphon_rtp_packets_dropped_total", "Packets not taken or not sent, by reason");
-    describe_histogram!("antiphon_forward_latency_seconds", Unit::Seconds, "Socket read to socket write");
     describe_gauge!("antiphon_shard_busy_ratio", "Share of the last second that the shard worked");
     describe_histogram!("antiphon_join_seconds", Unit::Seconds, "Join request to connected transport");
     describe_counter!("antiphon_chat_messages_total", "Chat messages shown: new, edited or reacted to");

@@ -86,6 +86,8 @@ pub fn read<'a>(compound: &'a [u8], mut each: impl FnMut(Feedback<'a>)) -> bool 
             RECEIVER_REPORT => blocks(packet.body.get(4..), packet.count, &mut each),
             TRANSPORT_FEEDBACK => more |= !transport_feedback(&packet, &mut each),
             PAYLOAD_FEEDBACK => more |= !payload_feedback(&packet, &mut each),
+            // Who it is, ICE and DTLS have said already.
+            DESCRIPTION => {}
             _ => more = true,
         }
     }

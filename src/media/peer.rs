@@ -60,6 +60,7 @@ pub struct Peer {
     pub unsent: bool,
     /// To be closed once its last message is out, at the latest then.
     pub closing_at: Option<Instant>,
+    pub said_goodbye: bool,
     /// When the join was asked for; taken when the connection stands.
     pub asked_at: Option<Instant>,
     pub span: tracing::Span,
@@ -97,6 +98,7 @@ impl Peer {
             dirty: false,
             unsent: false,
             closing_at: None,
+            said_goodbye: false,
             asked_at: Some(asked_at),
             span,
             lines: negotiated.published,

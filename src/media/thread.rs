@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use super::shard::{Command, Counters, Load, Notice, Shard, Surroundings};
 use super::socket::MediaSocket;
 use crate::mailbox::{self, ControlSender, Refused};
+use crate::telemetry::{FORWARD_LATENCY, Tally};
 
 /// Commands that may wait for a shard. Full: the asker is refused.
 const QUEUE_DEPTH: usize = 4_096;
@@ -75,6 +76,7 @@ struct Worker {
     notices: ControlSender<Notice>,
     local_ips: Vec<std::net::IpAddr>,
     figures: Figures,
+    latency: Tally,
     busy: Duration,
     reported_at: Instant,
 }
@@ -86,7 +88,17 @@ impl Worker {
         let local_ips = around.reach.local_ips.clone();
         let reported_at = around.start;
         let shard = Shard::new(around);
-        Self { shard, socket, commands, notices, local_ips, figures, busy: Duration::ZERO, reported_at }
+        Self {
+            shard,
+            socket,
+            commands,
+            notices,
+            local_ips,
+            figures,
+            latency: Tally::default(),
+            busy: Duration::ZERO,
+            reported_at,
+        }
     }
 
     async fn run(mut self) {
@@ -141,7 +153,7 @@ impl Worker {
         self.shard.outbox().clear();
         let forwarded = std::mem::take(&mut self.shard.forwarded_in_tick);
         if forwarded > 0 {
-            self.figures.latency.record_many(began.elapsed().as_secs_f64(), forwarded as usize);
+            self.latency.record(began.elapsed(), forwarded);
         }
     }
 
@@ -150,6 +162,7 @@ impl Worker {
         let busy = (self.busy.as_secs_f64() / elapsed).min(1.0);
         self.busy = Duration::ZERO;
         self.reported_at = now;
+        FORWARD_LATENCY.add(&std::mem::take(&mut self.latency));
         let mut counters = std::mem::take(&mut self.shard.counters);
         counters.dropped.buffer_full += self.socket.take_dropped();
         let joins = std::mem::take(&mut self.shard.joins_s);
@@ -172,7 +185,6 @@ struct Figures {
     dropped: [(Counter, DropCount); 5],
     chat: Counter,
     busy: Gauge,
-    latency: Histogram,
     joins: Histogram,
 }
 
@@ -193,7 +205,6 @@ impl Figures {
             ],
             chat: counter!("antiphon_chat_messages_total"),
             busy: gauge!("antiphon_shard_busy_ratio", "shard" => shard.to_string()),
-            latency: histogram!("antiphon_forward_latency_seconds"),
             joins: histogram!("antiphon_join_seconds"),
         }
     }

@@ -46,5 +46,5 @@ pub async fn ready(State(signal): State<Arc<Signal>>) -> Result<&'static str, Pr
         description = "Prometheus text format"))
 )]
 pub async fn metrics(State(signal): State<Arc<Signal>>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], signal.metrics.render())
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], crate::telemetry::render(&signal.metrics))
 }

@@ -55,6 +55,18 @@ fn a_node_that_goes_down_says_so_when_the_last_peer_is_gone() {
     }
 }
 
+#[test]
+fn a_node_that_goes_down_does_not_wait_for_the_dead() {
+    let mut world = node::world(4);
+    let site = member(&mut world, 1, Conditions::default());
+    world.run(Duration::from_secs(2));
+    world.sites[site].up.conditions.loss = 1.0;
+    let now = world.now();
+    let mut drained = world.server.drain(now);
+    world.run(Duration::from_millis(1_200));
+    assert_eq!(drained.try_recv(), Ok(()));
+}
+
 /// Media, resends, probes, layer switches, RTCP of ours and of the engine: all under one key for each client.
 #[test]
 fn no_nonce_is_used_twice() {

@@ -1,12 +1,15 @@
 //! What rooms decide, carried out: messages to connections, requests to publishers, events to the log.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{CLOSE_WITHIN, Notice, PeerIndex, Shard};
 use crate::core::chat::HistoryRange;
 use crate::core::protocol::ServerMessage;
 use crate::core::room::{Audience, Output, ParticipantKey};
 use crate::media::peer::RoomIndex;
+
+/// And the other side this long to answer a goodbye; then it is forgotten.
+const ANSWER_WITHIN: Duration = Duration::from_millis(500);
 
 impl Shard {
     /// Carries out all that a room has decided, and sets its timer.
@@ -147,8 +150,14 @@ impl Shard {
         if now < closing_at {
             return;
         }
+        if peer.said_goodbye {
+            // It does not answer any more.
+            self.lose_peer(now, index);
+            return;
+        }
         // A goodbye of what we sent, then the engine's close_notify; the drain that follows takes that out.
-        peer.closing_at = None;
+        peer.closing_at = Some(now + ANSWER_WITHIN);
+        peer.said_goodbye = true;
         self.say_goodbye(index);
         let Some(peer) = self.peer_mut(index) else { return };
         if peer.rtc.close().is_err() {
