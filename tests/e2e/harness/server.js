@@ -20,7 +20,7 @@ export const RESULTS = resolve(dirname(fileURLToPath(import.meta.url)), '../test
 const LOG_LINES_MAX = 2000;
 
 /** A TCP port that is free now, together with the ones after it. */
-async function freePort() {
+export async function freePort() {
   const probe = createServer();
   probe.listen(0, '127.0.0.1');
   await once(probe, 'listening');

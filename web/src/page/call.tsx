@@ -94,7 +94,7 @@ function SidePanel({ session }: { session: Session }) {
 function Banner({ session }: { session: Session }) {
   const lost = session.status.value.phase === 'reconnecting';
   return (
-    <div role="status" class={lost ? 'banner' : 'sr-only'}>
+    <div role="status" class={lost ? 'banner' : 'sr-only'} data-testid={lost ? 'reconnecting' : undefined}>
       {lost && (
         <>
           <span class="spinner" /> The connection was lost. Reconnecting…

@@ -21,6 +21,7 @@ export function Knocking({ session }: { session: Session }) {
             <button
               type="button"
               class="button small accent"
+              data-testid="admit"
               onClick={() => void session.ask({ type: 'moderate.admit', participant: identity })}
             >
               Admit
@@ -28,6 +29,7 @@ export function Knocking({ session }: { session: Session }) {
             <button
               type="button"
               class="button small"
+              data-testid="deny"
               onClick={() => void session.ask({ type: 'moderate.deny', participant: identity })}
             >
               Deny

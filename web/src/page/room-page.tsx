@@ -39,7 +39,7 @@ function Card({ children }: { children: preact.ComponentChildren }) {
 function Ended(props: { message: string; again: string; onAgain: () => void }) {
   return (
     <Card>
-      <h1>{sentence(props.message)}</h1>
+      <h1 data-testid="ended">{sentence(props.message)}</h1>
       <div class="card-actions">
         <button type="button" class="button accent" data-testid="rejoin" onClick={props.onAgain}>
           {props.again}
@@ -114,7 +114,7 @@ function Connecting() {
 function Waiting({ room, onLeave }: { room: string; onLeave: () => void }) {
   return (
     <Card>
-      <h1>You are in the lobby of {room}</h1>
+      <h1 data-testid="lobby">You are in the lobby of {room}</h1>
       <p role="status" class="joining">
         <span class="spinner" /> Somebody inside will let you in.
       </p>
