@@ -12,9 +12,12 @@ use rust_embed::RustEmbed;
 
 const PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-policy");
 
-/// Nothing from elsewhere, no inline script, nobody's frame but our own.
+/// Nothing from elsewhere, no inline script, nobody's frame but our own. Connections alone may leave the origin, as a
+/// join is answered 307 with the URL of any node of the cluster (which this one does not know before it is asked): by
+/// TLS to anywhere, without it only to nodes on the viewer's own machine. No foreign script runs that could use it.
 const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; \
-media-src 'self' blob:; font-src 'self'; connect-src 'self'; worker-src 'self' blob:; manifest-src 'self'; \
+media-src 'self' blob:; font-src 'self'; connect-src 'self' \
+https: http://localhost:* http://127.0.0.1:*; worker-src 'self' blob:; manifest-src 'self'; \
 base-uri 'none'; form-action 'self'; frame-ancestors 'self'";
 
 const PERMISSIONS: &str = "camera=(self), microphone=(self), display-capture=(self), autoplay=(self), \
@@ -78,6 +81,9 @@ mod tests {
         let header = |name| response.headers()[name].to_str().unwrap();
         assert!(header(CONTENT_SECURITY_POLICY).starts_with("default-src 'none'; script-src 'self';"));
         assert!(!header(CONTENT_SECURITY_POLICY).contains("unsafe"));
+        let connect =
+            header(CONTENT_SECURITY_POLICY).split("; ").find(|rule| rule.starts_with("connect-src"));
+        assert_eq!(connect, Some("connect-src 'self' https: http://localhost:* http://127.0.0.1:*"));
         assert!(header(PERMISSIONS_POLICY).contains("display-capture=(self)"));
         assert_eq!(header(ETAG), "\"ab01\"");
         assert_eq!(header(CACHE_CONTROL), "no-cache");
