@@ -25,9 +25,9 @@ const NAME_CHARS_MAX: usize = 64;
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct JoinParams {
-    /// Who a guest is. A token's `sub` stands above it; absent, one is made up.
+    /// Who a guest is; absent, one is made up. A token's `sub` stands above it: then this is only what others see.
     identity: Option<String>,
-    /// What others see. A token's `name` stands above it; absent, the identity.
+    /// What others see. A token's `name` stands above it; absent, the `identity` that was asked for.
     name: Option<String>,
     /// The session (32 hex digits, the last part of its `Location`) that this connection continues.
     resume: Option<String>,
@@ -93,11 +93,7 @@ fn join_request(signal: &Signal, arrival: Arrival, role: Role) -> Result<JoinReq
         return Err(Problem::new(Code::Forbidden, format!("the token lacks the `{missing}` grant")));
     }
     let has_token = matches!(caller, Caller::Holder(_));
-    let (identity, name) = match caller {
-        Caller::Holder(token) => (token.identity, token.name.or(params.name)),
-        Caller::Guest => (guest_identity(params.identity.as_deref())?, params.name),
-    };
-    let name = display_name(name, &identity)?;
+    let (identity, name) = introduce(caller, params.identity, params.name)?;
     let resume = params.resume.map(|text| {
         SessionId::parse(&text)
             .ok_or_else(|| Problem::new(Code::Malformed, "`resume` is no session: it has 32 hex digits"))
@@ -114,6 +110,20 @@ fn join_request(signal: &Signal, arrival: Arrival, role: Role) -> Result<JoinReq
         may_create: signal.authority.admits_guests() || grant.publish || grant.admin,
         from,
     })
+}
+
+/// Who the caller is, and what others see. A token's identity is never another's; the name may be chosen.
+fn introduce(
+    caller: Caller,
+    chosen: Option<String>,
+    name: Option<String>,
+) -> Result<(Identity, String), Problem> {
+    let (identity, name) = match caller {
+        Caller::Holder(token) => (token.identity, token.name.or(name).or(chosen)),
+        Caller::Guest => (guest_identity(chosen.as_deref())?, name),
+    };
+    let name = display_name(name, &identity)?;
+    Ok((identity, name))
 }
 
 fn guest_identity(chosen: Option<&str>) -> Result<Identity, NameError> {
@@ -140,6 +150,7 @@ fn welcome(room: &RoomName, joined: Joined) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::token::{RoomGrant, Token};
 
     #[test]
     fn an_answer_names_its_session_and_its_ice_session() {
@@ -160,6 +171,26 @@ mod tests {
         assert_eq!(display_name(None, &ann).unwrap(), "ann");
         assert!(display_name(Some("x".repeat(65)), &ann).is_err());
         assert!(display_name(Some("a\u{7}b".into()), &ann).is_err());
+    }
+
+    #[test]
+    fn an_owner_keeps_the_identity_of_its_token_under_the_name_that_was_typed() {
+        let room = RoomGrant::owner(&RoomName::parse("abc").unwrap());
+        let owner = |name: Option<&str>| {
+            let identity = Identity::parse("owner-7kq2mv").unwrap();
+            Caller::Holder(Token { identity, name: name.map(str::to_owned), room: room.clone() })
+        };
+        let shown = |caller, identity: Option<&str>, name: Option<&str>| {
+            let (who, shown) =
+                introduce(caller, identity.map(str::to_owned), name.map(str::to_owned)).unwrap();
+            (who.as_str().to_owned(), shown)
+        };
+        let named = |name: &str| ("owner-7kq2mv".to_owned(), name.to_owned());
+        assert_eq!(shown(owner(None), Some("ann"), Some("Ann B.")), named("Ann B."));
+        assert_eq!(shown(owner(None), Some("Ann"), None), named("Ann"));
+        assert_eq!(shown(owner(None), None, None), named("owner-7kq2mv"));
+        assert_eq!(shown(owner(Some("The chair")), Some("Ann"), Some("Ann B.")), named("The chair"));
+        assert_eq!(shown(Caller::Guest, Some("ann"), Some("Ann")), ("ann".to_owned(), "Ann".to_owned()));
     }
 
     #[test]

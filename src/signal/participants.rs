@@ -10,10 +10,10 @@ use serde::Deserialize;
 use super::Signal;
 use super::auth::Read;
 use super::error::{Problem, ProblemBody};
-use super::extract::{self, InRoom, OfIdentity};
+use super::extract::{self, InRoom, OfIdentity, Params};
 use super::rooms::readable;
 use crate::core::ids::{Identity, RoomName};
-use crate::core::protocol::{ParticipantState, Source};
+use crate::core::protocol::{Code, ParticipantState, Source};
 
 /// Who mutes where nobody showed a token (`--dev`).
 const NOBODY: &str = "owner";
@@ -26,10 +26,20 @@ pub struct MuteWish {
     source: Option<Source>,
 }
 
+/// The query of a list.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ListParams {
+    /// With `true`, nobody is in a room that does not exist: for a page that asks before the first join, and whose
+    /// browser would report a 404 as an error.
+    #[serde(default)]
+    or_empty: bool,
+}
+
 /// List participants
 #[utoipa::path(
     get, path = "/v1/rooms/{room}/participants", tag = "participants",
-    params(("room" = RoomName, Path)),
+    params(("room" = RoomName, Path), ListParams),
     responses(
         (status = 200, body = Vec<ParticipantState>),
         (status = "4XX", body = ProblemBody, content_type = "application/problem+json",
@@ -39,10 +49,14 @@ pub struct MuteWish {
 pub async fn list(
     State(signal): State<Arc<Signal>>,
     InRoom(room): InRoom,
+    Params(params): Params<ListParams>,
     headers: HeaderMap,
 ) -> Result<Json<Vec<ParticipantState>>, Problem> {
     readable(&signal, &headers, &room, Read::State).await?;
-    Ok(Json(signal.control.participants(&room).await?))
+    match signal.control.participants(&room).await {
+        Err(refusal) if params.or_empty && refusal.code == Code::NotFound => Ok(Json(Vec::new())),
+        listed => Ok(Json(listed?)),
+    }
 }
 
 /// Remove a participant

@@ -129,7 +129,7 @@ export async function presentIdentities(
 ): Promise<string[] | undefined> {
   try {
     const init = { headers: headers(address.token), signal: AbortSignal.timeout(3000) };
-    const response = await fetch(`${roomUrl(address)}/participants`, init);
+    const response = await fetch(`${roomUrl(address)}/participants?or_empty=true`, init);
     const people: unknown = response.ok ? await response.json() : undefined;
     const list = Array.isArray(people) ? people : (people as { participants?: unknown })?.participants;
     if (!Array.isArray(list)) return undefined;
