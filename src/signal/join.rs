@@ -25,7 +25,8 @@ const NAME_CHARS_MAX: usize = 64;
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct JoinParams {
-    /// Who a guest is; absent, one is made up. A token's `sub` stands above it: then this is only what others see.
+    /// Who a guest is; absent, one is made up. A token's `sub` stands above it, and this is only what others
+    /// see.
     identity: Option<String>,
     /// What others see. A token's `name` stands above it; absent, the `identity` that was asked for.
     name: Option<String>,

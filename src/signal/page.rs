@@ -12,9 +12,10 @@ use rust_embed::RustEmbed;
 
 const PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-policy");
 
-/// Nothing from elsewhere, no inline script, nobody's frame but our own. Connections alone may leave the origin, as a
-/// join is answered 307 with the URL of any node of the cluster (which this one does not know before it is asked): by
-/// TLS to anywhere, without it only to nodes on the viewer's own machine. No foreign script runs that could use it.
+/// Nothing from elsewhere, no inline script, nobody's frame but our own. Connections alone may leave the
+/// origin, as a join is answered 307 with the URL of any node of the cluster, which is not known before: by
+/// TLS to anywhere, without it only to nodes on the viewer's own machine. No foreign script runs here that
+/// could use it.
 const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; \
 media-src 'self' blob:; font-src 'self'; connect-src 'self' \
 https: http://localhost:* http://127.0.0.1:*; worker-src 'self' blob:; manifest-src 'self'; \

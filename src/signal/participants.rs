@@ -30,8 +30,8 @@ pub struct MuteWish {
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ListParams {
-    /// With `true`, nobody is in a room that does not exist: for a page that asks before the first join, and whose
-    /// browser would report a 404 as an error.
+    /// With `true`, nobody is in a room that does not exist: for a page that asks before the first join, and
+    /// whose browser would report a 404 as an error.
     #[serde(default)]
     or_empty: bool,
 }

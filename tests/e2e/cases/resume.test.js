@@ -1,6 +1,6 @@
 /**
- * A connection that is lost and comes back as the same participant: nobody sees it leave, and nothing that was
- * written meanwhile is missing.
+ * A connection that is lost and comes back as the same participant: nobody sees it leave, and nothing that
+ * was written meanwhile is missing.
  *
  * @import { Person } from '../harness/person.js'
  * @import { Browser } from '../harness/browsers.js'
@@ -27,7 +27,8 @@ describe('a participant whose network goes away', () => {
   before(async () => {
     const udp = await freePort();
     const settings = { MEDIA__UDP_PORT: String(udp), MEDIA__SHARDS: '1' };
-    [server, chromium, relay] = await Promise.all([Server.start(settings), startChromium(), startRelay(udp)]);
+    relay = await startRelay(udp);
+    [server, chromium] = await Promise.all([Server.start(settings), startChromium()]);
   });
 
   after(async () => {

@@ -45,8 +45,8 @@ export async function startRelay(port) {
 }
 
 /**
- * Runs in the page, before its own scripts: the server's UDP candidates are taken to have this port instead, and
- * it to have no others.
+ * Runs in the page, before its own scripts: the server's UDP candidates are taken to have this port instead,
+ * and it to have no others.
  *
  * @param {number} port
  */

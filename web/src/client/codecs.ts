@@ -1,7 +1,7 @@
 /**
- * Which codecs and header extensions are offered. Browsers list dozens of codec variants on every m-line; what
- * the server never forwards is left out, so that an offer with a wall of slots stays well below the 64 KiB
- * that a body may have.
+ * Which codecs and header extensions are offered. Browsers list dozens of codec variants on every m-line; what the
+ * server never forwards is left out, so that an offer with a wall of slots stays well below the 64 KiB that a
+ * body may have.
  */
 import type { Kind } from './protocol';
 
@@ -50,8 +50,8 @@ interface HeaderExtensions {
 }
 
 /**
- * Asks for the dependency descriptor, which Chromium knows and does not offer to receive by itself: without it
- * no decoder gets more than the lowest spatial layer of scalable AV1.
+ * Asks for the dependency descriptor, which Chromium knows and does not offer to receive by itself: without
+ * it no decoder gets more than the lowest spatial layer of scalable AV1.
  */
 export function wantDescriptor(transceiver: RTCRtpTransceiver): void {
   const extended: HeaderExtensions = transceiver as RTCRtpTransceiver & HeaderExtensions;
