@@ -1,7 +1,7 @@
 /**
- * Which codecs and header extensions are offered. Browsers list dozens of codec variants on every m-line; what
- * the server never forwards is left out, so that an offer with a wall of slots stays well below the 64 KiB that
- * a body may have.
+ * Which codecs and header extensions are offered. Browsers list dozens of codec variants on every m-line;
+ * what the server never forwards is left out, so that an offer with a wall of slots stays well below the
+ * 64 KiB that a body may have.
  */
 import type { Kind } from './protocol';
 
