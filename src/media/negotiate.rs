@@ -6,11 +6,13 @@
 //! picks AES-GCM. The engine declares the streams that we send, so that the answer names them, and then gives
 //! them up: [`super::egress`] sends them.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use str0m::change::SdpOffer;
+use str0m::change::{SdpAnswer, SdpOffer};
 use str0m::config::{CryptoProvider, DtlsCert, DtlsVersion};
 use str0m::media::{Direction, Mid, Pt, Rids};
 use str0m::net::{Protocol, TcpType};
@@ -98,8 +100,7 @@ pub fn accept(
     for candidate in candidates(reach) {
         rtc.add_local_candidate(candidate);
     }
-    let answer = rtc.sdp_api().accept_offer(parsed).map_err(|error| bad_offer(&error.to_string()))?;
-    let answer = answer.to_sdp_string();
+    let answer = accept_by_engine(&mut rtc, parsed)?.to_sdp_string();
     let (published, slots) = lines(&rtc, &answer);
     let payload_types = payload_types(&rtc);
     let streams = take_streams(&mut rtc, now, &slots)?;
@@ -115,6 +116,18 @@ pub fn accept(
         initial_estimate_bps: identity.initial_estimate_bps,
     };
     Ok(Negotiated { rtc: Box::new(rtc), answer, published, slots, payload_types, egress, offer })
+}
+
+/// The engine asserts some of what it expects of an offer. One that breaks such an assertion is refused as any
+/// other that cannot be used; its engine is of no use after that.
+fn accept_by_engine(rtc: &mut Rtc, offer: SdpOffer) -> Result<SdpAnswer, Refusal> {
+    match catch_unwind(AssertUnwindSafe(|| rtc.sdp_api().accept_offer(offer))) {
+        Ok(accepted) => accepted.map_err(|error| bad_offer(&error.to_string())),
+        Err(_) => {
+            rtc.disconnect();
+            Err(bad_offer("it contradicts itself"))
+        }
+    }
 }
 
 /// The streams that the engine has declared for the slots, taken away from it: it reports on none of them
@@ -152,7 +165,7 @@ pub fn restart(rtc: &mut Rtc, offer: &str, creds: &IceCreds) -> Result<(), Refus
         })
         .collect();
     let Offer { parsed, .. } = Offer::parse(restarted)?;
-    let answer = rtc.sdp_api().accept_offer(parsed).map_err(|error| bad_offer(&error.to_string()))?;
+    let answer = accept_by_engine(rtc, parsed)?;
     // Streams that it has declared anew are not the ones that the peer knows.
     let (_, slots) = lines(rtc, &answer.to_sdp_string());
     for slot in slots {
@@ -192,12 +205,38 @@ impl Offer {
         if text.lines().filter(|line| line.starts_with("m=")).count() > LINES_MAX {
             return Err(bad_offer("it has more than 64 m-lines"));
         }
+        if let Some(pt) = payload_type_of_two_meanings(&text) {
+            return Err(bad_offer(&format!("payload type {pt} has two meanings (RFC 8843 §9.1)")));
+        }
         // The parser's own words quote the offer and addresses of memory: neither belongs in an answer.
         let parsed = SdpOffer::from_sdp_string(&text);
         let parsed =
             parsed.map_err(|_| bad_offer("it is not well-formed SDP (RFC 8866) of a WebRTC session"))?;
         Ok(Self { text, parsed })
     }
+}
+
+/// A payload type that lines of one bundle describe differently.
+fn payload_type_of_two_meanings(offer: &str) -> Option<&str> {
+    let mut known: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for media in offer.split("\nm=").skip(1) {
+        let mut here: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for line in media.lines() {
+            let described = line.strip_prefix("a=rtpmap:").or_else(|| line.strip_prefix("a=fmtp:"));
+            if let Some((pt, meaning)) = described.and_then(|text| text.split_once(' ')) {
+                here.entry(pt).or_default().push(meaning.trim());
+            }
+        }
+        for (pt, mut meaning) in here {
+            meaning.sort_unstable();
+            // One name, and parameters once at most.
+            let before = known.entry(pt).or_insert_with(|| meaning.clone());
+            if meaning.len() > 2 || *before != meaning {
+                return Some(pt);
+            }
+        }
+    }
+    None
 }
 
 fn bad_offer(reason: &str) -> Refusal {

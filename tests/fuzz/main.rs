@@ -58,6 +58,15 @@ fn offers_are_accepted_or_refused() {
     assert!(accepted > 0 && refused > 0, "{accepted} accepted and {refused} refused: the mutations miss");
 }
 
+/// What longer runs have found.
+#[test]
+fn inputs_that_were_once_too_much_are_refused() {
+    let node = Node::new();
+    // The engine asserts that a payload type is claimed once.
+    let offer = Mutator::new(1_732).lines(OFFER);
+    assert!(node.negotiate(offer).is_err());
+}
+
 #[test]
 fn fragments_change_ice_or_are_refused() {
     let mut node = Node::new();
