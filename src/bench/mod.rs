@@ -4,6 +4,7 @@
 
 use clap::Subcommand;
 
+pub mod bare;
 pub mod client;
 pub mod engine;
 pub mod forward;
@@ -22,6 +23,8 @@ pub use forward::BenchError;
 pub enum Bench {
     /// Forwarding: CPU for each packet, loss, latency and join time, as one JSON object
     Forward(forward::ForwardArgs),
+    /// The bare limit: rewrite, seal and send the same traffic and do nothing else, as one JSON object
+    Bare(bare::BareArgs),
 }
 
 /// Runs a measurement and prints its report as one JSON object.
@@ -31,5 +34,6 @@ pub enum Bench {
 pub fn run(bench: &Bench) -> Result<(), BenchError> {
     match bench {
         Bench::Forward(args) => forward::run(args),
+        Bench::Bare(args) => bare::run(args),
     }
 }

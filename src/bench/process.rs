@@ -8,6 +8,16 @@ use serde::Serialize;
 /// Ticks a second of `/proc/PID/stat` (USER_HZ), the same on every Linux architecture that matters.
 const TICKS_PER_SECOND: u64 = 100;
 
+/// CPU time of the calling thread so far.
+///
+/// # Errors
+/// The kernel keeps no account.
+pub fn thread_cpu() -> io::Result<Duration> {
+    let schedstat = fs::read_to_string("/proc/thread-self/schedstat")?;
+    let ns = schedstat.split_ascii_whitespace().next().and_then(|ns| ns.parse().ok());
+    ns.map(Duration::from_nanos).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
 /// A process at one moment.
 #[derive(Debug, Clone, Copy)]
 pub struct Snapshot {
