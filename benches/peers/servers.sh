@@ -40,6 +40,25 @@ admin: {
 EOF
 }
 
+# livekit_config NAME: one UDP port (its muxing mode) and no TCP; livekit-batch with batched writes as its sample
+# configuration has them. Otherwise its defaults.
+livekit_config() {
+  cat >"$work/livekit.yaml" <<EOF
+port: 17890
+bind_addresses: ["127.0.0.1"]
+keys: { devkey: "a-secret-for-loopback-only-0123456789" }
+logging: { level: error }
+room: { auto_create: true }
+rtc:
+  udp_port: 17892
+  node_ip: 127.0.0.1
+  use_external_ip: false
+  enable_loopback_candidate: true
+  interfaces: { includes: [lo] }
+EOF
+  if [ "$1" = livekit-batch ]; then printf '  batch_io: { batch_size: 128, max_flush_interval: 2ms }\n' >>"$work/livekit.yaml"; fi
+}
+
 # launch COMMAND...: starts a server on the first core.
 launch() {
   "${on_server[@]}" "$@" >"$work/$name.log" 2>&1 &
@@ -71,6 +90,12 @@ start() {
       janus_config "$([ "$name" = janus ] && echo 1 || echo 0)"
       launch env LD_PRELOAD="$work/loopback.so" janus -F "$work/janus" -C "$work/janus/janus.jcfg"
       ready $url/janus/info
+      ;;
+    livekit | livekit-batch)
+      target=livekit url=http://127.0.0.1:17890
+      livekit_config "$name"
+      launch "$livekit_server" --config "$work/livekit.yaml"
+      ready $url/
       ;;
   esac
 }

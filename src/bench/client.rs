@@ -13,7 +13,7 @@ use str0m::channel::ChannelId;
 use str0m::format::Codec;
 use str0m::media::{KeyframeRequestKind, Mid, Pt, Rid};
 use str0m::net::{Protocol, Receive, Transmit};
-use str0m::rtp::{ExtensionValues, RtpPacket, RtpWrite, Ssrc};
+use str0m::rtp::{Extension, ExtensionValues, RtpPacket, RtpWrite, Ssrc};
 use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcError};
 
 pub use super::offer::{Channel, Offer};
@@ -24,6 +24,10 @@ use super::stamp::Stamp;
 
 /// How often a receiving client looks whether a picture is stuck.
 const PLAYOUT_CHECK: Duration = Duration::from_millis(50);
+/// How often a receiver tells its own estimate where the server numbers no packets for one of its own.
+const REMB_INTERVAL: Duration = Duration::from_secs(1);
+/// That estimate. Paths of the load tool carry all; a browser's would grow far beyond what is sent, too.
+const REMB_BPS: u64 = 50_000_000;
 /// Unread messages kept for each client; beyond it the oldest are dropped.
 const MESSAGES_MAX: usize = 10_000;
 
@@ -81,6 +85,7 @@ pub struct Client {
     transmits: VecDeque<Transmit>,
     rtc_at: Instant,
     playout_at: Instant,
+    remb_at: Instant,
     /// One-way delays of media since the last [`Client::drain_delays`], nanoseconds; only while wanted.
     delays_ns: Option<Vec<u64>>,
     key_frames_requested: u64,
@@ -142,6 +147,7 @@ impl Client {
             transmits: VecDeque::new(),
             rtc_at: now,
             playout_at: now,
+            remb_at: now,
             delays_ns: None,
             key_frames_requested: 0,
             foreign_packets: 0,
@@ -222,6 +228,10 @@ impl Client {
             if now >= self.playout_at {
                 self.playout_at = now + PLAYOUT_CHECK;
                 self.ask_key_frames(now);
+            }
+            if now >= self.remb_at {
+                self.remb_at = now + REMB_INTERVAL;
+                self.estimate();
             }
         }
         self.rtc.handle_input(Input::Timeout(now))?;
@@ -361,6 +371,20 @@ impl Client {
             let Some(ssrc) = slot.ssrcs.last() else { continue };
             if let Some(stream) = self.rtc.direct_api().stream_rx(&Ssrc::from(*ssrc)) {
                 stream.request_keyframe(KeyframeRequestKind::Pli);
+            }
+        }
+    }
+
+    /// Sends REMB for video that comes without transport-cc numbers, as browsers do.
+    fn estimate(&mut self) {
+        for (mid, slot) in &self.slots {
+            let (Some(media), Some(ssrc)) = (self.rtc.media(*mid), slot.ssrcs.last()) else { continue };
+            let numbered = media.remote_extmap().id_of(Extension::TransportSequenceNumber).is_some();
+            if numbered || !media.kind().is_video() {
+                continue;
+            }
+            if let Some(stream) = self.rtc.direct_api().stream_rx(&Ssrc::from(*ssrc)) {
+                stream.request_remb(REMB_BPS.into());
             }
         }
     }

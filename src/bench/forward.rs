@@ -14,10 +14,10 @@ use reqwest::Url;
 
 use super::client::Offer;
 use super::engine::{Engine, Seat};
-use super::join::{Join, Joiner, News, Role, Target, What};
+use super::join::{ApiKey, Join, Joiner, News, Role, Target, What};
 use super::process::Snapshot;
 use super::report::{self, Report, Window};
-use super::source::{AudioSource, VideoSource, simulcast, single};
+use super::source::{AudioSource, Encoding, VideoSource, simulcast, single};
 
 /// How long clients may take to connect and see a picture, on top of the time that the join rate takes.
 const CONNECT_WITHIN: Duration = Duration::from_secs(15);
@@ -58,6 +58,12 @@ pub struct ForwardArgs {
     /// Base URL of the server; it must let anyone join, as `antiphon serve --dev` does
     #[arg(long, default_value = "http://127.0.0.1:7880", value_parser = base_url)]
     pub url: Url,
+    /// LiveKit: id of the key that signs tokens
+    #[arg(long, default_value = "devkey")]
+    pub api_key: String,
+    /// LiveKit: its secret
+    #[arg(long, default_value = "secret")]
+    pub api_secret: String,
     #[arg(long, default_value_t = 1)]
     pub rooms: u32,
     /// Publishers in each room
@@ -145,7 +151,8 @@ impl<'a> Run<'a> {
         let engine = Engine::new(local_towards(&args.url).ok_or_else(unreachable)?)?;
         let (sender, news) = mpsc::channel();
         let waker = engine.waker()?;
-        let joiner = Joiner::start(args.target, args.url.clone(), sender, move || {
+        let key = ApiKey { id: args.api_key.clone(), secret: args.api_secret.clone() };
+        let joiner = Joiner::start(args.target, args.url.clone(), key, sender, move || {
             // Waking fails only when the loop is gone, and then nobody waits.
             let _ = waker.wake();
         })?;
@@ -185,7 +192,8 @@ impl<'a> Run<'a> {
         };
         self.places.push(Place { room, publisher, joined_at: None });
         let role = if publisher.is_some() { Role::Publisher(number) } else { Role::Viewer(number) };
-        let join = Join { seat, run: self.number, room, role, publishers: self.args.publishers, offer };
+        let (run, publishers, encodings) = (self.number, self.args.publishers, self.encodings());
+        let join = Join { seat, run, room, role, publishers, encodings, offer };
         if !self.joiner.join(join)
             && let Some(seat) = self.engine.seats.get_mut(seat)
         {
@@ -194,12 +202,15 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn publish(&self, publisher: u32, now: Instant) -> Offer {
+    fn encodings(&self) -> Vec<Encoding> {
         let bitrate = self.args.bitrate;
-        let encodings = if self.args.simulcast { simulcast(bitrate) } else { single(bitrate) };
+        if self.args.simulcast { simulcast(bitrate) } else { single(bitrate) }
+    }
+
+    fn publish(&self, publisher: u32, now: Instant) -> Offer {
         let key_interval = Duration::from_secs(u64::from(self.args.key_interval.max(1)));
         Offer {
-            video: Some(VideoSource::new(publisher, encodings, now, key_interval)),
+            video: Some(VideoSource::new(publisher, self.encodings(), now, key_interval)),
             audio: Some(AudioSource::new(publisher, now)),
             ..Offer::default()
         }
@@ -234,6 +245,7 @@ impl<'a> Run<'a> {
                     let _ = answer.send(sdp);
                 }
             }
+            What::Candidate(candidate) => self.engine.candidate(news.seat, &candidate),
             What::Failed(failure) => {
                 if let Some(seat) = self.engine.seats.get_mut(news.seat) {
                     seat.failure.get_or_insert(failure);

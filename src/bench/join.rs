@@ -13,7 +13,10 @@ use reqwest::{Client, Url};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+use super::source::Encoding;
+
 mod janus;
+mod livekit;
 mod whip;
 
 /// A server that has not answered by then is taken for dead.
@@ -31,12 +34,21 @@ pub enum Target {
     Whip,
     /// The videoroom plugin over Janus's HTTP API under `/janus`.
     Janus,
+    /// LiveKit's protobuf signalling over a WebSocket.
+    Livekit,
+}
+
+/// What signs tokens for a server that wants them.
+#[derive(Debug, Clone)]
+pub struct ApiKey {
+    pub id: String,
+    pub secret: String,
 }
 
 impl Target {
     /// Whether viewers wait for the server's offer instead of making one.
     pub fn offers_to_viewers(self) -> bool {
-        self == Self::Janus
+        matches!(self, Self::Janus | Self::Livekit)
     }
 }
 
@@ -50,6 +62,8 @@ pub struct Join {
     pub role: Role,
     /// Publishers in each room.
     pub publishers: u32,
+    /// Of a publisher's camera, lowest first.
+    pub encodings: Vec<Encoding>,
     /// The client's SDP offer, unless the server makes it.
     pub offer: Option<String>,
 }
@@ -94,6 +108,8 @@ pub enum What {
     Answer(String),
     /// An SDP offer, and where the client's answer goes.
     Offer(String, oneshot::Sender<String>),
+    /// An ICE candidate that came by itself.
+    Candidate(String),
     /// The client is out, for this reason.
     Failed(String),
 }
@@ -125,6 +141,10 @@ impl Line {
         answered.await.map_err(|_| "the client has no answer to the server's offer".into())
     }
 
+    fn candidate(&self, candidate: String) {
+        self.tell(What::Candidate(candidate));
+    }
+
     /// Waits until the run is over.
     async fn over(&self) {
         // Fails when the loop is gone, and then it is over too.
@@ -147,6 +167,7 @@ impl Joiner {
     pub fn start(
         target: Target,
         base: Url,
+        key: ApiKey,
         news: Sender<News>,
         announce: impl Fn() + Send + Sync + 'static,
     ) -> io::Result<Self> {
@@ -163,7 +184,7 @@ impl Joiner {
         };
         let thread = thread::Builder::new()
             .name("bench-join".into())
-            .spawn(move || runtime.block_on(serve(target, base, waiting, line)))?;
+            .spawn(move || runtime.block_on(serve(target, base, key, waiting, line)))?;
         Ok(Self { joins, over, thread })
     }
 
@@ -185,18 +206,20 @@ impl Joiner {
 async fn serve(
     target: Target,
     base: Url,
+    key: ApiKey,
     mut waiting: mpsc::Receiver<Join>,
     line: impl Fn(usize) -> Line + Clone + Send + 'static,
 ) {
     let http = Client::new();
     let mut tasks = JoinSet::new();
     while let Some(join) = waiting.recv().await {
-        let (http, base, line) = (http.clone(), base.clone(), line.clone());
+        let (http, base, key, line) = (http.clone(), base.clone(), key.clone(), line.clone());
         tasks.spawn(async move {
             let line = line(join.seat);
             let done = match target {
                 Target::Whip => whip::join(&http, &base, join, &line).await,
                 Target::Janus => janus::join(&http, &base, &join, &line).await,
+                Target::Livekit => livekit::join(&base, &key, &join, &line).await,
             };
             if let Err(failure) = done {
                 line.tell(What::Failed(failure));
