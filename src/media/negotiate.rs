@@ -118,8 +118,8 @@ pub fn accept(
     Ok(Negotiated { rtc: Box::new(rtc), answer, published, slots, payload_types, egress, offer })
 }
 
-/// The engine asserts some of what it expects of an offer. One that breaks such an assertion is refused as any
-/// other that cannot be used; its engine is of no use after that.
+/// The engine asserts some of what it expects of an offer. One that breaks such an assertion is refused like
+/// any other that cannot be used; its engine is of no use after that.
 fn accept_by_engine(rtc: &mut Rtc, offer: SdpOffer) -> Result<SdpAnswer, Refusal> {
     match catch_unwind(AssertUnwindSafe(|| rtc.sdp_api().accept_offer(offer))) {
         Ok(accepted) => accepted.map_err(|error| bad_offer(&error.to_string())),
@@ -166,7 +166,7 @@ pub fn restart(rtc: &mut Rtc, offer: &str, creds: &IceCreds) -> Result<(), Refus
         .collect();
     let Offer { parsed, .. } = Offer::parse(restarted)?;
     let answer = accept_by_engine(rtc, parsed)?;
-    // Streams that it has declared anew are not the ones that the peer knows.
+    // Streams declared anew are not the ones that the peer knows.
     let (_, slots) = lines(rtc, &answer.to_sdp_string());
     for slot in slots {
         let mut api = rtc.direct_api();

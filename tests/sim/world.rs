@@ -288,7 +288,7 @@ impl World {
 
     fn connected(&mut self, key: ParticipantKey) {
         self.room.handle_control_open(self.stamp(), key);
-        self.room.handle_connected(self.stamp().instant, key);
+        self.room.handle_connected(self.stamp(), key);
     }
 
     fn request(&mut self, index: usize, message: ClientMessage) {

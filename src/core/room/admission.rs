@@ -155,6 +155,16 @@ impl Room {
         self.announce(key);
     }
 
+    /// A participant's connection stands: it can be sent media, and is back if it was lost.
+    pub fn handle_connected(&mut self, now: Now, key: ParticipantKey) {
+        if let Some(participant) = self.participant_mut(key) {
+            participant.is_connected = true;
+        }
+        self.handle_recovered(now, key);
+        self.allocate(now.instant, key);
+        self.tell_slots(key);
+    }
+
     /// The same connection works again.
     pub fn handle_recovered(&mut self, now: Now, key: ParticipantKey) {
         let Some(participant) = self.participant_mut(key) else { return };
@@ -186,8 +196,9 @@ impl Room {
             participant.connect(lines, slots, seed);
             participant.control_open = false;
             participant.welcomed = false;
-            if participant.presence != Presence::Waiting {
-                participant.presence = Presence::Here;
+            if matches!(participant.presence, Presence::Lost { .. }) {
+                // It is back once the new connection stands, not before.
+                participant.presence = Presence::Lost { since: now.instant };
             }
         }
         self.announce(key);

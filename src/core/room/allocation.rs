@@ -16,15 +16,6 @@ const REST_AFTER: Duration = Duration::from_secs(2);
 const HEIGHT_TOP_DEFAULT: u32 = 720;
 
 impl Room {
-    /// A participant's connection stands: it can be sent media.
-    pub fn handle_connected(&mut self, now: Instant, key: ParticipantKey) {
-        if let Some(participant) = self.participant_mut(key) {
-            participant.is_connected = true;
-        }
-        self.allocate(now, key);
-        self.tell_slots(key);
-    }
-
     /// The estimator of a participant's connection has news.
     pub fn handle_estimate(&mut self, now: Instant, key: ParticipantKey, estimate_bps: u64) {
         if let Some(participant) = self.participant_mut(key) {

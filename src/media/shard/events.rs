@@ -87,11 +87,12 @@ impl Shard {
         tracing::debug!(parent: &peer.span, "connected");
         let (room, who, is_blind) = (peer.room, peer.who, peer.egress.is_blind());
         self.joins_s.extend(asked_at.map(|at| now.saturating_duration_since(at).as_secs_f64()));
+        let stamp = self.stamp(now);
         let Some(seat) = self.seat_mut(room) else { return };
         if is_blind {
             seat.room.handle_estimate(now, who, BLIND_ESTIMATE_BPS);
         }
-        seat.room.handle_connected(now, who);
+        seat.room.handle_connected(stamp, who);
         self.flush_room(now, room);
     }
 

@@ -11,6 +11,7 @@ import { startChromium } from '../harness/browsers.js';
 import { hook } from '../harness/person.js';
 import { leadThrough, startRelay } from '../harness/relay.js';
 import { freePort, Server } from '../harness/server.js';
+import { until } from '../harness/until.js';
 
 describe('a participant whose network goes away', () => {
   /** @type {Server} */
@@ -116,5 +117,23 @@ describe('a participant whose network goes away', () => {
     await lose();
     await isBack('resumed');
     assert.ok((await connections()) > before, 'on a new connection');
+  });
+
+  test('is seen as lost by the others meanwhile', { timeout: 120_000 }, async () => {
+    await meet('lost');
+    const isConnected = async () => {
+      const { body } = await server.call('GET', '/rooms/lost/participants');
+      return body.find((/** @type {any} */ each) => each.identity === 'Ada')?.connected;
+    };
+    assert.equal(await isConnected(), true);
+    relay.cut();
+    await until('Ada is lost', async () => (await isConnected()) === false);
+    // Joins over HTTP get through, and do not make her any less lost.
+    const before = await connections();
+    await until('her page tries again', async () => (await connections()) > before, { seconds: 40 });
+    assert.equal(await isConnected(), false);
+    relay.mend();
+    await until('Ada is back', isConnected);
+    await ben.watches('Ada', { seconds: 20 });
   });
 });
