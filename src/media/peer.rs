@@ -54,6 +54,10 @@ pub struct Peer {
     pub figures: Figures,
     /// Still speaks for its participant; no longer once that has left.
     pub attached: bool,
+    /// When its last datagram came.
+    pub heard_at: Instant,
+    /// Was not heard for so long that its participant counts as lost.
+    pub is_silent: bool,
     /// Its engine was written to since it was last drained.
     pub dirty: bool,
     /// Its egress has something to send.
@@ -95,6 +99,8 @@ impl Peer {
             backlog: Backlog::default(),
             figures: Figures::default(),
             attached: true,
+            heard_at: asked_at,
+            is_silent: false,
             dirty: false,
             unsent: false,
             closing_at: None,

@@ -9,6 +9,7 @@ mod datagrams;
 mod egress;
 mod events;
 mod outputs;
+mod silence;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -151,6 +152,7 @@ pub struct Shard {
     dirty: Vec<PeerIndex>,
     unsent: Vec<PeerIndex>,
     forwards: Vec<Forward>,
+    check_silence_at: Instant,
     /// Told when the last peer is gone.
     drained: Option<oneshot::Sender<()>>,
     pub counters: Counters,
@@ -175,6 +177,7 @@ impl Shard {
             dirty: Vec::new(),
             unsent: Vec::new(),
             forwards: Vec::new(),
+            check_silence_at: around.start,
             drained: None,
             counters: Counters::default(),
             forwarded_in_tick: 0,
@@ -195,10 +198,12 @@ impl Shard {
     /// When to call [`Shard::handle_timeout`] next.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let timers = [&self.peer_timers, &self.egress_timers, &self.room_timers];
-        timers.into_iter().filter_map(Wheel::next_deadline).min()
+        let silence = (!self.rooms_by_name.is_empty()).then_some(self.check_silence_at);
+        timers.into_iter().filter_map(Wheel::next_deadline).chain(silence).min()
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.check_silence(now);
         let mut due = Vec::new();
         self.peer_timers.expire(now, |key| due.push(PeerIndex(key)));
         for peer in due {

@@ -67,6 +67,28 @@ fn a_node_that_goes_down_does_not_wait_for_the_dead() {
     assert_eq!(drained.try_recv(), Ok(()));
 }
 
+#[test]
+fn who_vanishes_without_a_word_is_lost_and_then_gone() {
+    let mut world = node::world(5);
+    let sites = [1, 2].map(|number| member(&mut world, number, Conditions::default()));
+    world.run(Duration::from_secs(3));
+    let states = |world: &mut World<Node>| {
+        let now = world.now();
+        let stats = world.server.stats(now);
+        stats.participants.iter().map(|participant| participant.connected).collect::<Vec<_>>()
+    };
+    assert_eq!(states(&mut world), [true, true]);
+    for (up, down) in [(1.0, 1.0), (0.0, 0.0)] {
+        world.sites[sites[0]].up.conditions.loss = up;
+        world.sites[sites[0]].down.conditions.loss = down;
+        world.run(Duration::from_secs(9));
+        assert_eq!(states(&mut world), [up == 0.0, true]);
+    }
+    world.sites[sites[0]].up.conditions.loss = 1.0;
+    world.run(Duration::from_secs(25));
+    assert_eq!(states(&mut world), [true], "its seat was kept for 15 s");
+}
+
 /// Media, resends, probes, layer switches, RTCP of ours and of the engine: all under one key for each client.
 #[test]
 fn no_nonce_is_used_twice() {

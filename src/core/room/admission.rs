@@ -147,8 +147,11 @@ impl Room {
     /// The connection of a participant failed; it may resume.
     pub fn handle_lost(&mut self, now: Now, key: ParticipantKey) {
         let Some(participant) = self.participant_mut(key) else { return };
-        if participant.presence != Presence::Here {
-            return;
+        match participant.presence {
+            Presence::Here => {}
+            // Who is not in yet has nothing to come back to.
+            Presence::Waiting => return self.dismiss(now, key, LeaveReason::Lost),
+            Presence::Lost { .. } => return,
         }
         participant.presence = Presence::Lost { since: now.instant };
         self.release_slots(key);

@@ -34,6 +34,7 @@ impl Shard {
             self.counters.dropped.unknown_peer += 1;
             return;
         };
+        self.note_heard(now, index);
         if is_rtcp(bytes) && !self.handle_rtcp(now, index, bytes) {
             return;
         }
