@@ -2,9 +2,10 @@
 //!
 //! Members come here by `POST …/participants`; WHIP and WHEP use the same [`admit`].
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{FromRequest, FromRequestParts, Request, State};
 use axum::http::header::{CONTENT_TYPE, ETAG, LOCATION};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -34,13 +35,50 @@ pub struct JoinParams {
     resume: Option<String>,
 }
 
-/// Who wants in, from where, with what.
+/// Who wants in, from where, with what: the request of every join.
 pub struct Arrival {
     pub room: RoomName,
-    pub caller: Caller,
-    pub from: std::net::IpAddr,
+    pub from: IpAddr,
+    pub headers: HeaderMap,
     pub params: JoinParams,
     pub offer: String,
+}
+
+impl FromRequest<Arc<Signal>> for Arrival {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, signal: &Arc<Signal>) -> Result<Self, Problem> {
+        let (mut parts, body) = request.into_parts();
+        let InRoom(room) = InRoom::from_request_parts(&mut parts, signal).await?;
+        let Params(params) = Params::from_request_parts(&mut parts, signal).await?;
+        let From(from) = From::from_request_parts(&mut parts, signal).await?;
+        let headers = parts.headers.clone();
+        let Offer(offer) = Offer::from_request(Request::from_parts(parts, body), signal).await?;
+        Ok(Self { room, from, headers, params, offer })
+    }
+}
+
+/// How every join is answered, for the API's description.
+#[derive(utoipa::IntoResponses)]
+#[expect(dead_code, reason = "only describes: a join answers with a response, or a problem")]
+pub enum JoinAnswers {
+    #[response(status = 201, description = "SDP answer", content_type = "application/sdp",
+        headers(("Location", description = "The session: PATCH and DELETE it"),
+                ("ETag", description = "The ICE session, for If-Match")))]
+    Welcome(String),
+    #[response(
+        status = "4XX",
+        content_type = "application/problem+json",
+        description = "401 unauthorized, 403 forbidden or room_private, 404 not_found, 409 room_full, \
+        413 too_large, 415 unsupported_media_type, 422 bad_offer, 423 room_locked, 429 rate_limited"
+    )]
+    Refused(ProblemBody<'static>),
+    #[response(
+        status = 503,
+        content_type = "application/problem+json",
+        description = "node_full, draining, unavailable"
+    )]
+    Unavailable(ProblemBody<'static>),
 }
 
 /// Join a room
@@ -51,39 +89,33 @@ pub struct Arrival {
     post, path = "/v1/rooms/{room}/participants", tag = "join",
     params(("room" = RoomName, Path), JoinParams),
     request_body(content = String, content_type = "application/sdp", description = "SDP offer"),
-    responses(
-        (status = 201, body = String, content_type = "application/sdp", description = "SDP answer",
-            headers(("Location", description = "The session: PATCH and DELETE it"),
-                    ("ETag", description = "The ICE session, for If-Match"))),
-        (status = "4XX", body = ProblemBody, content_type = "application/problem+json",
-            description = "401 unauthorized, 403 forbidden or room_private, 404 not_found, 409 room_full, \
-            413 too_large, 415 unsupported_media_type, 422 bad_offer, 423 room_locked, 429 rate_limited"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json",
-            description = "node_full, draining, unavailable"),
-    )
+    responses(JoinAnswers)
 )]
-pub async fn join(
-    State(signal): State<Arc<Signal>>,
-    InRoom(room): InRoom,
-    Params(params): Params<JoinParams>,
-    From(from): From,
-    headers: HeaderMap,
-    Offer(offer): Offer,
-) -> Result<Response, Problem> {
-    let caller = signal.authority.caller(&headers)?;
-    admit(&signal, Arrival { room, caller, from, params, offer }, Role::Member).await
+pub async fn join(State(signal): State<Arc<Signal>>, arrival: Arrival) -> Result<Response, Problem> {
+    let caller = signal.authority.caller(&arrival.headers)?;
+    admit(&signal, caller, arrival, Role::Member).await
 }
 
 /// Lets somebody in, in the role for which it came.
-pub async fn admit(signal: &Signal, arrival: Arrival, role: Role) -> Result<Response, Problem> {
+pub async fn admit(
+    signal: &Signal,
+    caller: Caller,
+    arrival: Arrival,
+    role: Role,
+) -> Result<Response, Problem> {
     let room = arrival.room.clone();
-    let request = join_request(signal, arrival, role)?;
+    let request = join_request(signal, caller, arrival, role)?;
     let joined = signal.control.join(request).await?;
     Ok(welcome(&room, joined))
 }
 
-fn join_request(signal: &Signal, arrival: Arrival, role: Role) -> Result<JoinRequest, Problem> {
-    let Arrival { room, caller, from, params, offer } = arrival;
+fn join_request(
+    signal: &Signal,
+    caller: Caller,
+    arrival: Arrival,
+    role: Role,
+) -> Result<JoinRequest, Problem> {
+    let Arrival { room, from, params, offer, .. } = arrival;
     let grant = signal.authority.grant(&caller, &room)?;
     let missing = match role {
         Role::Publisher if !grant.publish => Some("publish"),

@@ -6,14 +6,13 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::Deserialize;
 
 use super::Signal;
-use super::error::{Problem, ProblemBody};
-use super::extract::{From, InRoom, Offer, Params};
-use super::join::{Arrival, JoinParams, admit};
+use super::error::Problem;
+use super::extract::Params;
+use super::join::{Arrival, JoinAnswers, JoinParams, admit};
 use crate::control::Role;
 use crate::core::ids::{Identity, RoomName};
 
@@ -33,26 +32,11 @@ pub struct WhepParams {
     post, path = "/v1/rooms/{room}/whip", tag = "join",
     params(("room" = RoomName, Path), JoinParams),
     request_body(content = String, content_type = "application/sdp", description = "SDP offer, sendonly"),
-    responses(
-        (status = 201, body = String, content_type = "application/sdp", description = "SDP answer",
-            headers(("Location", description = "The session: PATCH and DELETE it"),
-                    ("ETag", description = "The ICE session, for If-Match"))),
-        (status = "4XX", body = ProblemBody, content_type = "application/problem+json",
-            description = "As for a join"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json",
-            description = "node_full, draining, unavailable"),
-    )
+    responses(JoinAnswers)
 )]
-pub async fn publish(
-    State(signal): State<Arc<Signal>>,
-    InRoom(room): InRoom,
-    Params(params): Params<JoinParams>,
-    From(from): From,
-    headers: HeaderMap,
-    Offer(offer): Offer,
-) -> Result<Response, Problem> {
-    let caller = signal.authority.streamer(&headers)?;
-    admit(&signal, Arrival { room, caller, from, params, offer }, Role::Publisher).await
+pub async fn publish(State(signal): State<Arc<Signal>>, arrival: Arrival) -> Result<Response, Problem> {
+    let caller = signal.authority.streamer(&arrival.headers)?;
+    admit(&signal, caller, arrival, Role::Publisher).await
 }
 
 /// Watch by WHEP
@@ -63,26 +47,14 @@ pub async fn publish(
     post, path = "/v1/rooms/{room}/whep", tag = "join",
     params(("room" = RoomName, Path), WhepParams, JoinParams),
     request_body(content = String, content_type = "application/sdp", description = "SDP offer, recvonly"),
-    responses(
-        (status = 201, body = String, content_type = "application/sdp", description = "SDP answer",
-            headers(("Location", description = "The session: PATCH and DELETE it"),
-                    ("ETag", description = "The ICE session, for If-Match"))),
-        (status = "4XX", body = ProblemBody, content_type = "application/problem+json",
-            description = "As for a join"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json",
-            description = "node_full, draining, unavailable"),
-    )
+    responses(JoinAnswers)
 )]
 pub async fn view(
     State(signal): State<Arc<Signal>>,
-    InRoom(room): InRoom,
     Params(whep): Params<WhepParams>,
-    Params(params): Params<JoinParams>,
-    From(from): From,
-    headers: HeaderMap,
-    Offer(offer): Offer,
+    arrival: Arrival,
 ) -> Result<Response, Problem> {
-    let caller = signal.authority.streamer(&headers)?;
+    let caller = signal.authority.streamer(&arrival.headers)?;
     let of = whep.participant.as_deref().map(Identity::parse).transpose()?;
-    admit(&signal, Arrival { room, caller, from, params, offer }, Role::Viewer { of }).await
+    admit(&signal, caller, arrival, Role::Viewer { of }).await
 }
