@@ -5,7 +5,7 @@ import { DevicePickers } from './devices';
 import { Dialog } from './dialog';
 import { Icon, type IconName } from './icons';
 import { Menu, MenuItem } from './menu';
-import { EMOJI } from './message';
+import { EmojiRow } from './message';
 import { theme } from './prefs';
 import type { Panel, Session, View } from './session';
 import { SHORTCUTS } from './shortcuts';
@@ -54,16 +54,55 @@ function Control({
   );
 }
 
+interface PanelItem {
+  panel: Panel;
+  label: string;
+  icon: IconName;
+  hint: string;
+  /** On the bar only where it is wide, otherwise in the menu alone. */
+  roomy: boolean;
+  badge?: (session: Session) => number;
+}
+
+const PANELS: PanelItem[] = [
+  {
+    panel: 'chat',
+    label: 'Chat',
+    icon: 'chat',
+    hint: 'c',
+    roomy: false,
+    badge: (session) => session.unread.value,
+  },
+  {
+    panel: 'people',
+    label: 'People',
+    icon: 'people',
+    hint: 'p',
+    roomy: true,
+    badge: (session) => session.knocking.value.size,
+  },
+  { panel: 'stats', label: 'Statistics', icon: 'chart', hint: 'i', roomy: true },
+];
+
+const DEVICES = [
+  { source: 'microphone', icon: 'mic', hint: 'm', toggle: (session: Session) => session.toggleMicrophone() },
+  { source: 'camera', icon: 'camera', hint: 'v', toggle: (session: Session) => session.toggleCamera() },
+] as const;
+
 const VIEWS: { view: View; label: string; icon: IconName }[] = [
   { view: 'auto', label: 'Automatic view', icon: 'screen' },
   { view: 'grid', label: 'Grid', icon: 'grid' },
   { view: 'speaker', label: 'Speaker', icon: 'speaker' },
 ];
 
+function show(session: Session, view: View): void {
+  session.view.value = view;
+  session.pinned.value = undefined;
+}
+
 export function nextView(session: Session): void {
   const at = VIEWS.findIndex(({ view }) => view === session.view.value);
-  session.view.value = VIEWS[(at + 1) % VIEWS.length]?.view ?? 'auto';
-  session.pinned.value = undefined;
+  show(session, VIEWS[(at + 1) % VIEWS.length]?.view ?? 'auto');
 }
 
 function More({ session, onSheet }: { session: Session; onSheet: (sheet: Sheet) => void }) {
@@ -74,7 +113,6 @@ function More({ session, onSheet }: { session: Session; onSheet: (sheet: Sheet) 
           close();
           action();
         };
-        const panel = (name: Panel) => pick(() => session.togglePanel(name));
         return (
           <>
             {VIEWS.map(({ view, label, icon }) => (
@@ -83,15 +121,19 @@ function More({ session, onSheet }: { session: Session; onSheet: (sheet: Sheet) 
                 icon={icon}
                 label={label}
                 pressed={session.view.value === view}
-                onPick={pick(() => {
-                  session.view.value = view;
-                  session.pinned.value = undefined;
-                })}
+                onPick={pick(() => show(session, view))}
               />
             ))}
             <hr />
-            <MenuItem icon="people" label="People" hint="p" onPick={panel('people')} />
-            <MenuItem icon="chart" label="Statistics" hint="i" onPick={panel('stats')} />
+            {PANELS.filter(({ roomy }) => roomy).map(({ panel, icon, label, hint }) => (
+              <MenuItem
+                key={panel}
+                icon={icon}
+                label={label}
+                hint={hint}
+                onPick={pick(() => session.togglePanel(panel))}
+              />
+            ))}
             <MenuItem
               icon="link"
               label="Copy the room’s link"
@@ -111,32 +153,27 @@ export function Controls({ session, onSheet }: { session: Session; onSheet: (she
   void session.local.value;
   const { local } = session.room;
   const may = session.grant.value.publish;
-  const [mic, camera, screen] = [local.isOn('microphone'), local.isOn('camera'), local.isOn('screen')];
+  const screen = local.isOn('screen');
   const hand = session.participants.value.get(session.me.value)?.hand_raised ?? false;
-  const panel = session.panel.value;
   return (
     <section class="controls" aria-label="Call controls">
       <div class="control-group">
-        <Control
-          icon={mic ? 'mic' : 'mic-off'}
-          label={mic ? 'Turn microphone off' : 'Turn microphone on'}
-          hint="m"
-          testId="toggle-microphone"
-          pressed={mic}
-          look={mic ? '' : 'off'}
-          disabled={!may}
-          onPress={() => session.toggleMicrophone()}
-        />
-        <Control
-          icon={camera ? 'camera' : 'camera-off'}
-          label={camera ? 'Turn camera off' : 'Turn camera on'}
-          hint="v"
-          testId="toggle-camera"
-          pressed={camera}
-          look={camera ? '' : 'off'}
-          disabled={!may}
-          onPress={() => session.toggleCamera()}
-        />
+        {DEVICES.map(({ source, icon, hint, toggle }) => {
+          const on = local.isOn(source);
+          return (
+            <Control
+              key={source}
+              icon={on ? icon : `${icon}-off`}
+              label={`Turn ${source} ${on ? 'off' : 'on'}`}
+              hint={hint}
+              testId={`toggle-${source}`}
+              pressed={on}
+              look={on ? '' : 'off'}
+              disabled={!may}
+              onPress={() => toggle(session)}
+            />
+          );
+        })}
         <Control
           icon={screen ? 'screen-off' : 'screen'}
           label={screen ? 'Stop sharing the screen' : 'Share the screen'}
@@ -158,54 +195,30 @@ export function Controls({ session, onSheet }: { session: Session; onSheet: (she
         />
         <Menu icon="smile" label="React" class="control" testId="react">
           {(close) => (
-            <div class="emoji-row">
-              {EMOJI.map((emoji) => (
-                <button
-                  key={emoji}
-                  type="button"
-                  aria-label={`Show ${emoji} to everyone`}
-                  onClick={() => {
-                    close();
-                    session.react(emoji);
-                  }}
-                >
-                  {emoji}
-                </button>
-              ))}
-            </div>
+            <EmojiRow
+              label={(emoji) => `Show ${emoji} to everyone`}
+              onPick={(emoji) => {
+                close();
+                session.react(emoji);
+              }}
+            />
           )}
         </Menu>
       </div>
       <div class="control-group">
-        <Control
-          icon="chat"
-          label="Chat"
-          hint="c"
-          testId="toggle-chat"
-          pressed={panel === 'chat'}
-          look={panel === 'chat' ? 'on' : ''}
-          badge={session.unread.value}
-          onPress={() => session.togglePanel('chat')}
-        />
-        <Control
-          icon="people"
-          label="People"
-          hint="p"
-          testId="toggle-people"
-          pressed={panel === 'people'}
-          look={panel === 'people' ? 'on roomy' : 'roomy'}
-          badge={session.knocking.value.size}
-          onPress={() => session.togglePanel('people')}
-        />
-        <Control
-          icon="chart"
-          label="Statistics"
-          hint="i"
-          testId="toggle-stats"
-          pressed={panel === 'stats'}
-          look={panel === 'stats' ? 'on roomy' : 'roomy'}
-          onPress={() => session.togglePanel('stats')}
-        />
+        {PANELS.map(({ panel, label, icon, hint, roomy, badge }) => (
+          <Control
+            key={panel}
+            icon={icon}
+            label={label}
+            hint={hint}
+            testId={`toggle-${panel}`}
+            pressed={session.panel.value === panel}
+            look={`${session.panel.value === panel ? 'on' : ''} ${roomy ? 'roomy' : ''}`}
+            badge={badge?.(session)}
+            onPress={() => session.togglePanel(panel)}
+          />
+        ))}
         <More session={session} onSheet={onSheet} />
         <Control
           icon="leave"

@@ -7,7 +7,26 @@ import { Menu, MenuItem } from './menu';
 import type { Session } from './session';
 import { Avatar } from './tile';
 
-export const EMOJI = ['👍', '❤️', '😂', '🎉', '😮', '👏'];
+const EMOJI = ['👍', '❤️', '😂', '🎉', '😮', '👏'];
+
+/** The reactions to choose from. */
+export function EmojiRow({
+  label,
+  onPick,
+}: {
+  label: (emoji: string) => string;
+  onPick: (emoji: string) => void;
+}) {
+  return (
+    <div class="emoji-row">
+      {EMOJI.map((emoji) => (
+        <button key={emoji} type="button" aria-label={label(emoji)} onClick={() => onPick(emoji)}>
+          {emoji}
+        </button>
+      ))}
+    </div>
+  );
+}
 
 function PieceView({ piece }: { piece: Piece }) {
   switch (piece.kind) {
@@ -180,21 +199,13 @@ export function Message({ session, message, follows, onReply }: Props) {
           <Menu icon="more" label="More about this message" class="icon-button small">
             {(close) => (
               <>
-                <div class="emoji-row">
-                  {EMOJI.map((emoji) => (
-                    <button
-                      key={emoji}
-                      type="button"
-                      aria-label={`React with ${emoji}`}
-                      onClick={() => {
-                        close();
-                        void session.attempt(session.room.chat.react(message.id, emoji, true));
-                      }}
-                    >
-                      {emoji}
-                    </button>
-                  ))}
-                </div>
+                <EmojiRow
+                  label={(emoji) => `React with ${emoji}`}
+                  onPick={(emoji) => {
+                    close();
+                    void session.attempt(session.room.chat.react(message.id, emoji, true));
+                  }}
+                />
                 {mine && (
                   <MenuItem
                     icon="edit"

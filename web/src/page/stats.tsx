@@ -10,47 +10,74 @@ import type { Session } from './session';
 
 const EVERY_MS = 1_000;
 
+/** One measurement; undefined where nothing was measured. */
+type Value = number | undefined;
+
 /** `1.25 Mbit/s`. */
-export function rate(bps: number | undefined): string {
+export function rate(bps: Value): string {
   if (bps === undefined) return '–';
   if (bps >= 1e6) return `${(bps / 1e6).toFixed(2)} Mbit/s`;
   return `${Math.round(bps / 1e3)} kbit/s`;
 }
 
 const percent = (part: number): string => `${(part * 100).toFixed(part > 0 && part < 0.1 ? 1 : 0)} %`;
-const ms = (value: number | undefined): string => (value === undefined ? '–' : `${Math.round(value)} ms`);
+const ms = (value: Value): string => (value === undefined ? '–' : `${Math.round(value)} ms`);
 
-/** A minute of one figure for each of the streams, by direction, m-line and encoding. */
+/** What was measured at one moment, here and by the server. */
+type Moment = Sample & { downlinkBps: Value };
+
+/** A minute of moments. */
 class History {
-  samples: Sample[] = [];
-  estimates: (number | undefined)[] = [];
+  moments: Moment[] = [];
 
-  add(sample: Sample, estimate: number | undefined): void {
-    this.samples = [...this.samples, sample].slice(-SAMPLES_MAX);
-    this.estimates = [...this.estimates, estimate].slice(-SAMPLES_MAX);
+  add(sample: Sample, downlinkBps: Value): void {
+    this.moments = [...this.moments, { ...sample, downlinkBps }].slice(-SAMPLES_MAX);
   }
 
-  of(pick: (sample: Sample) => number | undefined): (number | undefined)[] {
-    return this.samples.map(pick);
+  line(name: string, colour: string, pick: (moment: Moment) => Value): Line {
+    return { name, colour, values: this.moments.map(pick) };
   }
 
-  ofMid(direction: 'in' | 'out', mid: string): (number | undefined)[] {
-    return this.of(({ streams }) => {
+  /** The rate of all encodings of one m-line. */
+  ofMid(direction: 'in' | 'out', mid: string): Value[] {
+    return this.moments.map(({ streams }) => {
       const ours = streams.filter((one) => one.direction === direction && one.mid === mid);
       return ours.length > 0 ? ours.reduce((sum, one) => sum + one.bps, 0) : undefined;
     });
   }
 }
 
-function Figure(props: { title: string; now: string; lines: Line[]; floor: number }) {
+function Figure({ title, now, lines, floor }: { title: string; now: string; lines: Line[]; floor: number }) {
   return (
     <figure>
       <figcaption>
-        <span>{props.title}</span>
-        <strong>{props.now}</strong>
+        <span>{title}</span>
+        <strong>{now}</strong>
       </figcaption>
-      <Plot label={`${props.title}: ${props.now}`} lines={props.lines} floor={props.floor} />
+      <Plot label={`${title}: ${now}`} lines={lines} floor={floor} />
     </figure>
+  );
+}
+
+function Figures({ history, now }: { history: History; now: Moment | undefined }) {
+  const receiving = [
+    history.line('estimate', '--quiet', (moment) => moment.downlinkBps),
+    history.line('receiving', '--answer', (moment) => moment.inBps),
+  ];
+  const sending = [history.line('sending', '--call', (moment) => moment.outBps)];
+  const loss = [
+    history.line('in', '--answer', (moment) => moment.inLoss),
+    history.line('out', '--call', (moment) => moment.outLoss),
+  ];
+  const lost = `${percent(now?.inLoss ?? 0)} / ${percent(now?.outLoss ?? 0)}`;
+  const roundTrip = [history.line('round trip', '--accent-text', (moment) => moment.rttMs)];
+  return (
+    <div class="figures">
+      <Figure title="Receiving" now={rate(now?.inBps)} floor={100_000} lines={receiving} />
+      <Figure title="Sending" now={rate(now?.outBps)} floor={100_000} lines={sending} />
+      <Figure title="Loss in / out" now={lost} floor={0.05} lines={loss} />
+      <Figure title="Round trip" now={ms(now?.rttMs)} floor={50} lines={roundTrip} />
+    </div>
   );
 }
 
@@ -59,7 +86,7 @@ interface Row {
   title: string;
   detail: string;
   loss: number;
-  values: (number | undefined)[];
+  values: Value[];
   bps: number;
 }
 
@@ -151,70 +178,10 @@ export function StatsPanel({ session }: { session: Session }) {
   }, [session]);
   void tick.value;
   const all = history.value;
-  const now = all.samples.at(-1);
-  const line = (name: string, colour: string, values: (number | undefined)[]): Line => ({
-    name,
-    colour,
-    values,
-  });
+  const now = all.moments.at(-1);
   return (
     <section class="panel-scroll stats" data-testid="stats-panel" tabIndex={0} aria-label="Statistics">
-      <div class="figures">
-        <Figure
-          title="Receiving"
-          now={rate(now?.inBps)}
-          floor={100_000}
-          lines={[
-            line('estimate', '--quiet', all.estimates),
-            line(
-              'receiving',
-              '--answer',
-              all.of((sample) => sample.inBps),
-            ),
-          ]}
-        />
-        <Figure
-          title="Sending"
-          now={rate(now?.outBps)}
-          floor={100_000}
-          lines={[
-            line(
-              'sending',
-              '--call',
-              all.of((sample) => sample.outBps),
-            ),
-          ]}
-        />
-        <Figure
-          title="Loss in / out"
-          now={`${percent(now?.inLoss ?? 0)} / ${percent(now?.outLoss ?? 0)}`}
-          floor={0.05}
-          lines={[
-            line(
-              'in',
-              '--answer',
-              all.of((sample) => sample.inLoss),
-            ),
-            line(
-              'out',
-              '--call',
-              all.of((sample) => sample.outLoss),
-            ),
-          ]}
-        />
-        <Figure
-          title="Round trip"
-          now={ms(now?.rttMs)}
-          floor={50}
-          lines={[
-            line(
-              'round trip',
-              '--accent-text',
-              all.of((sample) => sample.rttMs),
-            ),
-          ]}
-        />
-      </div>
+      <Figures history={all} now={now} />
       <dl class="estimates">
         <dt>Downlink, by the server’s estimate</dt>
         <dd>{rate(session.stats.value?.estimate_bps)}</dd>
