@@ -129,6 +129,17 @@ test('no more than so many messages wait', () => {
   expect(chat.send('x')).toBe(false);
 });
 
+test('a message ends the typing of its author', () => {
+  chat.typing(true);
+  chat.send('done');
+  chat.typing(false);
+  expect(requests).toMatchObject([
+    { type: 'chat.typing', typing: true },
+    { type: 'chat.typing', typing: false },
+    { type: 'chat.send', text: 'done' },
+  ]);
+});
+
 test('typing is told at the start and at the end, not with every key', () => {
   chat.typing(true);
   chat.typing(true);

@@ -30,7 +30,7 @@ export class Chat extends Emitter<ChatEvents> {
   send(text: string, reply_to?: MessageId): boolean {
     const id = messageId();
     if (!this.log.queue(id, text, reply_to)) return false;
-    this.#typingSentAtMs = 0;
+    this.typing(false);
     this.emit('change', undefined);
     void this.#deliver(id, text, reply_to);
     return true;
