@@ -1,10 +1,10 @@
 //! `antiphon bench bare`: what forwarding costs if a server did only what physics asks.
 //!
-//! One thread takes the load tool's synthetic traffic as it is made and for each receiver writes the RTP header
-//! (with the extensions that no server can leave out: mid and transport-cc number), copies the payload, seals it
-//! with AES-128-GCM (RFC 7714) and sends; packets of one frame leave in one GSO run. No receiving, no feedback,
-//! no pacing, no resend store. Receivers on another thread take datagrams singly and without GRO, as
-//! [`super::engine`] does, so the kernel's work in a send is the same as for a server.
+//! One thread takes the load tool's synthetic traffic as it is made and for each receiver writes the RTP
+//! header (with the extensions that no server can leave out: mid and transport-cc number), copies the
+//! payload, seals it with AES-128-GCM (RFC 7714) and sends; packets of one frame leave in one GSO run. No
+//! receiving, no feedback, no pacing, no resend store. Receivers on another thread take datagrams singly and
+//! without GRO, as [`super::engine`] does, so the kernel's work in a send is the same as for a server.
 //!
 //! A nonce is never used twice: each receiver has a random key of its own, each of its streams an SSRC of its
 //! own, and an index only grows.

@@ -117,8 +117,8 @@ impl Client {
         Ok((client, sdp))
     }
 
-    /// A client at `local` that waits for offers of the server and receives what they send. With `timeline` it
-    /// keeps every frame shown.
+    /// A client at `local` that waits for offers of the server and receives what they send. With `timeline`
+    /// it keeps every frame shown.
     ///
     /// # Errors
     /// [`ClientError::Address`] for an address that ICE cannot use, such as port 0.

@@ -1,4 +1,5 @@
-//! Two clients against each other in virtual time: one offers, the other answers as with a server that offers.
+//! Two clients against each other in virtual time: one offers, the other answers as with a server that
+//! offers.
 
 use str0m::media::{Direction, MediaKind};
 

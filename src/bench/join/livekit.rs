@@ -1,8 +1,8 @@
 //! LiveKit's signalling: protobuf over a WebSocket (`/rtc`, protocol 15), with a token for each client.
 //!
-//! A publisher offers its own connection and may not subscribe, so that there is no second one to wait for. A
-//! viewer is subscribed to all of its room by the server, which offers, again whenever something is added. The
-//! server's candidates come one by one; those that come before its description wait for it.
+//! A publisher offers its own connection and may not subscribe, so that there is no second one to wait for.
+//! A viewer is subscribed to all of its room by the server, which offers, again whenever something is added.
+//! The server's candidates come one by one; those that come before its description wait for it.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
-//! Who has gone without a word: an ICE-lite agent sends no checks of its own, so a peer that vanishes is known
-//! by its silence alone. A peer that lives is heard at least every 2.5 seconds (browsers' consent checks, RFC
-//! 7675), and most more often.
+//! Who has gone without a word: an ICE-lite agent sends no checks of its own, so a peer that vanishes is
+//! known by its silence alone. A peer that lives is heard at least every 2.5 seconds (browsers' consent
+//! checks, RFC 7675), and most more often.
 
 use std::time::{Duration, Instant};
 
