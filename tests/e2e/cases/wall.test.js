@@ -34,10 +34,10 @@ async function publishMany({ endpoint, people, fps }) {
     context.fillStyle = 'white';
     context.fillRect((step * 5) % 300, 60, 20, 60);
   }, 1000 / fps);
-  const stream = canvas.captureStream(fps);
+  const [track] = canvas.captureStream(fps).getVideoTracks();
+  if (track === undefined) throw new Error('a canvas has one video track');
   for (let number = 1; number <= people; number += 1) {
     const connection = new RTCPeerConnection();
-    const [track] = stream.getVideoTracks();
     connection.addTransceiver(track, { direction: 'sendonly', sendEncodings: [{ maxBitrate: 100_000 }] });
     await connection.setLocalDescription();
     const answer = await fetch(`${endpoint}?identity=camera-${number}`, {
@@ -105,6 +105,5 @@ describe('a wall of sixteen', () => {
     );
     const slowestMs = await viewer.page.evaluate(slowestTask, undefined);
     assert.ok(slowestMs < 500, `a task waited ${slowestMs} ms`);
-    console.log(`frames a second: ${rates.join(' ')}; slowest task: ${Math.round(slowestMs)} ms`);
   });
 });
