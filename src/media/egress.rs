@@ -289,14 +289,18 @@ impl Egress {
             keys.sealer.seal_rtp(out, start, header_len, lane.ssrc, packet.index)
         });
         let payload_bytes = packet.payload.len();
+        let is_told = stream.line.framing.ids.transport_cc != 0;
         stream.handle_sent(packet, payload_bytes);
-        self.account(now, bytes);
+        self.account(now, bytes, is_told);
         self.allowance.spend(bytes * MEDIA_SHARE_PERCENT as usize / 100);
     }
 
-    fn account(&mut self, now: Instant, bytes: usize) {
+    /// `is_told`: its receiver will speak of it. What no feedback can come for must not look like silence.
+    fn account(&mut self, now: Instant, bytes: usize, is_told: bool) {
         self.bytes_sent += bytes as u64;
-        self.estimator.handle_sent(now, (bytes + OVERHEAD_BYTES) as u32);
+        if is_told {
+            self.estimator.handle_sent(now, (bytes + OVERHEAD_BYTES) as u32);
+        }
         self.reports_at.get_or_insert(now);
     }
 
@@ -314,13 +318,15 @@ impl Egress {
                 packet.patch.write(&packet.payload, out);
                 keys.sealer.seal_rtp(out, start, header_len, lane.ssrc, packet.index)
             });
-            self.account(now, bytes);
+            // Under its old number it may have been spoken of already.
+            self.account(now, bytes, false);
             self.allowance.spend(bytes);
             return;
         }
+        let is_told = stream.line.framing.ids.transport_cc != 0;
         for _ in 0..copies {
             let bytes = self.send_on_resend_lane(now, slot, &packet, None, wire);
-            self.account(now, bytes);
+            self.account(now, bytes, is_told);
             self.allowance.spend(bytes);
         }
     }

@@ -52,7 +52,7 @@ impl Egress {
                 self.probe = None;
                 return;
             }
-            self.account(now, bytes);
+            self.account(now, bytes, true);
             if let Some(probe) = &mut self.probe {
                 probe.sent_bytes += (bytes + super::OVERHEAD_BYTES) as u32;
             }
