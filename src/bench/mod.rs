@@ -15,6 +15,7 @@ pub mod reception;
 pub mod report;
 pub mod source;
 pub mod stamp;
+pub mod summary;
 
 pub use forward::BenchError;
 
@@ -25,6 +26,8 @@ pub enum Bench {
     Forward(forward::ForwardArgs),
     /// The bare limit: rewrite, seal and send the same traffic and do nothing else, as one JSON object
     Bare(bare::BareArgs),
+    /// Medians, spreads and ratios of many runs, as JSON and as a page with plots
+    Summary(summary::SummaryArgs),
 }
 
 /// Runs a measurement and prints its report as one JSON object.
@@ -35,5 +38,6 @@ pub fn run(bench: &Bench) -> Result<(), BenchError> {
     match bench {
         Bench::Forward(args) => forward::run(args),
         Bench::Bare(args) => bare::run(args),
+        Bench::Summary(args) => summary::run(args),
     }
 }

@@ -8,6 +8,46 @@ use serde::Serialize;
 /// Ticks a second of `/proc/PID/stat` (USER_HZ), the same on every Linux architecture that matters.
 const TICKS_PER_SECOND: u64 = 100;
 
+/// CPU time that the whole machine has used so far, in `/proc/stat`'s ticks.
+#[derive(Debug, Clone, Copy)]
+pub struct Machine {
+    busy: u64,
+    steal: u64,
+}
+
+/// What else went on while a measurement ran. Cores' worth of CPU.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Noise {
+    /// Used by others than the server and the load tool.
+    pub others_cores: f64,
+    /// Taken away by the machine's own host.
+    pub steal_cores: f64,
+}
+
+impl Machine {
+    /// # Errors
+    /// The kernel keeps no account.
+    pub fn now() -> io::Result<Self> {
+        let stat = fs::read_to_string("/proc/stat")?;
+        let ticks: Vec<u64> =
+            stat.split_ascii_whitespace().skip(1).take(8).filter_map(|field| field.parse().ok()).collect();
+        // user, nice, system, idle, iowait, irq, softirq, steal
+        let &[user, nice, system, _, _, irq, softirq, steal] = ticks.as_slice() else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        Ok(Self { busy: user + nice + system + irq + softirq, steal })
+    }
+
+    /// What went on until `later`, `seconds` after this, besides the `measured_cores`.
+    pub fn until(&self, later: &Self, seconds: f64, measured_cores: f64) -> Noise {
+        let cores = |from: u64, to: u64| to.saturating_sub(from) as f64 / TICKS_PER_SECOND as f64 / seconds;
+        Noise {
+            others_cores: (cores(self.busy, later.busy) - measured_cores).max(0.0),
+            steal_cores: cores(self.steal, later.steal),
+        }
+    }
+}
+
 /// CPU time of the calling thread so far.
 ///
 /// # Errors
@@ -101,6 +141,14 @@ mod tests {
         assert!(usage.cpu_seconds > 0.005, "{usage:?}");
         assert!(usage.rss_end_bytes > 1 << 20);
         assert!(usage.threads >= 1);
+    }
+
+    #[test]
+    fn noise_is_what_is_left() {
+        let (start, end) = (Machine { busy: 1000, steal: 7 }, Machine { busy: 2500, steal: 57 });
+        let noise = start.until(&end, 10.0, 0.6);
+        assert!((noise.others_cores - 0.9).abs() < 1e-9 && (noise.steal_cores - 0.05).abs() < 1e-9);
+        assert!(Machine::now().is_ok_and(|now| now.busy > 0));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::engine::{Seat, Traffic};
 use super::forward::{ForwardArgs, Place};
 use super::join::Target;
-use super::process::{Snapshot, Usage};
+use super::process::{Machine, Noise, Snapshot, Usage};
 use super::reception::Slot;
 use super::stamp::AUDIO;
 
@@ -40,6 +40,8 @@ pub struct Report {
     pub latency_ms: Percentiles,
     pub server: Option<ServerCost>,
     pub generator: GeneratorCost,
+    /// What disturbed the run; without a `server` that holds its work, too.
+    pub machine: Noise,
 }
 
 #[derive(Debug, Default, Clone, Copy, Serialize)]
@@ -126,6 +128,7 @@ pub struct Window {
     traffic: Traffic,
     server: Option<Snapshot>,
     own: Snapshot,
+    machine: Machine,
 }
 
 impl Window {
@@ -135,6 +138,7 @@ impl Window {
         traffic: Traffic,
         server: Option<Snapshot>,
         own: Snapshot,
+        machine: Machine,
     ) -> Self {
         let (mut counters, mut pictures) = (BTreeMap::new(), BTreeMap::new());
         for (seat, place) in seats.iter_mut().zip(places) {
@@ -154,7 +158,7 @@ impl Window {
                 slots.map(|slot| slot.playout.frames).sum(),
             )
         });
-        Self { at: Instant::now(), counters, pictures, slots: slots.collect(), traffic, server, own }
+        Self { at: Instant::now(), counters, pictures, slots: slots.collect(), traffic, server, own, machine }
     }
 
     fn sent_until(&self, end: &Self) -> u64 {
@@ -183,6 +187,8 @@ pub fn make(
             *failures.entry(failure).or_default() += 1;
         }
     }
+    let server = start.server.zip(end.server).map_or(0.0, |(from, to)| from.until(&to).cpu_share);
+    let own = start.own.until(&end.own).cpu_share;
     let packets = packets(args, seats, places, start, end);
     let traffic = |of: fn(&Traffic) -> u64| (of(&end.traffic) - of(&start.traffic)) as f64 / seconds;
     Report {
@@ -203,11 +209,12 @@ pub fn make(
         latency_ms: latency.percentiles(),
         server: server_cost(args, server_idle, start, end, packets.received, seats.len()),
         generator: GeneratorCost {
-            cpu_share: start.own.until(&end.own).cpu_share,
+            cpu_share: own,
             datagrams_received_per_second: traffic(|traffic| traffic.received),
             datagrams_sent_per_second: traffic(|traffic| traffic.sent),
             datagrams_unsent: end.traffic.unsent,
         },
+        machine: start.machine.until(&end.machine, seconds, server + own),
     }
 }
 

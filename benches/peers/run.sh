@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# Compares forwarding with other servers on this machine: each in turn on the first core, the load tool on the
+# second, the same synthetic rooms, in rounds (A/B/A/B), and the bare limit in the same run. Writes every run,
+# summary.json and summary.html into target/bench-peers/.
+#
+#   ROUNDS=5          rounds
+#   SECONDS_EACH=15   measured seconds of each run
+#   SERVERS="..."     of antiphon livekit livekit-batch janus janus-threads; those that are there by default
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+source benches/peers/servers.sh
+
+rounds=${ROUNDS:-5}
+seconds=${SECONDS_EACH:-15}
+bench=(target/release/antiphon bench)
+out=target/bench-peers
+work=$(mktemp -d)
+livekit_server=$PWD/.tools/bin/livekit-server
+livekit_secret=a-secret-for-loopback-only-0123456789
+server=
+trap 'stop; rm -rf "$work"' EXIT
+
+say() { echo "bench-peers: $*" >&2; }
+
+# With one core there is nothing to pin: server and tool share it, and the shares in the reports say so.
+on_server=() on_tool=() bare_cores=()
+if [ "$(nproc)" -gt 1 ] && command -v taskset >/dev/null; then
+  on_server=(taskset -c 0) on_tool=(taskset -c 1) bare_cores=(--core 0 --receiver-core 1)
+fi
+
+# What can be measured here.
+servers=()
+for name in ${SERVERS:-antiphon livekit janus}; do
+  case $name in
+    antiphon) ;;
+    livekit | livekit-batch)
+      [ -x "$livekit_server" ] || { say "no $livekit_server (scripts/livekit.sh builds it): leaving out $name"; continue; }
+      ;;
+    janus | janus-threads)
+      command -v janus >/dev/null && command -v cc >/dev/null && command -v dpkg >/dev/null ||
+        { say "Debian's package janus and a C compiler are needed: leaving out $name"; continue; }
+      [ -e "$work/loopback.so" ] || cc -shared -fPIC -O2 -o "$work/loopback.so" benches/peers/loopback.c -ldl
+      ;;
+    *) say "no server $name is known"; exit 2 ;;
+  esac
+  servers+=("$name")
+done
+
+rm -rf "$out"
+mkdir -p "$out"
+
+# workload NAME ROOM-OPTION...: every server and the bare limit once.
+workload() {
+  local shape=$1
+  shift
+  for name in "${servers[@]}"; do
+    say "round $round of $rounds, $shape: $name"
+    start "$name"
+    "${on_tool[@]}" "${bench[@]}" forward --target "$target" --url "$url" --api-secret "$livekit_secret" \
+      --server-pid "$server" --seconds "$seconds" "$@" >"$work/run.json" ||
+      say "$name failed in round $round; its run is kept as it is"
+    stop
+    if [ -s "$work/run.json" ]; then mv "$work/run.json" "$out/$name.$shape.$round.json"; fi
+  done
+  say "round $round of $rounds, $shape: bare limit"
+  "${bench[@]}" bare "${bare_cores[@]}" --seconds "$seconds" "$@" >"$out/bare.$shape.$round.json"
+}
+
+for round in $(seq "$rounds"); do
+  workload 1x50 --rooms 1 --publishers 1 --subscribers 50
+  workload 10x3 --rooms 10 --publishers 3 --subscribers 3
+done
+"${bench[@]}" summary "$out"
+say "the page is $out/summary.html"
