@@ -1,8 +1,8 @@
-//! `antiphon bench summary`: many runs of several servers as one table of medians, spreads and ratios, as JSON
-//! and as a page with plots.
+//! `antiphon bench summary`: many runs of several servers as medians, spreads and ratios, as JSON and as a
+//! page with plots.
 //!
-//! A run is a file `SERVER.WORKLOAD.ROUND.json` that `bench forward` or `bench bare` printed. Medians are over
-//! the rounds; a run whose server failed clients or lost packets is counted, never left out.
+//! A run is a file `SERVER.WORKLOAD.ROUND.json` that `bench forward` or `bench bare` printed. Medians are
+//! over the rounds; a run whose server failed clients or lost packets is counted, never left out.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -19,18 +19,21 @@ const ROW: f64 = 30.0;
 
 const HEAD: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
 <meta name=\"viewport\" content=\"width=device-width\"><title>Forwarding compared</title><style>\
-body{font:16px/1.5 system-ui,sans-serif;max-width:48rem;margin:2rem auto;padding:0 1rem;color:#1a1f2b;background:#fff}\
+body{font:16px/1.5 system-ui,sans-serif;max-width:48rem;margin:2rem auto;padding:0 1rem}\
+body{color:#1a1f2b;background:#fff}\
 h1{font-size:1.6rem}h2{margin-top:2.5rem}h3{font-size:1rem;margin:1.5rem 0 .2rem}svg{width:100%;height:auto}\
-svg text{font:13px system-ui,sans-serif;fill:currentColor}.ours{fill:#0a6cff}.other{fill:#8a94a6}.bare{fill:#2b9a66}\
+svg text{font:13px system-ui,sans-serif;fill:currentColor}\
+.ours{fill:#0a6cff}.other{fill:#8a94a6}.bare{fill:#2b9a66}\
 .spread{stroke:currentColor;stroke-width:1.5}table{border-collapse:collapse;font-size:.85rem;width:100%}\
 td,th{padding:.25rem .5rem;text-align:right;border-bottom:1px solid #8884}th:first-child{text-align:left}\
 .wide{overflow-x:auto}@media(prefers-color-scheme:dark){body{color:#e8ebf0;background:#12151b}}</style>";
 
 /// The page.
 pub fn render(summary: &Summary) -> String {
-    let mut page =
-        format!("{HEAD}<h1>Forwarding compared</h1><p>Medians over all rounds; lines and brackets span ");
-    page.push_str("the least and the greatest. <b>bare</b> only rewrites, seals and sends: no server can cost less.</p>");
+    let mut page = format!(
+        "{HEAD}<h1>Forwarding compared</h1><p>Medians over all rounds; lines and brackets span the least and \
+         the greatest. <b>bare</b> only rewrites, seals and sends: no server can cost less.</p>"
+    );
     for (name, workload) in summary {
         section(&mut page, name, workload);
     }
