@@ -12,6 +12,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -113,7 +114,7 @@ pub fn measure(args: &BareArgs) -> io::Result<BareReport> {
     let sockets: Vec<UdpSocket> =
         (0..viewers).map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))).collect::<io::Result<_>>()?;
     let addresses: Vec<SocketAddr> = sockets.iter().map(UdpSocket::local_addr).collect::<io::Result<_>>()?;
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         let receiver = scope.spawn(|| receive(sockets, args.receiver_core, &over, &received));
         let sent = send(args, &addresses, &received);
         over.store(true, Ordering::Relaxed);
@@ -297,7 +298,7 @@ fn send(args: &BareArgs, addresses: &[SocketAddr], received: &AtomicU64) -> io::
     let (at, cpu) = (Instant::now(), thread_cpu()?);
     let (machine, own) = (Machine::now()?, Snapshot::of(std::process::id())?);
     let (packets, to_receivers) = (sender.packets, sender.to_receivers);
-    let received_before = settled(received);
+    let received_before = settled(received, sender.to_receivers);
     sender.drive(&mut tracks, base, at + Duration::from_secs(u64::from(args.seconds)))?;
     let seconds = at.elapsed().as_secs_f64();
     let cpu = thread_cpu()?.saturating_sub(cpu);
@@ -309,13 +310,16 @@ fn send(args: &BareArgs, addresses: &[SocketAddr], received: &AtomicU64) -> io::
         cpu,
         packets: sender.packets - packets,
         to_receivers: sender.to_receivers - to_receivers,
-        received: settled(received) - received_before,
+        received: settled(received, sender.to_receivers) - received_before,
     })
 }
 
-/// The count once nothing is under way.
-fn settled(received: &AtomicU64) -> u64 {
-    std::thread::sleep(GRACE);
+/// The count once all that was sent is there, or can be waited for no longer.
+fn settled(received: &AtomicU64, sent: u64) -> u64 {
+    let end = Instant::now() + GRACE;
+    while received.load(Ordering::Relaxed) < sent && Instant::now() < end {
+        thread::park_timeout(Duration::from_millis(1));
+    }
     received.load(Ordering::Relaxed)
 }
 
@@ -354,7 +358,7 @@ impl Sender {
             }
             let next = tracks.iter().map(|track| track.video.next_at().min(track.audio.next_at())).min();
             let next = next.unwrap_or(end).min(end);
-            std::thread::sleep(next.saturating_duration_since(Instant::now()));
+            thread::park_timeout(next.saturating_duration_since(Instant::now()));
         }
     }
 
