@@ -19,8 +19,9 @@ const RAISE_FAILED_WITHIN: Duration = Duration::from_secs(10);
 /// No raise for so long after the first failure; doubles with each further one.
 const BACK_OFF_FIRST: Duration = Duration::from_secs(2);
 const BACK_OFF_MAX: Duration = Duration::from_secs(30);
-/// Estimate down to which the most important slot keeps its lowest layer.
-const KEEP_FLOOR_BPS: u64 = 50_000;
+/// Estimate down to which the most important slot keeps its lowest layer: that of the estimator, so that
+/// something always flows from which it can rise again.
+const KEEP_FLOOR_BPS: u64 = crate::core::bandwidth::FLOOR_BPS;
 /// Lowest layers are kept up to this sum whatever the estimate: faces that move a little beat frozen ones.
 const LOWEST_FLOOR_BPS: u64 = 200_000;
 

@@ -190,6 +190,24 @@ fn bandwidth_that_falls_and_returns_moves_the_layer_down_and_up() {
     assert_eq!(timeline(slot).last().map(|shown| shown.encoding), Some(TOP_ENCODING), "and stays there");
 }
 
+/// A network that was gone for six seconds: what the estimate fell to meanwhile must not keep the picture out.
+#[test]
+fn the_picture_is_back_soon_after_an_outage() {
+    let (mut world, viewer) = room_of_two(9, Conditions::default());
+    world.run(Duration::from_secs(10));
+    let gone = Conditions { loss: 1.0, ..Conditions::default() };
+    (world.sites[viewer].up.conditions, world.sites[viewer].down.conditions) = (gone, gone);
+    world.run(Duration::from_secs(6));
+    let back = Conditions::default();
+    (world.sites[viewer].up.conditions, world.sites[viewer].down.conditions) = (back, back);
+    let returned = world.now();
+    world.run(Duration::from_secs(10));
+    let slot = pictures(&world, viewer)[0];
+    let first = timeline(slot).iter().find(|shown| shown.at > returned).expect("a picture");
+    assert!(first.at - returned < Duration::from_secs(2), "{:?}", first.at - returned);
+    assert_eq!(timeline(slot).last().map(|shown| shown.encoding), Some(TOP_ENCODING));
+}
+
 #[test]
 fn a_viewer_of_three_has_one_continuous_stream_for_each() {
     let mut world = node::world(8);

@@ -9,6 +9,10 @@ use crate::core::protocol::Kind;
 
 /// The most that RTP padding can be (RFC 3550 §5.1).
 const PADDING_BYTES: u8 = 255;
+/// Less is all header.
+const PADDING_BYTES_MIN: u8 = 32;
+/// Packets of a probe, at least.
+const PIECES_MIN: u32 = 6;
 /// A probe under way.
 pub(super) struct Probing {
     id: u32,
@@ -47,7 +51,9 @@ impl Egress {
                 self.probe = None;
                 return;
             }
-            let bytes = self.send_padding(now, slot, id, wire);
+            // Several packets, whatever its size: a single one has no rate.
+            let piece = (probe.bytes / PIECES_MIN) as usize;
+            let bytes = self.send_padding(now, slot, id, piece, wire);
             if bytes == 0 {
                 self.probe = None;
                 return;
@@ -67,22 +73,31 @@ impl Egress {
         u16::try_from(slot).ok()
     }
 
-    /// A recent packet once more, or padding alone where there is none of a useful size.
-    fn send_padding(&mut self, now: Instant, slot: u16, probe: u32, wire: &mut Wire<'_>) -> usize {
+    /// A recent packet of at most `piece` bytes once more, or padding alone where there is none of a useful
+    /// size.
+    fn send_padding(
+        &mut self,
+        now: Instant,
+        slot: u16,
+        probe: u32,
+        piece: usize,
+        wire: &mut Wire<'_>,
+    ) -> usize {
         let Some(stream) = self.streams.get_mut(usize::from(slot)) else { return 0 };
         let Some(mut lane) = stream.resend_lane(now) else { return 0 };
-        if let Some(packet) = stream.padding(usize::from(PADDING_BYTES)) {
+        if let Some(packet) = stream.padding(usize::from(PADDING_BYTES)..=piece) {
             let packet = packet.clone();
             return self.send_on_resend_lane(now, slot, &packet, Some(probe), wire);
         }
         let (Some(keys), Some(path)) = (&self.protection, &self.path) else { return 0 };
         let index = stream.next_resend_index();
-        lane.transport_seq_no = self.sent.push(now, wire_len(usize::from(PADDING_BYTES)), Some(probe));
+        let padding = u8::try_from(piece).unwrap_or(PADDING_BYTES).max(PADDING_BYTES_MIN);
+        lane.transport_seq_no = self.sent.push(now, wire_len(usize::from(padding)), Some(probe));
         let empty = stream.empty_packet(now);
         wire.send(path, |out, start| {
             let header_len = stream.line.framing.write_header(&empty, lane, true, out);
-            out.resize(out.len() + usize::from(PADDING_BYTES) - 1, 0);
-            out.push(PADDING_BYTES);
+            out.resize(out.len() + usize::from(padding) - 1, 0);
+            out.push(padding);
             keys.sealer.seal_rtp(out, start, header_len, lane.ssrc, index)
         })
     }

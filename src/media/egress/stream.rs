@@ -5,6 +5,7 @@
 //! this stream is stored here.
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -141,10 +142,10 @@ impl Stream {
         Some((packet, lane))
     }
 
-    /// The newest packet of at least `bytes_min`, to be sent again as padding that may be of use.
-    pub fn padding(&self, bytes_min: usize) -> Option<&Packet> {
+    /// The newest packet with a payload of so many bytes, to be sent again as padding that may be of use.
+    pub fn padding(&self, bytes: RangeInclusive<usize>) -> Option<&Packet> {
         let newest = self.kept.iter().rev().take(32).map(|kept| &kept.packet);
-        newest.into_iter().find(|packet| packet.payload.len() >= bytes_min)
+        newest.into_iter().find(|packet| bytes.contains(&packet.payload.len()))
     }
 
     /// A place on the stream that resends; its transport number is the caller's to give.

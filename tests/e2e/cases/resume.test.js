@@ -110,8 +110,8 @@ describe('a participant whose network goes away', () => {
     await meet('restarted');
     const before = await connections();
     await lose();
-    // Soon, as the page makes a new connection where restarts do not help for long.
-    await isBack('restarted', ['before']);
+    await talk();
+    await isBack('restarted', ['before', 'are you there?', 'I was away']);
     assert.equal(await connections(), before, 'on the same connection');
   });
 

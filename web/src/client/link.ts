@@ -24,7 +24,8 @@ export interface LinkEvents {
 
 /** The first message must come within this time of the server's answer. */
 const OPEN_TIMEOUT_MS = 10_000;
-const RESTART_TIMEOUT_MS = 5_000;
+/** After an outage the server's next retransmission on the data channel may be some seconds away. */
+const RESTART_TIMEOUT_MS = 10_000;
 const PING_EVERY_MS = 3_000;
 /** A server that says nothing for so long, pings and all, is out of reach. It may be paused for 5 s. */
 const SILENCE_MAX_MS = 9_000;
