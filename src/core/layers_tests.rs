@@ -105,7 +105,9 @@ fn audio_comes_first_and_the_most_important_picture_last() {
     let now = Instant::now();
     let allocation = allocator.allocate(now, 100_000, &demands);
     assert_eq!(choices(&allocation), [None, Some(0)], "kept though 100 kbit/s do not hold it");
-    allocator.handle_estimate(now, 40_000);
+    allocator.handle_estimate(now, KEEP_FLOOR_BPS);
+    assert_eq!(choices(&allocator.allocate(now, 100_000, &demands)), [None, Some(0)], "something flows");
+    allocator.handle_estimate(now, KEEP_FLOOR_BPS - 1);
     assert_eq!(choices(&allocator.allocate(now, 100_000, &demands)), [None, None]);
 }
 

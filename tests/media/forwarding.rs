@@ -190,7 +190,7 @@ fn bandwidth_that_falls_and_returns_moves_the_layer_down_and_up() {
     assert_eq!(timeline(slot).last().map(|shown| shown.encoding), Some(TOP_ENCODING), "and stays there");
 }
 
-/// A network that was gone for six seconds: what the estimate fell to meanwhile must not keep the picture out.
+/// A network that was gone for six seconds: the estimate has fallen, and must not keep the picture out.
 #[test]
 fn the_picture_is_back_soon_after_an_outage() {
     let (mut world, viewer) = room_of_two(9, Conditions::default());
