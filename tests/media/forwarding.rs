@@ -126,7 +126,7 @@ fn ten_percent_loss_is_repaired() {
 #[test]
 fn twenty_percent_loss_is_watchable() {
     let (shown, recovered) = lossy(4, 0.20);
-    assert!(shown > 0.9 && recovered > 0.95, "{shown} shown, {recovered} recovered");
+    assert!(shown > 0.85 && recovered > 0.95, "{shown} shown, {recovered} recovered");
 }
 
 #[test]
