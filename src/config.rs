@@ -126,6 +126,9 @@ pub struct Media {
     pub tcp_port: u16,
     /// Threads that forward; 0 for one per core.
     pub shards: u8,
+    /// Share of its time, 0–1: a shard that is at work for more seats further viewers of its rooms on other
+    /// shards.
+    pub spread_at: f64,
     /// First guess of what a new client's downlink carries, bits per second.
     pub initial_estimate_bps: u64,
     /// Offer UDP candidates. Off, only ICE-TCP is left: for networks that drop UDP, and for tests.
@@ -139,6 +142,7 @@ impl Default for Media {
             udp_port: 7882,
             tcp_port: 7881,
             shards: 0,
+            spread_at: 0.7,
             initial_estimate_bps: 1_000_000,
             udp: true,
         }

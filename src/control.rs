@@ -4,6 +4,7 @@
 //! shard with the asker's reply channel inside, so an answer takes no second hop. The loop never waits for
 //! a shard: a full mailbox refuses the request with [`Code::Unavailable`].
 
+mod log;
 mod placement;
 
 use std::net::IpAddr;
@@ -25,7 +26,7 @@ use crate::events::writer::EventWriter;
 use crate::mailbox::ControlSender;
 use crate::media::negotiate;
 use crate::media::shard::{Command, IceChange, Join, RoomCommand};
-use placement::{Ask, Place};
+use placement::{Ask, Newcomer, Place};
 
 pub use placement::{Node, Placement, notices, unix_ms};
 
@@ -159,9 +160,15 @@ impl Control {
         let asked_at = Instant::now();
         // Before it is given a place: an offer that cannot be read opens no room.
         let offer = negotiate::Offer::parse(request.offer)?;
-        let (room, from, may_create) = (request.room.clone(), request.from, request.may_create);
-        let Place { shard, serial, reach, id } =
-            self.ask(|reply| Ask::Place { room, from, may_create, reply }).await?;
+        let newcomer = Newcomer {
+            room: request.room.clone(),
+            from: request.from,
+            may_create: request.may_create,
+            resume: request.resume,
+            only_watches: matches!(request.role, Role::Viewer { .. }) && !offer.has_channels(),
+            proven: request.has_token.then(|| request.identity.clone()),
+        };
+        let Place { shard, serial, reach, id } = self.ask(|reply| Ask::Place { newcomer, reply }).await?;
         let creds = crate::media::credentials(id, serial, random_pair());
         // The offer is parsed here, on a thread that may take its time; the shard gets what came of it.
         let negotiated = negotiate::accept(asked_at, &self.media, &reach, creds, offer)?;
@@ -174,7 +181,7 @@ impl Control {
                 Role::Publisher => Part::Publisher,
                 Role::Viewer { of } => Part::Viewer { of },
             },
-            session: SessionId(rand::rng().random()),
+            session: SessionId::new(id, rand::rng().random()),
             has_token: request.has_token,
             lines: negotiated.published.clone(),
             slots: negotiated.slots.clone(),
@@ -229,7 +236,10 @@ impl Control {
         by: &Identity,
     ) -> Result<(), Refusal> {
         let (identity, by) = (identity.clone(), by.clone());
-        self.in_room(room, |reply| RoomCommand::Remove { identity, by, reply }).await
+        let remove = |reply| RoomCommand::Remove { identity: identity.clone(), by: by.clone(), reply };
+        // A viewer may be on any of the room's shards, and one who proved nothing on several.
+        let answers = self.on_all_shards(room, remove).await?;
+        answers.into_iter().reduce(Result::or).unwrap_or_else(|| Err(no_room()))
     }
 
     /// Without a `source`, all of its audio.
@@ -250,7 +260,13 @@ impl Control {
     /// # Errors
     /// `not_found`.
     pub async fn stats(&self, room: &RoomName) -> Result<RoomStats, Refusal> {
-        self.in_room(room, RoomCommand::Stats).await
+        let mut answers = self.on_all_shards(room, RoomCommand::Stats).await?.into_iter();
+        let mut stats = answers.next().unwrap_or_else(|| Err(no_room()))?;
+        // A branch that closed meanwhile has nobody left.
+        for branch in answers.flatten() {
+            stats.participants.extend(branch.participants);
+        }
+        Ok(stats)
     }
 
     /// History outlives its room, so a room that is not open is no error.
@@ -297,6 +313,32 @@ impl Control {
         self.asks.send(ask).map_err(|_| overloaded())?;
         // The reply is dropped when there is no such room.
         answer.await.unwrap_or_else(|_| Err(no_room()))
+    }
+
+    /// Asks every shard of a room, its home first.
+    async fn on_all_shards<T>(
+        &self,
+        room: &RoomName,
+        command: impl Fn(oneshot::Sender<Result<T, Refusal>>) -> RoomCommand,
+    ) -> Result<Vec<Result<T, Refusal>>, Refusal> {
+        let room = room.clone();
+        let shards = self.ask(|reply| Ask::Shards { room: room.clone(), reply }).await?;
+        let answers: Vec<_> = shards
+            .into_iter()
+            .map(|shard| {
+                let (reply, answer) = oneshot::channel();
+                let sent = shard.send(Command::InRoom(room.clone(), command(reply)));
+                sent.map(|()| answer).map_err(|_| overloaded())
+            })
+            .collect();
+        let mut results = Vec::with_capacity(answers.len());
+        for answer in answers {
+            results.push(match answer {
+                Ok(answer) => answer.await.unwrap_or_else(|_| Err(no_room())),
+                Err(refusal) => Err(refusal),
+            });
+        }
+        Ok(results)
     }
 
     async fn ask<T>(

@@ -33,6 +33,14 @@ impl<T> ControlSender<T> {
         self.0.try_send(item).map_err(|_| Refused)
     }
 
+    /// Sends, or gives back what found no room.
+    ///
+    /// # Errors
+    /// The item, when `depth` wait already, or nobody reads them any more.
+    pub fn offer(&self, item: T) -> Result<(), T> {
+        self.0.try_send(item).map_err(mpsc::error::TrySendError::into_inner)
+    }
+
     /// Waits for its turn, for commands that end something and must not be refused.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use crate::events::sqlite::SqliteLog;
 use crate::events::writer::EventWriter;
 use crate::media::negotiate::{Identity, Reach};
 use crate::media::shard::Surroundings;
-use crate::media::{ShardHandle, ShardThread, bind, tcp};
+use crate::media::{self, Inbox, ShardHandle, Siblings, bind, tcp};
 use crate::{signal as http, telemetry};
 
 /// Connections get this long to take their last words when the node goes down.
@@ -81,12 +81,13 @@ fn shard_count(config: &Config) -> u8 {
 async fn start_shards(
     config: &Config,
     events: EventWriter,
-    media: Identity,
+    identity: Identity,
 ) -> anyhow::Result<(Control, Arc<[ShardHandle]>)> {
     let (notices, reports) = control::notices();
     let cores = core_affinity::get_core_ids().unwrap_or_default();
     let mut nodes = Vec::new();
-    for index in 0..shard_count(config) {
+    let (handles, inboxes): (Vec<_>, Vec<_>) = (0..shard_count(config)).map(|_| Inbox::new()).unzip();
+    for ((index, inbox), handle) in (0..).zip(inboxes).zip(&handles) {
         let port = config.media.udp_port + u16::from(index);
         let sockets = bind(&config.media.listen, port)?;
         let reach = reach(config, port);
@@ -98,11 +99,11 @@ async fn start_shards(
             start: Instant::now(),
         };
         let core = cores.get(usize::from(index)).copied().filter(|_| shard_count(config) > 1);
-        let shard = ShardThread::spawn(around, sockets, core).context("a shard cannot be started")?;
-        nodes.push(Node { handle: shard.handle, reach });
+        let siblings = Siblings::new(handles.iter().map(ShardHandle::relays));
+        media::spawn(around, sockets, core, inbox, siblings).context("a shard cannot be started")?;
+        nodes.push(Node { handle: handle.clone(), reach });
     }
-    let handles = nodes.iter().map(|node| node.handle.clone()).collect();
-    Ok((Placement::spawn(config.clone(), nodes, reports, events, media), handles))
+    Ok((Placement::spawn(config.clone(), nodes, reports, events, identity), handles.into()))
 }
 
 async fn serve_tcp(

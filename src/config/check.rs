@@ -102,6 +102,9 @@ impl Config {
                 u16::MAX - ports
             ));
         }
+        if !(0.0..=1.0).contains(&media.spread_at) {
+            wrong.push("`media.spread_at`: accepted is 0 to 1, a share of a shard's time".into());
+        }
         for ip in &self.node.public_ip {
             if ip.is_unspecified() || ip.is_multicast() {
                 wrong.push(format!("`node.public_ip`: {ip} is no address that a client could reach"));
@@ -199,7 +202,7 @@ mod tests {
     #[test]
     fn each_wrong_value_names_its_key() {
         type Change = fn(&mut Config);
-        let cases: [(&str, Change); 12] = [
+        let cases: [(&str, Change); 13] = [
             ("tls.cert", |c| c.tls.cert = Some("a.pem".into())),
             ("http.public_url", |c| c.http.public_url = Some("meet.example.org".into())),
             ("http.public_url", |c| c.http.public_url = Some("https://a/b".into())),
@@ -207,6 +210,7 @@ mod tests {
             ("media.listen", |c| c.media.listen.clear()),
             ("media.udp_port", |c| c.media.udp_port = 65_535),
             ("media.tcp_port", |c| (c.media.udp, c.media.tcp_port) = (false, 0)),
+            ("media.spread_at", |c| c.media.spread_at = 70.0),
             ("node.public_ip", |c| c.node.public_ip = vec![std::net::IpAddr::from([0, 0, 0, 0])]),
             ("auth.keys.k1", |c| drop(c.auth.keys.insert("k1".into(), Secret::new("short")))),
             ("auth.keys.k1", |c| drop(c.auth.keys.insert("k1".into(), Secret::new(DEV_KEY_SECRET)))),

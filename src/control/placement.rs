@@ -1,6 +1,6 @@
-//! The control loop: which rooms are open, on which shard each lives, and what the rooms tell the log.
+//! The control loop: which rooms are open, and on which shards each lives.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -9,16 +9,16 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Control, NewRoom, no_room, overloaded};
 use crate::config::Config;
-use crate::core::chat::HistoryRange;
-use crate::core::ids::{RoomName, ShardId};
+use crate::core::ids::{Identity, RoomName, SessionId, ShardId};
 use crate::core::protocol::{Access, Mode, RoomState};
 use crate::core::refusal::{Code, Refusal};
 use crate::core::room::Settings;
 use crate::core::room_name;
+use crate::core::spread::{ShardLoad, shard_for_viewer};
 use crate::events::writer::EventWriter;
 use crate::mailbox::{self, ControlSender};
 use crate::media::negotiate::{self, Reach};
-use crate::media::shard::{Command, Load, LogAnswer, Notice, RoomCommand};
+use crate::media::shard::{Command, Load, Notice, RoomCommand};
 use crate::media::{PeerSerial, ShardHandle};
 
 /// Requests that may wait for the loop. Full: refused with `unavailable`.
@@ -27,8 +27,6 @@ const QUEUE_DEPTH: usize = 8_192;
 const JOINERS_MAX: usize = 65_536;
 /// The window over which joins from an address are counted.
 const JOIN_WINDOW: Duration = Duration::from_secs(10);
-/// Messages in one `chat.history`.
-const HISTORY_PAGE: u32 = 50;
 
 type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 
@@ -42,10 +40,13 @@ pub enum Ask {
         reply: Reply<Vec<RoomName>>,
     },
     Place {
-        room: RoomName,
-        from: IpAddr,
-        may_create: bool,
+        newcomer: Newcomer,
         reply: Reply<Place>,
+    },
+    /// The shards of a room, its home first.
+    Shards {
+        room: RoomName,
+        reply: Reply<Vec<ShardHandle>>,
     },
     InRoom {
         room: RoomName,
@@ -58,6 +59,19 @@ pub enum Ask {
     CloseAll {
         reply: Reply<()>,
     },
+}
+
+/// Who wants a place in a room.
+pub struct Newcomer {
+    pub room: RoomName,
+    pub from: IpAddr,
+    pub may_create: bool,
+    /// The session that it continues.
+    pub resume: Option<SessionId>,
+    /// It only watches, so that any shard may serve it.
+    pub only_watches: bool,
+    /// Proved by a token: an earlier connection of the same identity makes way.
+    pub proven: Option<Identity>,
 }
 
 /// Where a connection goes.
@@ -74,15 +88,31 @@ pub struct Node {
     pub reach: Reach,
 }
 
+/// Where a room lives.
+struct OpenRoom {
+    home: ShardId,
+    branches: BTreeSet<ShardId>,
+    settings: Settings,
+}
+
+impl OpenRoom {
+    /// The shard that serves a session; that of another opening is refused there.
+    fn shard_of(&self, session: SessionId) -> ShardId {
+        self.branches.get(&session.shard()).copied().unwrap_or(self.home)
+    }
+}
+
 /// The loop's own state.
 pub struct Placement {
     config: Config,
     shards: Vec<Node>,
     loads: Vec<Load>,
-    rooms: BTreeMap<RoomName, ShardId>,
+    rooms: BTreeMap<RoomName, OpenRoom>,
     /// Rooms placed on each shard: known at once, where its load comes a second later.
     rooms_on: Vec<u32>,
-    events: EventWriter,
+    /// Viewers seated on each shard since its last load.
+    seated_since: Vec<u32>,
+    pub(super) events: EventWriter,
     next_serial: u32,
     joins: BTreeMap<IpAddr, u32>,
     joins_since: Instant,
@@ -104,6 +134,7 @@ impl Placement {
             config,
             loads: vec![Load::default(); shards.len()],
             rooms_on: vec![0; shards.len()],
+            seated_since: vec![0; shards.len()],
             shards,
             rooms: BTreeMap::new(),
             events,
@@ -139,13 +170,21 @@ impl Placement {
             Ask::Names { reply } => {
                 let _ = reply.send(Ok(self.rooms.keys().cloned().collect()));
             }
-            Ask::Place { room, from, may_create, reply } => {
-                let _ = reply.send(self.place(&room, from, may_create));
+            Ask::Place { newcomer, reply } => {
+                let _ = reply.send(self.place(&newcomer));
+            }
+            Ask::Shards { room, reply } => {
+                let shards = self.rooms.get(&room).ok_or_else(no_room).map(|open| {
+                    let shards = std::iter::once(&open.home).chain(&open.branches);
+                    shards.map(|shard| self.shard(*shard)).collect()
+                });
+                let _ = reply.send(shards);
             }
             Ask::InRoom { room, command } => {
-                if let Some(shard) = self.rooms.get(&room) {
+                if let Some(open) = self.rooms.get(&room) {
+                    let shard = command.session().map_or(open.home, |session| open.shard_of(session));
                     // Refused: the reply inside is dropped, and its reader told.
-                    let _ = self.send(*shard, Command::InRoom(room, command));
+                    let _ = self.send(shard, Command::InRoom(room, command));
                 }
             }
             Ask::Drain { reply } => {
@@ -175,42 +214,17 @@ impl Placement {
     fn handle_notice(&mut self, notice: Notice) {
         match notice {
             Notice::Restore { shard, room } => self.restore(shard, room),
-            Notice::Append { shard, room, event } => {
-                let (to, id) = (self.shard(shard), event.id.clone());
-                let (again, name, refused_id) = (to.clone(), room.clone(), id.clone());
-                let refused = self.events.append(vec![event], move |result| match result {
-                    Ok(appended) => {
-                        for appended in appended {
-                            answer(&to, &room, LogAnswer::Appended(Box::new(appended)));
-                        }
-                    }
-                    Err(_) => answer(&to, &room, LogAnswer::AppendFailed(id)),
-                });
-                if refused.is_err() {
-                    tracing::warn!(room = %name, "the event log is overrun: an event was refused");
-                    answer(&again, &name, LogAnswer::AppendFailed(refused_id));
+            Notice::Append { shard, room, event } => self.append(shard, room, event),
+            Notice::ReadMessage { shard, room, id } => self.read_message(shard, room, id),
+            Notice::ReadHistory { shard, room, to, range } => self.read_history(shard, room, to, range),
+            Notice::BranchOpened { shard, room } => {
+                if let Some(open) = self.rooms.get_mut(&room) {
+                    open.branches.insert(shard);
                 }
             }
-            Notice::ReadMessage { shard, room, id } => {
-                let (to, name, wanted) = (self.shard(shard), room.clone(), id.clone());
-                let (again, refused_in, refused_id) = (to.clone(), room.clone(), id.clone());
-                let reply = move |read: Result<_, _>| {
-                    answer(&to, &room, LogAnswer::Message { id, read: read.map_err(|_| ()) });
-                };
-                if self.events.read(move |log| log.message(&name, &wanted), reply).is_err() {
-                    answer(&again, &refused_in, LogAnswer::Message { id: refused_id, read: Err(()) });
-                }
-            }
-            Notice::ReadHistory { shard, room, to, range } => {
-                let (handle, name) = (self.shard(shard), room.clone());
-                let (again, refused_in) = (handle.clone(), room.clone());
-                let reply = move |page: Result<_, _>| {
-                    answer(&handle, &room, LogAnswer::History { to, page: page.map_err(|_| ()) });
-                };
-                let range =
-                    if let HistoryRange::Before(u64::MAX) = range { HistoryRange::Newest } else { range };
-                if self.events.read(move |log| log.messages(&name, range, HISTORY_PAGE), reply).is_err() {
-                    answer(&again, &refused_in, LogAnswer::History { to, page: Err(()) });
+            Notice::BranchEnded { shard, room } => {
+                if let Some(open) = self.rooms.get_mut(&room) {
+                    open.branches.remove(&shard);
                 }
             }
             Notice::Ended { shard, room } => {
@@ -221,26 +235,10 @@ impl Placement {
             }
             Notice::Load { shard, load } => {
                 self.loads[usize::from(shard.0)] = load;
+                self.seated_since[usize::from(shard.0)] = 0;
                 let people: u32 = self.loads.iter().map(|load| load.participants).sum();
                 gauge!("antiphon_participants").set(people);
             }
-        }
-    }
-
-    /// Reads a room's history. The room asks again where it cannot be read.
-    fn restore(&mut self, shard: ShardId, room: RoomName) {
-        let (to, name) = (self.shard(shard), room.clone());
-        let (again, refused_in) = (to.clone(), room.clone());
-        let reply = move |history: Result<_, _>| match history {
-            Ok(history) => answer(&to, &room, LogAnswer::Restored(Box::new(history))),
-            Err(error) => {
-                tracing::error!(room = %room, %error, "the room's history cannot be read; it is tried again");
-                answer(&to, &room, LogAnswer::RestoreFailed);
-            }
-        };
-        if self.events.read(move |log| log.history(&name), reply).is_err() {
-            tracing::error!(room = %refused_in, "the log is overrun: the room's history is tried again");
-            answer(&again, &refused_in, LogAnswer::RestoreFailed);
         }
     }
 
@@ -317,21 +315,22 @@ impl Placement {
             state,
         };
         let shard = self.least_busy();
-        self.send(shard, Command::Open(Box::new(settings)))?;
-        self.rooms.insert(name, shard);
+        self.send(shard, Command::Open(Box::new(settings.clone())))?;
+        self.rooms.insert(name, OpenRoom { home: shard, branches: BTreeSet::new(), settings });
         self.rooms_on[usize::from(shard.0)] += 1;
         self.count_rooms();
         Ok(shard)
     }
 
-    fn place(&mut self, room: &RoomName, from: IpAddr, may_create: bool) -> Result<Place, Refusal> {
-        self.count_join(from)?;
-        let id = match self.rooms.get(room) {
+    fn place(&mut self, newcomer: &Newcomer) -> Result<Place, Refusal> {
+        let Newcomer { room, from, may_create, .. } = newcomer;
+        self.count_join(*from)?;
+        match self.rooms.get(room) {
             Some(_) if self.draining => {
                 return Err(Refusal::new(Code::Draining, "this node is going down: join on another"));
             }
-            Some(&shard) => shard,
-            None if may_create => {
+            Some(_) => {}
+            None if *may_create => {
                 self.admit()?;
                 let state = RoomState {
                     name: room.clone(),
@@ -342,14 +341,54 @@ impl Placement {
                     participants_max: self.config.limits.participants_per_room,
                     opened_at_ms: unix_ms(),
                 };
-                self.open(state, true)?
+                self.open(state, true)?;
             }
             None => return Err(no_room()),
-        };
+        }
+        let id = self.shard_for(newcomer)?;
         let serial = PeerSerial(self.next_serial);
         self.next_serial = self.next_serial.wrapping_add(1);
         let node = &self.shards[usize::from(id.0)];
         Ok(Place { shard: node.handle.clone(), id, reach: node.reach.clone(), serial })
+    }
+
+    /// The shard of the room that is to serve a newcomer; opens a branch there where it needs one.
+    fn shard_for(&mut self, newcomer: &Newcomer) -> Result<ShardId, Refusal> {
+        let open = self.rooms.get(&newcomer.room).ok_or_else(no_room)?;
+        if let Some(session) = newcomer.resume {
+            return Ok(open.shard_of(session));
+        }
+        let shard = if newcomer.only_watches { self.shard_for_viewer(open) } else { open.home };
+        if let Some(identity) = &newcomer.proven {
+            let others = std::iter::once(&open.home).chain(&open.branches).filter(|other| **other != shard);
+            for other in others {
+                let displace = RoomCommand::Displace(identity.clone());
+                self.send(*other, Command::InRoom(newcomer.room.clone(), displace))?;
+            }
+        }
+        if shard != open.home {
+            // It may have closed just now, so it is opened each time: one that is open stays as it is.
+            let settings = Box::new(open.settings.clone());
+            self.send(shard, Command::OpenBranch { settings, home: open.home })?;
+            if let Some(open) = self.rooms.get_mut(&newcomer.room) {
+                open.branches.insert(shard);
+            }
+        }
+        self.seated_since[usize::from(shard.0)] += u32::from(newcomer.only_watches);
+        Ok(shard)
+    }
+
+    fn shard_for_viewer(&self, open: &OpenRoom) -> ShardId {
+        let loads: Vec<ShardLoad> = (0u8..)
+            .zip(self.loads.iter().zip(&self.seated_since))
+            .map(|(shard, (load, &seated_since))| ShardLoad {
+                busy: load.busy,
+                seated_since,
+                has_room: open.home.0 == shard || open.branches.contains(&ShardId(shard)),
+            })
+            .collect();
+        let home = usize::from(open.home.0);
+        ShardId(shard_for_viewer(home, self.config.media.spread_at, &loads) as u8)
     }
 
     fn count_join(&mut self, from: IpAddr) -> Result<(), Refusal> {
@@ -377,7 +416,7 @@ impl Placement {
         ShardId(shard as u8)
     }
 
-    fn shard(&self, shard: ShardId) -> ShardHandle {
+    pub(super) fn shard(&self, shard: ShardId) -> ShardHandle {
         self.shards[usize::from(shard.0)].handle.clone()
     }
 
@@ -387,13 +426,6 @@ impl Placement {
 
     fn count_rooms(&self) {
         gauge!("antiphon_rooms").set(self.rooms.len() as f64);
-    }
-}
-
-fn answer(shard: &ShardHandle, room: &RoomName, log: LogAnswer) {
-    // A shard that is overrun loses an answer; its authors send again, and get the same one.
-    if shard.send(Command::InRoom(room.clone(), RoomCommand::Log(log))).is_err() {
-        tracing::warn!(room = %room, "an answer of the event log was lost: the shard is overrun");
     }
 }
 

@@ -90,12 +90,22 @@ checked_name!(
     |text| (1..=64).contains(&text.len()) && is_plain(text)
 );
 
-/// The capability to act as one joined participant: resume, trickle, leave. 128 random bits, hex on the wire.
-/// It opens a session to whoever holds it, so it has no readable `Debug`.
+/// The capability to act as one joined participant: resume, trickle, leave. The shard that serves it and 120
+/// random bits, hex on the wire. It opens a session to whoever holds it, so it has no readable `Debug`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u128);
 
 impl SessionId {
+    /// Made of the upper 120 bits of `random`.
+    pub fn new(shard: ShardId, random: u128) -> Self {
+        Self(random & !0xff | u128::from(shard.0))
+    }
+
+    /// Where the session is served.
+    pub fn shard(&self) -> ShardId {
+        ShardId(self.0 as u8)
+    }
+
     /// # Errors
     /// Anything but 32 hex digits.
     pub fn parse(text: &str) -> Option<Self> {

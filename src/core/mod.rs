@@ -15,10 +15,12 @@ pub mod payload;
 pub mod protocol;
 pub mod rate;
 pub mod refusal;
+pub mod relay;
 pub mod room;
 pub mod room_name;
 pub mod rtcp;
 pub mod speaker;
+pub mod spread;
 pub mod stats;
 pub mod track;
 

@@ -10,7 +10,7 @@ use super::ids::{Identity, SessionId};
 use super::layers::Allocator;
 use super::protocol::{Grant, Kind, ParticipantState, SlotState, Source};
 use super::rate::RateMeter;
-use super::room::TrackKey;
+use super::room::{ParticipantKey, TrackKey};
 use super::track::{PublishedLine, SlotLine};
 
 /// Height wished for a video slot that nothing was said of.
@@ -146,6 +146,8 @@ pub struct Participant {
     pub part: Part,
     pub session: SessionId,
     pub presence: Presence,
+    /// In a branch: whose seat at the home this mirrors. It has no connection here.
+    pub origin: Option<ParticipantKey>,
     pub joined_at_ms: u64,
     pub hand_raised: bool,
     pub lines: Vec<PublishedLine>,
@@ -194,6 +196,7 @@ impl Participant {
             part: entrant.part,
             session: entrant.session,
             presence,
+            origin: None,
             joined_at_ms,
             hand_raised: false,
             lines: Vec::new(),

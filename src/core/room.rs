@@ -10,8 +10,10 @@
 mod admission;
 mod allocation;
 mod binding;
+mod branches;
 mod commands;
 mod conversation;
+mod mirror;
 mod packets;
 mod publishing;
 mod report;
@@ -23,9 +25,10 @@ use str0m::media::{Mid, Rid};
 
 use super::chat::{Chat, RoomHistory};
 use super::event::{Event, EventIds};
-use super::ids::{Identity, MessageId, RoomName};
+use super::ids::{Identity, MessageId, RoomName, ShardId};
 use super::participant::{Participant, Presence};
 use super::protocol::{LeaveReason, RoomState, ServerMessage};
+use super::relay::{Branch, Downstream, Upstream};
 use super::speaker::Speakers;
 use super::track::Track;
 
@@ -124,6 +127,13 @@ pub enum Output {
         to: ParticipantKey,
         before: u64,
     },
+    /// To a branch of this room.
+    Downstream {
+        to: ShardId,
+        news: Downstream,
+    },
+    /// To the home of which this room is a branch.
+    Upstream(Upstream),
     /// The room is over; nothing comes after this.
     Ended,
 }
@@ -154,6 +164,22 @@ pub struct Room {
     next_tick: Instant,
     empty_since: Option<Instant>,
     ended: bool,
+    /// Publications are told apart by numbers that are never used again.
+    last_serial: u64,
+    /// Where viewers are seated on other shards.
+    branches: Vec<Branch>,
+    /// The branches have to be told how things are.
+    mirror_is_stale: bool,
+    /// They have to be told, in time, how many watch.
+    viewers_changed: bool,
+    /// This room is a branch itself.
+    is_branch: bool,
+    /// And has been told what of.
+    has_mirror: bool,
+    /// Viewers at its home and in the other branches.
+    mirrored_viewers: u32,
+    /// Where the home's publishers sit here, by their seats there.
+    origins: BTreeMap<ParticipantKey, ParticipantKey>,
 }
 
 impl Room {
@@ -175,6 +201,14 @@ impl Room {
             next_tick: now.instant + TICK,
             empty_since: Some(now.instant),
             ended: false,
+            last_serial: 0,
+            branches: Vec::new(),
+            mirror_is_stale: false,
+            viewers_changed: false,
+            is_branch: false,
+            has_mirror: false,
+            mirrored_viewers: 0,
+            origins: BTreeMap::new(),
             settings,
         }
     }
@@ -188,7 +222,7 @@ impl Room {
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        self.outputs.pop_front().or_else(|| self.poll_mirror())
     }
 
     /// When to call [`Room::handle_timeout`] next.
@@ -210,6 +244,7 @@ impl Room {
             return;
         }
         self.next_tick = now.instant + TICK;
+        self.mirror_is_stale |= std::mem::take(&mut self.viewers_changed);
         if self.restore_at.take_if(|at| now.instant >= *at).is_some() {
             self.outputs.push_back(Output::Restore);
         }
@@ -252,6 +287,13 @@ impl Room {
             return;
         }
         self.ended = true;
+        if self.is_branch {
+            return self.end_branch();
+        }
+        for Branch { shard, .. } in std::mem::take(&mut self.branches) {
+            let news = Downstream::Ended(reason);
+            self.outputs.push_back(Output::Downstream { to: shard, news });
+        }
         self.log(now, super::event::EventBody::RoomClosed { reason });
         self.outputs.push_back(Output::Ended);
     }

@@ -19,6 +19,7 @@ pub struct RoomSummary {
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct RoomStats {
     pub room: RoomName,
+    /// The room's home.
     pub shard: u8,
     pub participants: Vec<ParticipantStats>,
 }
@@ -26,6 +27,8 @@ pub struct RoomStats {
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct ParticipantStats {
     pub identity: Identity,
+    /// The shard that serves it.
+    pub shard: u8,
     /// `member`, `publisher` or `viewer`.
     pub role: &'static str,
     pub connected: bool,

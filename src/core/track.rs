@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use str0m::media::{Mid, Rid};
 
 use super::format::Format;
+use super::ids::ShardId;
 use super::payload::{DependencyReader, Descriptor, FrameInfo, Resolution, SPATIAL_LAYERS_MAX};
 use super::protocol::{Kind, Source};
 use super::rate::RateMeter;
@@ -165,9 +166,18 @@ impl Encoding {
     }
 }
 
+/// A branch of the room takes encodings of a track, a bit each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Relayed {
+    pub to: ShardId,
+    pub encodings: u32,
+}
+
 /// A published track.
 #[derive(Debug)]
 pub struct Track {
+    /// Of this publication; no other of its room has it.
+    pub serial: u64,
     pub owner: ParticipantKey,
     pub mid: Mid,
     pub source: Source,
@@ -181,16 +191,18 @@ pub struct Track {
     pub height_told: Option<u32>,
     pub encodings: Vec<Encoding>,
     pub subscribers: Vec<(ParticipantKey, SlotKey)>,
+    pub relays: Vec<Relayed>,
 }
 
 impl Track {
-    pub fn new(owner: ParticipantKey, line: &PublishedLine, source: Source) -> Self {
+    pub fn new(serial: u64, owner: ParticipantKey, line: &PublishedLine, source: Source) -> Self {
         let encodings = if line.rids.is_empty() {
             vec![Encoding::new(None)]
         } else {
             line.rids.iter().map(|&rid| Encoding::new(Some(rid))).collect()
         };
         Self {
+            serial,
             owner,
             mid: line.mid,
             source,
@@ -200,6 +212,7 @@ impl Track {
             height_told: None,
             encodings,
             subscribers: Vec::new(),
+            relays: Vec::new(),
         }
     }
 

@@ -8,7 +8,9 @@ mod egress;
 pub mod negotiate;
 mod outbox;
 mod peer;
+pub mod relay;
 pub mod shard;
+mod siblings;
 mod socket;
 pub mod tcp;
 mod thread;
@@ -16,5 +18,6 @@ mod wheel;
 mod wire;
 
 pub use demux::{PeerSerial, credentials};
+pub use siblings::Siblings;
 pub use socket::{Datagram, bind};
-pub use thread::{ShardHandle, ShardThread};
+pub use thread::{Inbox, ShardHandle, spawn};

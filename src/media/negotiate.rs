@@ -214,6 +214,11 @@ impl Offer {
             parsed.map_err(|_| bad_offer("it is not well-formed SDP (RFC 8866) of a WebRTC session"))?;
         Ok(Self { text, parsed })
     }
+
+    /// It wants data channels, besides media.
+    pub fn has_channels(&self) -> bool {
+        self.text.contains("\nm=application")
+    }
 }
 
 /// A payload type that lines of one bundle describe differently.

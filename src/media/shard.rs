@@ -9,9 +9,10 @@ mod datagrams;
 mod egress;
 mod events;
 mod outputs;
+mod relays;
 mod silence;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -20,6 +21,7 @@ use super::demux::Demux;
 use super::negotiate::Reach;
 use super::outbox::Outbox;
 use super::peer::{Peer, PeerIndex, RoomIndex};
+use super::relay::Relay;
 use super::wheel::Wheel;
 use super::wire::TcpConnections;
 use crate::core::chat::{HistoryRange, MessagePage, RoomHistory};
@@ -62,6 +64,16 @@ pub enum Notice {
         to: ParticipantKey,
         range: HistoryRange,
     },
+    /// The shard has a branch of a room.
+    BranchOpened {
+        shard: ShardId,
+        room: RoomName,
+    },
+    /// The shard's branch of a room is no more.
+    BranchEnded {
+        shard: ShardId,
+        room: RoomName,
+    },
     /// The room is over and its name free.
     Ended {
         shard: ShardId,
@@ -101,6 +113,8 @@ pub struct Counters {
     pub packets_received: u64,
     pub packets_forwarded: u64,
     pub bytes_forwarded: u64,
+    /// Copies for branches on other shards.
+    pub packets_relayed: u64,
     pub dropped: Drops,
     pub chat_messages: u64,
 }
@@ -118,6 +132,8 @@ pub struct Drops {
     pub unsendable: u64,
     /// A socket's or connection's buffer was full.
     pub buffer_full: u64,
+    /// The shard of a branch does not keep up.
+    pub relay_full: u64,
 }
 
 /// What the shard is told of its surroundings once.
@@ -130,8 +146,17 @@ pub struct Surroundings {
     pub start: Instant,
 }
 
+/// Something for another shard.
+pub struct RelayOut {
+    pub to: ShardId,
+    pub relay: Relay,
+}
+
 struct RoomSeat {
     room: Room,
+    epoch: u64,
+    /// Of a room whose home is elsewhere.
+    branch: Option<relays::BranchSeat>,
     /// By participant: where its connection is.
     peers: Vec<Option<PeerIndex>>,
 }
@@ -149,6 +174,7 @@ pub struct Shard {
     egress_timers: Wheel,
     room_timers: Wheel,
     outbox: Outbox,
+    relays: VecDeque<RelayOut>,
     dirty: Vec<PeerIndex>,
     unsent: Vec<PeerIndex>,
     forwards: Vec<Forward>,
@@ -174,6 +200,7 @@ impl Shard {
             egress_timers: Wheel::new(around.start),
             room_timers: Wheel::new(around.start),
             outbox: Outbox::default(),
+            relays: VecDeque::new(),
             dirty: Vec::new(),
             unsent: Vec::new(),
             forwards: Vec::new(),
@@ -278,6 +305,17 @@ impl Shard {
 
     fn seat_mut(&mut self, index: RoomIndex) -> Option<&mut RoomSeat> {
         self.rooms.get_mut(index.0 as usize)?.as_mut()
+    }
+
+    fn seat_room(&mut self, seat: RoomSeat) -> RoomIndex {
+        let place = self.rooms.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.rooms.push(None);
+            self.rooms.len() - 1
+        });
+        let index = RoomIndex(place as u32);
+        self.rooms_by_name.insert(seat.room.name().clone(), index);
+        self.rooms[place] = Some(seat);
+        index
     }
 
     fn mark_dirty(&mut self, index: PeerIndex) {

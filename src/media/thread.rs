@@ -10,13 +10,20 @@ use std::time::{Duration, Instant};
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use tokio::sync::mpsc;
 
+use super::relay::Relay;
 use super::shard::{Command, Counters, Load, Notice, Shard, Surroundings};
+use super::siblings::Siblings;
 use super::socket::MediaSocket;
 use crate::mailbox::{self, ControlSender, Refused};
 use crate::telemetry::{FORWARD_LATENCY, Tally};
 
 /// Commands that may wait for a shard. Full: the asker is refused.
 const QUEUE_DEPTH: usize = 4_096;
+/// Batches of relayed packets, and news of spread rooms, that may wait for a shard: about a second of a busy
+/// one's. Full: packets are dropped, news waits where it comes from.
+const RELAY_QUEUE_DEPTH: usize = 2_048;
+/// Batches of other shards taken in one tick.
+const RELAYS_PER_TICK_MAX: usize = 64;
 /// Commands taken in one tick; media goes on meanwhile.
 const COMMANDS_PER_TICK_MAX: usize = 64;
 /// How often figures leave the shard.
@@ -26,6 +33,21 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct ShardHandle {
     commands: ControlSender<Command>,
+    relays: ControlSender<Relay>,
+}
+
+/// Where a shard is reached: made for all shards before the first starts, as each knows the others.
+pub struct Inbox {
+    commands: mpsc::Receiver<Command>,
+    relays: mpsc::Receiver<Relay>,
+}
+
+impl Inbox {
+    pub fn new() -> (ShardHandle, Self) {
+        let (commands, commands_of) = mailbox::control(QUEUE_DEPTH);
+        let (relays, relays_of) = mailbox::control(RELAY_QUEUE_DEPTH);
+        (ShardHandle { commands, relays }, Self { commands: commands_of, relays: relays_of })
+    }
 }
 
 impl ShardHandle {
@@ -34,45 +56,45 @@ impl ShardHandle {
     pub fn send(&self, command: Command) -> Result<(), Refused> {
         self.commands.send(command)
     }
-}
 
-/// A shard's thread; it ends when its last handle is gone.
-pub struct ShardThread {
-    pub handle: ShardHandle,
-    pub thread: std::thread::JoinHandle<()>,
-}
-
-impl ShardThread {
-    /// Starts a shard on a thread of its own, pinned to `core` where the system allows.
-    ///
-    /// # Errors
-    /// The system gives no thread, no runtime, or not the sockets' features.
-    pub fn spawn(
-        around: Surroundings,
-        sockets: Vec<UdpSocket>,
-        core: Option<core_affinity::CoreId>,
-    ) -> io::Result<Self> {
-        let (commands, receiver) = mailbox::control(QUEUE_DEPTH);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let name = format!("shard-{}", around.id.0);
-        let socket = {
-            let _inside = runtime.enter();
-            MediaSocket::new(sockets)?
-        };
-        let thread = std::thread::Builder::new().name(name).spawn(move || {
-            if let Some(core) = core {
-                core_affinity::set_for_current(core);
-            }
-            runtime.block_on(Worker::new(around, socket, receiver).run());
-        })?;
-        Ok(Self { handle: ShardHandle { commands }, thread })
+    /// The way in for the other shards of the node.
+    pub fn relays(&self) -> ControlSender<Relay> {
+        self.relays.clone()
     }
+}
+
+/// Starts a shard on a thread of its own, pinned to `core` where the system allows. It ends when its last
+/// handle outside `siblings` is gone. `siblings` are all shards of the node, by their ids.
+///
+/// # Errors
+/// The system gives no thread, no runtime, or not the sockets' features.
+pub fn spawn(
+    around: Surroundings,
+    sockets: Vec<UdpSocket>,
+    core: Option<core_affinity::CoreId>,
+    inbox: Inbox,
+    siblings: Siblings,
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let name = format!("shard-{}", around.id.0);
+    let socket = {
+        let _inside = runtime.enter();
+        MediaSocket::new(sockets)?
+    };
+    std::thread::Builder::new().name(name).spawn(move || {
+        if let Some(core) = core {
+            core_affinity::set_for_current(core);
+        }
+        runtime.block_on(Worker::new(around, socket, inbox, siblings).run());
+    })?;
+    Ok(())
 }
 
 struct Worker {
     shard: Shard,
     socket: MediaSocket,
-    commands: mpsc::Receiver<Command>,
+    inbox: Inbox,
+    siblings: Siblings,
     notices: ControlSender<Notice>,
     local_ips: Vec<std::net::IpAddr>,
     figures: Figures,
@@ -82,7 +104,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(around: Surroundings, socket: MediaSocket, commands: mpsc::Receiver<Command>) -> Self {
+    fn new(around: Surroundings, socket: MediaSocket, inbox: Inbox, siblings: Siblings) -> Self {
         let figures = Figures::new(around.id.0);
         let notices = around.notices.clone();
         let local_ips = around.reach.local_ips.clone();
@@ -91,7 +113,8 @@ impl Worker {
         Self {
             shard,
             socket,
-            commands,
+            inbox,
+            siblings,
             notices,
             local_ips,
             figures,
@@ -106,12 +129,13 @@ impl Worker {
         loop {
             let wake_at = self.shard.poll_timeout().unwrap_or_else(|| Instant::now() + REPORT_INTERVAL);
             let wake_at = wake_at.min(self.reported_at + REPORT_INTERVAL);
-            let mut command = None;
+            let (mut command, mut relay) = (None, None);
             if !more {
                 tokio::select! {
                     biased;
                     _ = self.socket.readable() => {}
-                    received = self.commands.recv() => match received {
+                    received = self.inbox.relays.recv() => relay = received,
+                    received = self.inbox.commands.recv() => match received {
                         Some(received) => command = Some(received),
                         None => return,
                     },
@@ -119,7 +143,7 @@ impl Worker {
                 }
             }
             let began = Instant::now();
-            more = self.tick(began, command);
+            more = self.tick(began, command, relay);
             self.busy += began.elapsed();
             if began >= self.reported_at + REPORT_INTERVAL {
                 self.report(began);
@@ -132,17 +156,32 @@ impl Worker {
     }
 
     /// True when there is more to do at once.
-    fn tick(&mut self, now: Instant, first: Option<Command>) -> bool {
+    fn tick(&mut self, now: Instant, first: Option<Command>, relay: Option<Relay>) -> bool {
         let shard = &mut self.shard;
         let more = self.socket.recv_batch(|datagram| shard.handle_datagram(now, datagram));
-        let waiting = std::iter::from_fn(|| self.commands.try_recv().ok());
+        let waiting = std::iter::from_fn(|| self.inbox.relays.try_recv().ok());
+        for relay in relay.into_iter().chain(waiting.take(RELAYS_PER_TICK_MAX)) {
+            self.shard.handle_relay(now, relay);
+        }
+        let waiting = std::iter::from_fn(|| self.inbox.commands.try_recv().ok());
         for command in first.into_iter().chain(waiting.take(COMMANDS_PER_TICK_MAX)) {
             self.shard.handle_command(now, command);
         }
         self.shard.handle_timeout(now);
         self.shard.finish_tick(now);
+        self.pass_on(now);
         self.flush(now);
         more
+    }
+
+    /// Hands other shards what is theirs.
+    fn pass_on(&mut self, now: Instant) {
+        self.siblings.flush();
+        while let Some(out) = self.shard.poll_relay() {
+            if let Some(lost) = self.siblings.send(out) {
+                self.shard.handle_relay_loss(now, &lost);
+            }
+        }
     }
 
     fn flush(&mut self, began: Instant) {
@@ -182,7 +221,8 @@ struct Figures {
     received: Counter,
     forwarded: Counter,
     bytes: Counter,
-    dropped: [(Counter, DropCount); 5],
+    relayed: Counter,
+    dropped: [(Counter, DropCount); 6],
     chat: Counter,
     busy: Gauge,
     joins: Histogram,
@@ -196,12 +236,14 @@ impl Figures {
             received: counter!("antiphon_rtp_packets_received_total"),
             forwarded: counter!("antiphon_rtp_packets_forwarded_total"),
             bytes: counter!("antiphon_rtp_bytes_forwarded_total"),
+            relayed: counter!("antiphon_rtp_packets_relayed_total"),
             dropped: [
                 (dropped("unknown_peer"), |c| c.dropped.unknown_peer),
                 (dropped("malformed"), |c| c.dropped.malformed),
                 (dropped("refused"), |c| c.dropped.refused),
                 (dropped("unsendable"), |c| c.dropped.unsendable),
                 (dropped("buffer_full"), |c| c.dropped.buffer_full),
+                (dropped("relay_full"), |c| c.dropped.relay_full),
             ],
             chat: counter!("antiphon_chat_messages_total"),
             busy: gauge!("antiphon_shard_busy_ratio", "shard" => shard.to_string()),
@@ -213,6 +255,7 @@ impl Figures {
         self.received.increment(counters.packets_received);
         self.forwarded.increment(counters.packets_forwarded);
         self.bytes.increment(counters.bytes_forwarded);
+        self.relayed.increment(counters.packets_relayed);
         for (counter, value) in &self.dropped {
             counter.increment(value(counters));
         }

@@ -253,6 +253,7 @@ impl Node {
                 Notice::Append { event, .. } => LogAnswer::AppendFailed(event.id),
                 Notice::ReadMessage { id, .. } => LogAnswer::Message { id, read: Ok(None) },
                 Notice::ReadHistory { to, .. } => LogAnswer::History { to, page: Err(()) },
+                Notice::BranchOpened { .. } | Notice::BranchEnded { .. } => continue,
                 Notice::Ended { .. } | Notice::Load { .. } => continue,
             };
             self.in_room(RoomCommand::Log(answer));

@@ -15,11 +15,11 @@ use crate::world::World;
 /// The longest that a picture may stand still.
 const STALL_MAX: Duration = Duration::from_secs(1);
 /// Of the top encoding.
-const TOP_BPS: u64 = 1_500_000;
-const TOP_ENCODING: u8 = 2;
+pub const TOP_BPS: u64 = 1_500_000;
+pub const TOP_ENCODING: u8 = 2;
 
 /// Someone with a camera, three encodings and a microphone.
-fn publisher(world: &mut World<Node>, number: u32, conditions: Conditions) -> usize {
+pub fn publisher(world: &mut World<Node>, number: u32, conditions: Conditions) -> usize {
     let now = world.now();
     let offer = Offer {
         video: Some(VideoSource::new(number, simulcast(TOP_BPS), now, Duration::from_secs(3600))),
@@ -46,12 +46,12 @@ fn room_of_two(seed: u64, conditions: Conditions) -> (World<Node>, usize) {
 }
 
 /// The slots in which a site sees something.
-fn pictures(world: &World<Node>, site: usize) -> Vec<&Slot> {
+pub fn pictures(world: &World<Node>, site: usize) -> Vec<&Slot> {
     let slots = world.sites[site].client.slots().values();
     slots.filter(|slot| slot.playout.frames > 0).collect()
 }
 
-fn timeline(slot: &Slot) -> &[Shown] {
+pub fn timeline(slot: &Slot) -> &[Shown] {
     slot.playout.timeline.as_deref().expect("the viewer keeps a timeline")
 }
 
@@ -62,7 +62,7 @@ fn stall(world: &World<Node>, slot: &Slot) -> Duration {
 }
 
 /// What must hold on any path: one stream for each slot, no frame without what it refers to, no long stall.
-fn assert_watchable(world: &World<Node>, site: usize) {
+pub fn assert_watchable(world: &World<Node>, site: usize) {
     for slot in pictures(world, site) {
         assert_eq!(slot.ssrcs.len(), 1, "a slot has one SSRC");
         assert_eq!(slot.playout.broken, 0, "every switch is on a key frame");
@@ -72,7 +72,7 @@ fn assert_watchable(world: &World<Node>, site: usize) {
 }
 
 /// Share of the pictures captured in the run's last `period` that the viewer saw.
-fn shown_share(world: &World<Node>, slot: &Slot, period: Duration) -> f64 {
+pub fn shown_share(world: &World<Node>, slot: &Slot, period: Duration) -> f64 {
     let shown = timeline(slot).iter().filter(|shown| world.now() - shown.at <= period).count();
     shown as f64 / (period.as_secs_f64() * 30.0)
 }

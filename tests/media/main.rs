@@ -5,4 +5,5 @@ mod lifecycle;
 mod link;
 mod node;
 mod pair;
+mod relays;
 mod world;

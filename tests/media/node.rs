@@ -1,4 +1,4 @@
-//! A real shard under the emulated network: the control loop's part is played here, the rest is the product.
+//! Real shards under the emulated network: the control loop's part is played here, the rest is the product.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -11,10 +11,12 @@ use antiphon::core::event::Appended;
 use antiphon::core::ids::{Identity, RoomName, SessionId, ShardId};
 use antiphon::core::participant::{Entrant, Part};
 use antiphon::core::protocol::{Access, Grant, Mode, RoomState};
+use antiphon::core::refusal::Refusal;
 use antiphon::core::room::Settings;
 use antiphon::core::stats::RoomStats;
 use antiphon::mailbox;
 use antiphon::media::negotiate::{self, Reach};
+use antiphon::media::relay::{Freight, RelayedPacket};
 use antiphon::media::shard::{Command, Join, LogAnswer, Notice, RoomCommand, Shard, Surroundings};
 use antiphon::media::{Datagram, PeerSerial, credentials};
 use str0m_aws_lc_rs::default_provider;
@@ -26,9 +28,15 @@ use crate::world::{SERVER, Server, World};
 /// First guess of a client's downlink, as the product's default.
 const INITIAL_ESTIMATE_BPS: u64 = 1_000_000;
 
-/// One shard with one room.
+/// Shards with one room, whose home is the first.
 pub struct Node {
-    shard: Shard,
+    shards: Vec<Shard>,
+    /// Which of them serves each client.
+    served_by: BTreeMap<SocketAddr, usize>,
+    /// The shards' queues take no packets.
+    pub relays_full: bool,
+    /// Packets that went from the home to other shards.
+    pub relayed: Vec<(usize, RelayedPacket)>,
     identity: negotiate::Identity,
     reach: Reach,
     notices: mpsc::Receiver<Notice>,
@@ -72,7 +80,7 @@ impl Nonces {
 }
 
 impl Node {
-    pub fn new(now: Instant, unreadable: u32) -> Self {
+    pub fn new(now: Instant, shards: u8, unreadable: u32) -> Self {
         let crypto = Arc::new(default_provider());
         let certificate = crypto.dtls_provider.generate_certificate().expect("a certificate");
         let identity =
@@ -80,16 +88,21 @@ impl Node {
         let server = SocketAddr::from(SERVER);
         let reach = Reach { udp: vec![server], tcp: Vec::new(), local_ips: vec![server.ip()] };
         let (sender, notices) = mailbox::control(10_000);
-        let shard = Shard::new(Surroundings {
-            id: ShardId(0),
-            reach: reach.clone(),
-            notices: sender,
-            unix_ms_at_start: 1_800_000_000_000,
-            start: now,
-        });
+        let shard = |id| {
+            Shard::new(Surroundings {
+                id: ShardId(id),
+                reach: reach.clone(),
+                notices: sender.clone(),
+                unix_ms_at_start: 1_800_000_000_000,
+                start: now,
+            })
+        };
         let room = RoomName::parse("emulated").expect("a room's name");
         let mut node = Self {
-            shard,
+            shards: (0..shards).map(shard).collect(),
+            served_by: BTreeMap::new(),
+            relays_full: false,
+            relayed: Vec::new(),
             identity,
             reach,
             notices,
@@ -101,7 +114,7 @@ impl Node {
             nonces: Nonces::default(),
         };
         let settings = node.settings();
-        node.shard.handle_command(now, Command::Open(Box::new(settings)));
+        node.shards[0].handle_command(now, Command::Open(Box::new(settings)));
         node.settle(now);
         node
     }
@@ -130,12 +143,25 @@ impl Node {
         }
     }
 
-    /// Lets a connection in, and returns the SDP answer.
-    pub fn join(&mut self, now: Instant, part: Part, offer: String) -> String {
+    /// Lets a connection of the client at `address` in on a shard, and returns the SDP answer.
+    pub fn join(
+        &mut self,
+        now: Instant,
+        address: SocketAddr,
+        shard: usize,
+        part: Part,
+        offer: String,
+    ) -> Result<String, Refusal> {
         self.peers += 1;
+        self.served_by.insert(address, shard);
+        let id = ShardId(shard as u8);
+        if shard != 0 {
+            let (settings, home) = (Box::new(self.settings()), ShardId(0));
+            self.shards[shard].handle_command(now, Command::OpenBranch { settings, home });
+        }
         let serial = PeerSerial(self.peers);
         let random = u128::from(self.peers);
-        let creds = credentials(ShardId(0), serial, [random, random << 64 | 0x5eed]);
+        let creds = credentials(id, serial, [random, random << 64 | 0x5eed]);
         let negotiated = negotiate::accept(
             now,
             &self.identity,
@@ -149,7 +175,7 @@ impl Node {
             name: format!("Peer {}", self.peers),
             grant: Grant { publish: true, subscribe: true, chat: true, files: true, admin: false },
             part,
-            session: SessionId(random),
+            session: SessionId::new(id, random << 8),
             has_token: false,
             lines: negotiated.published.clone(),
             slots: negotiated.slots.clone(),
@@ -157,77 +183,119 @@ impl Node {
         };
         let (reply, mut granted) = oneshot::channel();
         let join = Join { serial, entrant, resume: None, negotiated, asked_at: now, reply };
-        self.command(now, RoomCommand::Join(Box::new(join)));
-        granted.try_recv().expect("an answer at once").expect("the join is granted").answer
+        self.command(now, shard, RoomCommand::Join(Box::new(join)));
+        granted.try_recv().expect("an answer at once").map(|granted| granted.answer)
     }
 
     /// Closes all rooms; the answer comes when the last peer is gone.
     pub fn drain(&mut self, now: Instant) -> oneshot::Receiver<()> {
         let (done, drained) = oneshot::channel();
-        self.shard.handle_command(now, Command::Drain(done));
+        self.shards[0].handle_command(now, Command::Drain(done));
         self.settle(now);
         drained
     }
 
     pub fn stats(&mut self, now: Instant) -> RoomStats {
-        let (reply, mut stats) = oneshot::channel();
-        self.command(now, RoomCommand::Stats(reply));
-        stats.try_recv().expect("an answer at once").expect("the room is open")
+        self.stats_of(now, 0).expect("the room is open")
     }
 
-    fn command(&mut self, now: Instant, command: RoomCommand) {
-        self.shard.handle_command(now, Command::InRoom(self.room.clone(), command));
+    /// As a shard has it; not found where the room is not there.
+    pub fn stats_of(&mut self, now: Instant, shard: usize) -> Result<RoomStats, Refusal> {
+        let (reply, mut stats) = oneshot::channel();
+        self.command(now, shard, RoomCommand::Stats(reply));
+        stats.try_recv().expect("an answer at once")
+    }
+
+    pub fn command(&mut self, now: Instant, shard: usize, command: RoomCommand) {
+        self.shards[shard].handle_command(now, Command::InRoom(self.room.clone(), command));
         self.settle(now);
     }
 
-    /// Ends the tick: what is to be sent goes out, what the control loop is asked is answered.
+    /// Ends the tick: what is to be sent goes out, what the control loop is asked is answered, and shards
+    /// hear from each other.
     fn settle(&mut self, now: Instant) {
-        self.shard.finish_tick(now);
-        while let Ok(notice) = self.notices.try_recv() {
-            let answer = match notice {
-                Notice::Restore { .. } if self.unreadable > 0 => {
-                    self.unreadable -= 1;
-                    LogAnswer::RestoreFailed
+        loop {
+            self.shards.iter_mut().for_each(|shard| shard.finish_tick(now));
+            if !self.answer_notices(now) && !self.pass_relays(now) {
+                break;
+            }
+        }
+        for shard in &mut self.shards {
+            for (run, bytes) in shard.outbox().runs() {
+                let datagrams = bytes.chunks(run.segment_bytes);
+                datagrams.clone().for_each(|datagram| self.nonces.note(run.destination, datagram));
+                self.transmits.extend(datagrams.map(|datagram| (run.destination, datagram.to_vec())));
+            }
+            shard.outbox().clear();
+        }
+    }
+
+    fn pass_relays(&mut self, now: Instant) -> bool {
+        let mut passed = false;
+        for from in 0..self.shards.len() {
+            while let Some(out) = self.shards[from].poll_relay() {
+                passed = true;
+                match &out.relay.freight {
+                    Freight::Packets(_) if self.relays_full => {
+                        self.shards[from].handle_relay_loss(now, &out);
+                        continue;
+                    }
+                    Freight::Packets(packets) => {
+                        let to = usize::from(out.to.0);
+                        self.relayed.extend(packets.iter().map(|packet| (to, packet.clone())));
+                    }
+                    _ => {}
                 }
-                Notice::Restore { .. } => LogAnswer::Restored(Box::<RoomHistory>::default()),
-                Notice::Append { event, .. } => {
+                self.shards[usize::from(out.to.0)].handle_relay(now, out.relay);
+            }
+        }
+        passed
+    }
+
+    fn answer_notices(&mut self, now: Instant) -> bool {
+        let mut answered = false;
+        while let Ok(notice) = self.notices.try_recv() {
+            let (shard, answer) = match notice {
+                Notice::Restore { shard, .. } if self.unreadable > 0 => {
+                    self.unreadable -= 1;
+                    (shard, LogAnswer::RestoreFailed)
+                }
+                Notice::Restore { shard, .. } => (shard, LogAnswer::Restored(Box::<RoomHistory>::default())),
+                Notice::Append { shard, event, .. } => {
                     self.offset += 1;
-                    LogAnswer::Appended(Box::new(Appended {
-                        id: event.id,
-                        offset: self.offset,
-                        is_new: true,
-                        message: None,
-                    }))
+                    let (id, offset) = (event.id, self.offset);
+                    let appended = Appended { id, offset, is_new: true, message: None };
+                    (shard, LogAnswer::Appended(Box::new(appended)))
                 }
                 _ => continue,
             };
+            answered = true;
             let command = Command::InRoom(self.room.clone(), RoomCommand::Log(answer));
-            self.shard.handle_command(now, command);
-            self.shard.finish_tick(now);
+            self.shards[usize::from(shard.0)].handle_command(now, command);
         }
-        for (run, bytes) in self.shard.outbox().runs() {
-            let datagrams = bytes.chunks(run.segment_bytes);
-            datagrams.clone().for_each(|datagram| self.nonces.note(run.destination, datagram));
-            self.transmits.extend(datagrams.map(|datagram| (run.destination, datagram.to_vec())));
-        }
-        self.shard.outbox().clear();
+        answered
     }
 }
 
 impl Server for Node {
     fn handle_datagram(&mut self, now: Instant, source: SocketAddr, contents: &[u8]) {
         let datagram = Datagram { source, destination: SERVER.into(), bytes: contents };
-        self.shard.handle_datagram(now, datagram);
+        let shard = self.served_by.get(&source).copied().unwrap_or(0);
+        self.shards[shard].handle_datagram(now, datagram);
         self.settle(now);
     }
 
     fn handle_timeout(&mut self, now: Instant) {
-        self.shard.handle_timeout(now);
+        for shard in &mut self.shards {
+            if shard.poll_timeout().is_some_and(|at| at <= now) {
+                shard.handle_timeout(now);
+            }
+        }
         self.settle(now);
     }
 
     fn timeout(&self, idle_until: Instant) -> Instant {
-        self.shard.poll_timeout().unwrap_or(idle_until)
+        self.shards.iter().filter_map(Shard::poll_timeout).min().unwrap_or(idle_until)
     }
 
     fn poll_transmit(&mut self) -> Option<(SocketAddr, Vec<u8>)> {
@@ -243,14 +311,32 @@ pub fn world(seed: u64) -> World<Node> {
 /// The same, where the room's history cannot be read for the first so many times.
 pub fn world_unreadable(seed: u64, times: u32) -> World<Node> {
     let start = Instant::now();
-    World::new(start, seed, Node::new(start, times))
+    World::new(start, seed, Node::new(start, 1, times))
+}
+
+/// A world around an empty room of a node with several shards.
+pub fn world_of_shards(seed: u64, shards: u8) -> World<Node> {
+    let start = Instant::now();
+    World::new(start, seed, Node::new(start, shards, 0))
 }
 
 /// A new client joins over a path of these conditions. Returns its site.
 pub fn join(world: &mut World<Node>, part: Part, offer: Offer, conditions: Conditions) -> usize {
+    join_on(world, 0, part, offer, conditions).expect("the join is granted")
+}
+
+/// The same, on a certain shard.
+pub fn join_on(
+    world: &mut World<Node>,
+    shard: usize,
+    part: Part,
+    offer: Offer,
+    conditions: Conditions,
+) -> Result<usize, Refusal> {
     let now = world.now();
-    let (mut client, sdp) = Client::new(now, world.start(), world.next_address(), offer).expect("a client");
-    let answer = world.server.join(now, part, sdp);
+    let address = world.next_address();
+    let (mut client, sdp) = Client::new(now, world.start(), address, offer).expect("a client");
+    let answer = world.server.join(now, address, shard, part, sdp)?;
     client.accept_answer(now, &answer).expect("the answer fits the offer");
-    world.add(client, conditions)
+    Ok(world.add(client, conditions))
 }

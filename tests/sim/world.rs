@@ -433,6 +433,7 @@ impl World {
                         self.told(key, &message);
                     }
                 }
+                Output::Downstream { .. } | Output::Upstream(_) => unreachable!("this room has no branch"),
                 Output::RequestKeyframe { from, mid, rid } => {
                     self.checker.reached.count("keyframe request");
                     let client = self.clients.iter_mut().find(|client| client.key == from);

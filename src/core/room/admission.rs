@@ -30,9 +30,9 @@ impl Room {
         let participant = Participant::new(entrant, presence, now.unix_ms, estimate_bps);
         let key = ParticipantKey(seat(&mut self.participants, participant));
         self.by_identity.insert(identity.clone(), key);
-        if self.empty_since.take().is_some() {
-            self.next_tick = now.instant + super::TICK;
-        }
+        self.note_emptiness(now.instant);
+        self.viewers_changed |= self.has_branches();
+        self.tell_viewers();
         if waits {
             self.tell(Audience::Admins, ServerMessage::Knock { identity, name });
         } else {
@@ -56,9 +56,13 @@ impl Room {
         if self.state.lobby && viewer {
             return refuse(Code::Forbidden, "this room has a lobby, and viewers cannot knock");
         }
-        let count = self.seated().filter(|(_, p)| matches!(p.part, Part::Viewer { .. }) == viewer).count();
-        let max = if viewer { self.settings.viewers_max } else { self.state.participants_max };
-        if count >= max as usize {
+        let (count, max) = if viewer {
+            (self.viewers_here() + self.viewers_elsewhere(), self.settings.viewers_max)
+        } else {
+            let members = self.seated().filter(|(_, p)| !matches!(p.part, Part::Viewer { .. })).count();
+            (members as u32, self.state.participants_max)
+        };
+        if count >= max {
             return Err(Refusal::new(Code::RoomFull, format!("this room is full: it takes {max} at a time")));
         }
         Ok(())
@@ -68,8 +72,10 @@ impl Room {
     /// proves nothing, takes over only from one that was lost, and else gets a number behind the name.
     fn settle_identity(&mut self, now: Now, entrant: &mut Entrant) {
         let Some(&key) = self.by_identity.get(&entrant.identity) else { return };
+        // In a branch, whoever publishes at the home is not for a viewer to replace.
+        let mirrored = self.participant(key).is_some_and(|p| p.origin.is_some());
         let lost = self.participant(key).is_some_and(|p| matches!(p.presence, Presence::Lost { .. }));
-        if entrant.has_token || lost {
+        if !mirrored && (entrant.has_token || lost) {
             self.dismiss(now, key, LeaveReason::Replaced);
             return;
         }
@@ -227,6 +233,13 @@ impl Room {
         found.ok_or_else(|| Refusal::new(Code::NotFound, "nobody of that identity is in the room"))
     }
 
+    /// Somebody of this identity, who has proved it, comes in on another shard: the connection here goes.
+    pub fn displace(&mut self, now: Now, identity: &Identity) {
+        if let Ok(key) = self.seat_named(identity) {
+            self.dismiss(now, key, LeaveReason::Replaced);
+        }
+    }
+
     pub fn handle_leave(&mut self, now: Now, key: ParticipantKey) {
         self.dismiss(now, key, LeaveReason::Left);
     }
@@ -262,13 +275,18 @@ impl Room {
 
     /// Frees a seat, whatever the reason; the others are told.
     pub(super) fn dismiss(&mut self, now: Now, key: ParticipantKey, reason: LeaveReason) {
+        if self.participant(key).is_some_and(|p| p.origin.is_some()) {
+            return;
+        }
         self.unpublish_all(key);
         self.release_slots(key);
         let Some(participant) = self.participants.get_mut(key.0 as usize).and_then(Option::take) else {
             return;
         };
         let identity = participant.identity.clone();
-        self.by_identity.remove(&identity);
+        if self.by_identity.get(&identity) == Some(&key) {
+            self.by_identity.remove(&identity);
+        }
         self.outputs.push_back(Output::Gone { who: key, reason });
         if participant.is_seen() {
             let left = ServerMessage::ParticipantLeft { identity: identity.clone(), reason };
@@ -282,8 +300,8 @@ impl Room {
             self.on_air = None;
         }
         self.settle(now.instant);
-        if self.by_identity.is_empty() {
-            self.empty_since = Some(now.instant);
-        }
+        self.viewers_changed |= self.has_branches();
+        self.tell_viewers();
+        self.note_emptiness(now.instant);
     }
 }

@@ -2,12 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use str0m::media::{Mid, Rid};
+
 use super::{Audience, Output, ParticipantKey, Room, TrackKey};
 use crate::core::ids::Identity;
 use crate::core::layers::{Demand, LayerOffer, Priority};
 use crate::core::participant::{Layer, Participant, Slot};
 use crate::core::payload::Codec;
 use crate::core::protocol::{Kind, ServerMessage, SlotStats, Source};
+use crate::core::relay::Upstream;
 use crate::core::track::Track;
 
 /// An encoding that nobody took for so long is rested at its publisher.
@@ -107,7 +110,7 @@ impl Room {
         }
     }
 
-    fn want_keyframe(&mut self, now: Instant, track_key: TrackKey, index: u8) {
+    pub(super) fn want_keyframe(&mut self, now: Instant, track_key: TrackKey, index: u8) {
         let Some(track) = self.track_mut(track_key) else { return };
         if track.kind() == Kind::Audio {
             return;
@@ -122,7 +125,7 @@ impl Room {
         encoding.want_keyframe();
         let asked = encoding.poll_keyframe_request(now).then_some(encoding.rid);
         if let Some(rid) = asked {
-            self.outputs.push_back(Output::RequestKeyframe { from, mid, rid });
+            self.ask_keyframe(from, mid, rid);
         }
         if woken {
             self.tell_layers(track_key);
@@ -134,6 +137,8 @@ impl Room {
         for index in 0..self.tracks.len() {
             let key = TrackKey(index as u32);
             let taken = self.taken(key);
+            let owner = self.track(key).and_then(|track| self.participant(track.owner));
+            let is_mirrored = owner.is_some_and(|owner| owner.origin.is_some());
             let Some(track) = self.track_mut(key) else { continue };
             if track.kind() == Kind::Audio {
                 continue;
@@ -141,7 +146,8 @@ impl Room {
             let (from, mid) = (track.owner, track.mid);
             let mut requests = Vec::new();
             let mut rested = false;
-            let simulcast = track.encodings.len() > 1;
+            // A branch need not be sent even the only encoding.
+            let can_rest = track.encodings.len() > 1 || is_mirrored;
             for (encoding, taken) in track.encodings.iter_mut().zip(taken) {
                 if encoding.poll_keyframe_request(now) {
                     requests.push(encoding.rid);
@@ -152,13 +158,13 @@ impl Room {
                 }
                 let idle_since = *encoding.idle_since.get_or_insert(now);
                 let rest = now.saturating_duration_since(idle_since) >= REST_AFTER;
-                if simulcast && encoding.told_active && rest {
+                if can_rest && encoding.told_active && rest {
                     encoding.rest(now);
                     rested = true;
                 }
             }
             for rid in requests {
-                self.outputs.push_back(Output::RequestKeyframe { from, mid, rid });
+                self.ask_keyframe(from, mid, rid);
             }
             if rested {
                 self.tell_layers(key);
@@ -179,11 +185,28 @@ impl Room {
                 }
             }
         }
+        for relay in &track.relays {
+            for (index, taken) in taken.iter_mut().enumerate().take(u32::BITS as usize) {
+                *taken |= relay.encodings >> index & 1 == 1;
+            }
+        }
         taken
+    }
+
+    /// Asks whoever sends the track: its publisher, or the home that has it.
+    fn ask_keyframe(&mut self, from: ParticipantKey, mid: Mid, rid: Option<Rid>) {
+        let origin = self.participant(from).and_then(|p| p.origin);
+        self.outputs.push_back(match origin {
+            Some(seat) => Output::Upstream(Upstream::Keyframe { seat, mid, rid }),
+            None => Output::RequestKeyframe { from, mid, rid },
+        });
     }
 
     fn tell_layers(&mut self, key: TrackKey) {
         let Some(track) = self.track(key) else { return };
+        if self.participant(track.owner).is_some_and(|owner| owner.origin.is_some()) {
+            return self.demand(key);
+        }
         let active = track.encodings.iter().filter(|encoding| encoding.told_active);
         let active = active.filter_map(|encoding| encoding.rid.map(|rid| rid.to_string())).collect();
         let (owner, mid) = (track.owner, track.mid.to_string());

@@ -220,6 +220,7 @@ impl Room {
         state.lobby = change.lobby.unwrap_or(state.lobby);
         state.participants_max = change.participants_max.unwrap_or(state.participants_max);
         let room = state.clone();
+        self.mirror_is_stale = true;
         self.log(now, EventBody::RoomChanged { change, by });
         self.tell(Audience::All, ServerMessage::Room { room: room.clone() });
         Ok(room)

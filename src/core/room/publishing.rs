@@ -114,11 +114,19 @@ impl Room {
         Ok(())
     }
 
-    fn add_track(&mut self, owner: ParticipantKey, line: usize, source: Source) -> Option<TrackKey> {
+    pub(super) fn add_track(
+        &mut self,
+        owner: ParticipantKey,
+        line: usize,
+        source: Source,
+    ) -> Option<TrackKey> {
         let published = self.participant(owner)?.lines.get(line)?.clone();
-        let key = TrackKey(seat(&mut self.tracks, Track::new(owner, &published, source)));
+        self.last_serial += 1;
+        let track = Track::new(self.last_serial, owner, &published, source);
+        let key = TrackKey(seat(&mut self.tracks, track));
         let place = self.participant_mut(owner)?.line_tracks.get_mut(line)?;
         *place = Some(key);
+        self.mirror_is_stale = true;
         if published.kind == Kind::Video {
             let bps = self.settings.video_bps_max;
             let rids: Vec<_> = self.track(key)?.encodings.iter().map(|encoding| encoding.rid).collect();
@@ -156,6 +164,7 @@ impl Room {
             }
         }
         self.speakers.remove(track_key);
+        self.mirror_is_stale = true;
         self.stale_slots();
     }
 

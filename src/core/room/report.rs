@@ -10,13 +10,13 @@ use crate::core::stats::{EncodingStats, ParticipantStats, RoomSummary, SlotRepor
 
 impl Room {
     pub fn summary(&self) -> RoomSummary {
-        let count = |wanted: fn(&Part) -> bool| self.seated().filter(|(_, p)| wanted(&p.part)).count() as u32;
+        let here = || self.seated().filter(|(_, p)| p.origin.is_none());
+        let count = |wanted: fn(&Part) -> bool| here().filter(|(_, p)| wanted(&p.part)).count() as u32;
         RoomSummary {
             state: self.state.clone(),
             participants: count(|part| !matches!(part, Part::Viewer { .. })),
-            publishers: self.seated().filter(|(_, p)| p.line_tracks.iter().any(Option::is_some)).count()
-                as u32,
-            viewers: count(|part| matches!(part, Part::Viewer { .. })),
+            publishers: here().filter(|(_, p)| p.line_tracks.iter().any(Option::is_some)).count() as u32,
+            viewers: self.viewers_here() + self.branches.iter().map(|branch| branch.viewers).sum::<u32>(),
         }
     }
 
@@ -48,6 +48,7 @@ impl Room {
 
     /// Tells all how a participant looks now.
     pub(super) fn announce(&mut self, key: ParticipantKey) {
+        self.mirror_is_stale = true;
         if !self.participant(key).is_some_and(|participant| participant.is_seen()) {
             return;
         }
@@ -58,13 +59,15 @@ impl Room {
 
     /// What each sends and gets; what only the connection knows is left for the shard to fill in.
     pub fn stats(&mut self, now: Instant) -> Vec<(ParticipantKey, ParticipantStats)> {
-        self.keys().into_iter().filter_map(|key| Some((key, self.participant_stats(now, key)?))).collect()
+        let here = self.seated().filter(|(_, p)| p.origin.is_none()).map(|(key, _)| key).collect::<Vec<_>>();
+        here.into_iter().filter_map(|key| Some((key, self.participant_stats(now, key)?))).collect()
     }
 
     fn participant_stats(&mut self, now: Instant, key: ParticipantKey) -> Option<ParticipantStats> {
         let participant = self.participant(key)?;
         let mut stats = ParticipantStats {
             identity: participant.identity.clone(),
+            shard: 0,
             role: participant.part.name(),
             connected: participant.may_receive() || participant.state().connected,
             transport: None,
@@ -106,6 +109,12 @@ impl Room {
             let current = slot.and_then(|slot| slot.current);
             if let Some(count) = current.and_then(|layer| counts.get_mut(usize::from(layer.encoding))) {
                 *count += 1;
+            }
+        }
+        // A branch counts as one: it takes one copy.
+        for relay in &track.relays {
+            for (index, count) in counts.iter_mut().enumerate().take(u32::BITS as usize) {
+                *count += relay.encodings >> index & 1;
             }
         }
         counts

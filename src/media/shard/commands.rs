@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::{LogAnswer, Notice, PeerIndex, RoomSeat, Shard};
 use crate::core::event::{CloseReason, EventBody};
-use crate::core::ids::{Identity, RoomName, SessionId};
+use crate::core::ids::{Identity, RoomName, SessionId, ShardId};
 use crate::core::participant::Entrant;
 use crate::core::protocol::{ParticipantState, RoomChange, RoomState, Source};
 use crate::core::refusal::{Code, Refusal};
@@ -50,6 +50,11 @@ pub enum IceChange {
 
 pub enum Command {
     Open(Box<Settings>),
+    /// A branch of a room whose home is another shard.
+    OpenBranch {
+        settings: Box<Settings>,
+        home: ShardId,
+    },
     InRoom(RoomName, RoomCommand),
     TcpOpened {
         remote: SocketAddr,
@@ -69,6 +74,8 @@ pub enum Command {
 
 pub enum RoomCommand {
     Join(Box<Join>),
+    /// Somebody who bears a token comes in elsewhere: its earlier connection goes.
+    Displace(Identity),
     Log(LogAnswer),
     Summary(Reply<RoomSummary>),
     Change(RoomChange, Reply<RoomState>),
@@ -100,10 +107,21 @@ pub enum RoomCommand {
     },
 }
 
+impl RoomCommand {
+    /// The session that it is about, whose shard has to carry it out.
+    pub fn session(&self) -> Option<SessionId> {
+        match self {
+            Self::Patch { session, .. } | Self::Leave { session, .. } => Some(*session),
+            _ => None,
+        }
+    }
+}
+
 impl Shard {
     pub fn handle_command(&mut self, now: Instant, command: Command) {
         match command {
             Command::Open(settings) => self.open(now, *settings),
+            Command::OpenBranch { settings, home } => self.open_branch(now, *settings, home),
             Command::InRoom(name, command) => match self.rooms_by_name.get(&name).copied() {
                 Some(index) => {
                     self.handle_room_command(now, index, command);
@@ -134,16 +152,10 @@ impl Shard {
 
     fn open(&mut self, now: Instant, settings: Settings) {
         let name = settings.state.name.clone();
-        let (mode, access) = (settings.state.mode, settings.state.access);
+        let (mode, access, epoch) = (settings.state.mode, settings.state.access, settings.epoch);
         let mut room = Room::new(self.stamp(now), settings);
         room.note(self.stamp(now), EventBody::RoomOpened { mode, access, by: None });
-        let place = self.rooms.iter().position(Option::is_none).unwrap_or_else(|| {
-            self.rooms.push(None);
-            self.rooms.len() - 1
-        });
-        self.rooms[place] = Some(RoomSeat { room, peers: Vec::new() });
-        let index = RoomIndex(place as u32);
-        self.rooms_by_name.insert(name.clone(), index);
+        let index = self.seat_room(RoomSeat { room, epoch, branch: None, peers: Vec::new() });
         tracing::info!(room = %name, "room opened");
         self.notify(Notice::Restore { shard: self.around.id, room: name });
         self.flush_room(now, index);
@@ -152,8 +164,12 @@ impl Shard {
     fn handle_room_command(&mut self, now: Instant, index: RoomIndex, command: RoomCommand) {
         let stamp = self.stamp(now);
         if let RoomCommand::Join(join) = command {
-            return self.join(now, index, *join);
+            if let Some(join) = self.keep_waiting(index, *join) {
+                self.join(now, index, join);
+            }
+            return;
         }
+
         if let RoomCommand::Stats(reply) = command {
             return answer(reply, self.stats(now, index));
         }
@@ -189,11 +205,12 @@ impl Shard {
                 let left = room.seat_of(session).map(|key| room.handle_leave(stamp, key));
                 answer(reply, left);
             }
+            RoomCommand::Displace(identity) => room.displace(stamp, &identity),
             RoomCommand::Join(_) | RoomCommand::Stats(_) | RoomCommand::Patch { .. } => {}
         }
     }
 
-    fn join(&mut self, now: Instant, index: RoomIndex, join: Join) {
+    pub(super) fn join(&mut self, now: Instant, index: RoomIndex, join: Join) {
         let Join { serial, entrant, resume, negotiated, asked_at, reply } = join;
         let session = resume.unwrap_or(entrant.session);
         let seed = entrant.seed;
@@ -312,6 +329,7 @@ impl Shard {
         let peers: Vec<_> = participants.iter().map(|(key, _)| seat.peer_of(*key)).collect();
         for ((_, stats), peer) in participants.iter_mut().zip(peers) {
             let Some(peer) = peer.and_then(|peer| self.peer_mut(peer)) else { continue };
+            stats.shard = shard;
             stats.rtt_ms = peer.egress.rtt().map(|rtt| rtt.as_secs_f64() * 1_000.0);
             stats.srtp_profile = peer.egress.srtp_profile();
             stats.egress_loss = peer.egress.loss();
@@ -325,11 +343,11 @@ impl Shard {
 }
 
 /// Who asked may have given up, which is no concern of ours.
-fn answer<T>(reply: Reply<T>, result: Result<T, Refusal>) {
+pub(super) fn answer<T>(reply: Reply<T>, result: Result<T, Refusal>) {
     let _ = reply.send(result);
 }
 
-fn gone() -> Refusal {
+pub(super) fn gone() -> Refusal {
     Refusal::new(Code::NotFound, "there is no such room")
 }
 
@@ -337,7 +355,7 @@ fn gone() -> Refusal {
 fn refuse_all(command: RoomCommand) {
     match command {
         RoomCommand::Join(join) => answer(join.reply, Err(gone())),
-        RoomCommand::Log(_) => {}
+        RoomCommand::Log(_) | RoomCommand::Displace(_) => {}
         RoomCommand::Summary(reply) => answer(reply, Err(gone())),
         RoomCommand::Change(_, reply) => answer(reply, Err(gone())),
         RoomCommand::Close(reply)

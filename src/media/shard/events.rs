@@ -1,5 +1,6 @@
 //! What a peer's engine tells: packets, messages, the connection's state.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use str0m::channel::{ChannelData, ChannelId};
@@ -58,27 +59,44 @@ impl Shard {
         };
         let Some(seat) = self.rooms.get_mut(room.0 as usize).and_then(Option::as_mut) else { return };
         let mut forwards = std::mem::take(&mut self.forwards);
-        if !seat.room.handle_rtp(now, who, &arrival, &mut forwards) {
+        let taken = seat.room.handle_rtp(now, who, &arrival, &mut forwards);
+        if !taken {
             self.counters.dropped.refused += 1;
         }
         let passed = Passed::of(&packet.header.ext_vals, None);
+        self.fan_out(now, room, &packet.payload, &passed, &mut forwards);
+        self.forwards = forwards;
+        if taken {
+            self.relay(room, who, &arrival, &passed);
+        }
+        self.flush_room(now, room);
+    }
+
+    /// Gives each receiver its own of a packet.
+    pub(super) fn fan_out(
+        &mut self,
+        now: Instant,
+        room: RoomIndex,
+        payload: &Arc<[u8]>,
+        passed: &Passed,
+        forwards: &mut Vec<Forward>,
+    ) {
+        let Some(seat) = self.rooms.get(room.0 as usize).and_then(Option::as_ref) else { return };
         for Forward { to, slot, format, rewritten } in forwards.drain(..) {
             let Some(to) = seat.peer_of(to) else { continue };
             let Some(receiver) = self.peers.get_mut(to.0 as usize).and_then(Option::as_mut) else { continue };
-            if !receiver.egress.push(now, slot.0, format, rewritten, &packet.payload, &passed) {
+            if !receiver.egress.push(now, slot.0, format, rewritten, payload, passed) {
                 self.counters.dropped.unsendable += 1;
                 continue;
             }
             self.counters.packets_forwarded += 1;
-            self.counters.bytes_forwarded += packet.payload.len() as u64;
+            self.counters.bytes_forwarded += payload.len() as u64;
             self.forwarded_in_tick += 1;
             if !receiver.unsent {
                 receiver.unsent = true;
                 self.unsent.push(to);
             }
         }
-        self.forwards = forwards;
-        self.flush_room(now, room);
     }
 
     fn handle_connected(&mut self, now: Instant, index: PeerIndex) {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{CLOSE_WITHIN, Notice, PeerIndex, Shard};
+use super::{CLOSE_WITHIN, Notice, PeerIndex, Shard, commands};
 use crate::core::chat::HistoryRange;
 use crate::core::protocol::ServerMessage;
 use crate::core::room::{Audience, Output, ParticipantKey};
@@ -70,6 +70,8 @@ impl Shard {
                 let range = HistoryRange::Before(before);
                 self.notify(Notice::ReadHistory { shard: self.around.id, room, to, range });
             }
+            Output::Downstream { to, news } => self.tell_branch(index, to, news),
+            Output::Upstream(news) => self.tell_home(index, news),
             Output::Ended => self.remove_room(index),
         }
     }
@@ -83,8 +85,21 @@ impl Shard {
         self.room_timers.clear(index.0);
         let room = seat.room.name().clone();
         self.rooms_by_name.remove(&room);
-        tracing::info!(room = %room, "room ended");
-        self.notify(Notice::Ended { shard: self.around.id, room });
+        let shard = self.around.id;
+        match seat.branch {
+            None => {
+                tracing::info!(room = %room, "room ended");
+                self.notify(Notice::Ended { shard, room });
+            }
+            Some(branch) => {
+                tracing::info!(room = %room, shard = shard.0, "branch closed");
+                branch
+                    .waiting
+                    .into_iter()
+                    .for_each(|join| commands::answer(join.reply, Err(commands::gone())));
+                self.notify(Notice::BranchEnded { shard, room });
+            }
+        }
     }
 
     fn with_peer(

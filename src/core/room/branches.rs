@@ -1,0 +1,171 @@
+//! The home's side of a relay: which branches there are, what each takes of whom, and what they are told.
+
+use std::time::Instant;
+
+use super::{Now, Output, ParticipantKey, Room};
+use crate::core::ids::ShardId;
+use crate::core::participant::Part;
+use crate::core::protocol::Kind;
+use crate::core::relay::{Branch, Downstream, Mirror, MirroredPublisher, MirroredTrack, Upstream};
+use crate::core::track::Relayed;
+
+impl Room {
+    pub fn has_branches(&self) -> bool {
+        !self.branches.is_empty()
+    }
+
+    /// Something that a branch says.
+    pub fn handle_upstream(&mut self, now: Now, from: ShardId, news: Upstream) {
+        match news {
+            Upstream::Opened => {
+                self.branches.retain(|branch| branch.shard != from);
+                self.branches.push(Branch { shard: from, viewers: 0 });
+                self.mirror_is_stale = true;
+            }
+            Upstream::Demand { seat, line, serial, encodings } => {
+                self.handle_demand(now.instant, from, (seat, line, serial), encodings);
+            }
+            Upstream::Keyframe { seat, mid, rid } => {
+                let tracks = self.participant(seat).map(|p| p.line_tracks.clone()).unwrap_or_default();
+                for key in tracks.into_iter().flatten() {
+                    let Some(track) = self.track(key).filter(|track| track.mid == mid) else { continue };
+                    let index = track.encodings.iter().position(|encoding| encoding.rid == rid);
+                    if let Some(index) = index.and_then(|index| u8::try_from(index).ok()) {
+                        self.want_keyframe(now.instant, key, index);
+                    }
+                }
+            }
+            Upstream::Viewers(viewers) => {
+                let branch = self.branches.iter_mut().find(|branch| branch.shard == from);
+                if let Some(branch) = branch {
+                    branch.viewers = viewers;
+                    self.viewers_changed = true;
+                }
+                self.note_emptiness(now.instant);
+            }
+            Upstream::Closed => {
+                self.branches.retain(|branch| branch.shard != from);
+                for track in self.tracks.iter_mut().flatten() {
+                    track.relays.retain(|relay| relay.to != from);
+                }
+                self.viewers_changed = true;
+                self.note_emptiness(now.instant);
+            }
+        }
+    }
+
+    fn handle_demand(
+        &mut self,
+        now: Instant,
+        from: ShardId,
+        (seat, line, serial): (ParticipantKey, u8, u64),
+        encodings: u32,
+    ) {
+        if !self.branches.iter().any(|branch| branch.shard == from) {
+            return;
+        }
+        let track = self.participant(seat).and_then(|p| p.line_tracks.get(usize::from(line)).copied());
+        let Some(key) = track.flatten() else { return };
+        let Some(track) = self.track_mut(key).filter(|track| track.serial == serial) else { return };
+        let before = track.relays.iter().find(|relay| relay.to == from).map_or(0, |relay| relay.encodings);
+        track.relays.retain(|relay| relay.to != from);
+        if encodings != 0 {
+            track.relays.push(Relayed { to: from, encodings });
+        }
+        let count = track.encodings.len().min(u32::BITS as usize) as u8;
+        for index in (0..count).filter(|index| (encodings & !before) >> index & 1 == 1) {
+            self.want_keyframe(now, key, index);
+        }
+    }
+
+    /// A copy for this branch was lost: whoever watches there needs a key frame.
+    pub fn handle_relay_loss(&mut self, now: Instant, to: ShardId) {
+        for index in 0..self.tracks.len() {
+            let key = super::TrackKey(index as u32);
+            let Some(track) = self.track(key).filter(|track| track.kind() == Kind::Video) else { continue };
+            let lost = track.relays.iter().find(|relay| relay.to == to).map_or(0, |relay| relay.encodings);
+            let count = track.encodings.len().min(u32::BITS as usize) as u8;
+            for index in (0..count).filter(|index| lost >> index & 1 == 1) {
+                self.want_keyframe(now, key, index);
+            }
+        }
+    }
+
+    /// The shards that take a copy of a packet which was just forwarded.
+    #[inline]
+    pub fn relays(
+        &self,
+        from: ParticipantKey,
+        line: u8,
+        encoding: u8,
+    ) -> impl Iterator<Item = ShardId> + use<'_> {
+        let key = self.participant(from).and_then(|p| p.line_tracks.get(usize::from(line)).copied());
+        let track = key.flatten().and_then(|key| self.track(key)).filter(|track| track.is_shown());
+        let relays = track.map_or(&[][..], |track| &track.relays);
+        relays.iter().filter(move |relay| relay.encodings >> encoding & 1 == 1).map(|relay| relay.to)
+    }
+
+    /// Tells the branches how things are, if that has changed.
+    pub(super) fn poll_mirror(&mut self) -> Option<Output> {
+        if !std::mem::take(&mut self.mirror_is_stale) || self.branches.is_empty() || self.ended {
+            return None;
+        }
+        let publishers = self.mirrored_publishers();
+        for branch in self.branches.clone() {
+            let others = self.branches.iter().filter(|other| other.shard != branch.shard);
+            let viewers_elsewhere = self.viewers_here() + others.map(|branch| branch.viewers).sum::<u32>();
+            let mirror =
+                Mirror { state: self.state.clone(), viewers_elsewhere, publishers: publishers.clone() };
+            let news = Downstream::Mirror(Box::new(mirror));
+            self.outputs.push_back(Output::Downstream { to: branch.shard, news });
+        }
+        self.outputs.pop_front()
+    }
+
+    fn mirrored_publishers(&self) -> Vec<MirroredPublisher> {
+        let publishers = self.seated().filter(|(_, p)| p.line_tracks.iter().any(Option::is_some));
+        let mirrored = publishers.map(|(seat, participant)| {
+            let tracks = participant.line_tracks.iter().map(|key| {
+                let track = key.and_then(|key| self.track(key))?;
+                Some(MirroredTrack {
+                    serial: track.serial,
+                    source: track.source,
+                    format: track.format,
+                    muted: track.muted,
+                    silenced: track.silenced,
+                    height_told: track.height_told,
+                })
+            });
+            MirroredPublisher {
+                seat,
+                identity: participant.identity.clone(),
+                name: participant.name.clone(),
+                lines: participant.lines.clone(),
+                tracks: tracks.collect(),
+            }
+        });
+        mirrored.collect()
+    }
+
+    pub(super) fn viewers_here(&self) -> u32 {
+        self.seated().filter(|(_, p)| matches!(p.part, Part::Viewer { .. })).count() as u32
+    }
+
+    /// Viewers of this room on other shards.
+    pub(super) fn viewers_elsewhere(&self) -> u32 {
+        self.mirrored_viewers + self.branches.iter().map(|branch| branch.viewers).sum::<u32>()
+    }
+
+    /// Begins to count the time that a room stays open without anybody, or ceases to.
+    pub(super) fn note_emptiness(&mut self, now: Instant) {
+        let is_empty = self.seated().all(|(_, p)| p.origin.is_some())
+            && self.branches.iter().all(|branch| branch.viewers == 0);
+        if !is_empty {
+            if self.empty_since.take().is_some() {
+                self.next_tick = now + super::TICK;
+            }
+        } else if self.empty_since.is_none() {
+            self.empty_since = Some(now);
+        }
+    }
+}

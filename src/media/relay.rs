@@ -1,0 +1,87 @@
+//! What shards send each other about rooms that spread over several of them.
+//!
+//! Packets and news share one bounded queue for each shard, so that they keep their order. Full: packets are
+//! dropped and counted, and key frames asked for; news waits at the sender, in order, with all packets behind
+//! it dropped.
+
+use std::sync::Arc;
+
+use super::egress::Passed;
+use crate::core::format::Format;
+use crate::core::ids::{RoomName, ShardId};
+use crate::core::payload::DescriptorBytes;
+use crate::core::relay::{Downstream, Upstream};
+use crate::core::room::{Arrival, ParticipantKey};
+
+/// Something for the same room on another shard.
+pub struct Relay {
+    pub room: RoomName,
+    /// Of the room's opening: what is meant for an earlier one concerns nobody.
+    pub epoch: u64,
+    pub from: ShardId,
+    pub freight: Freight,
+}
+
+pub enum Freight {
+    /// What one tick of the home brought, in order.
+    Packets(Vec<RelayedPacket>),
+    Down(Downstream),
+    Up(Upstream),
+}
+
+impl Freight {
+    /// May be lost.
+    pub fn is_media(&self) -> bool {
+        matches!(self, Self::Packets(_))
+    }
+}
+
+/// A packet as it came in at the home.
+#[derive(Debug, Clone)]
+pub struct RelayedPacket {
+    /// Its sender's seat at the home.
+    pub origin: ParticipantKey,
+    pub line: u8,
+    pub encoding: u8,
+    pub format: Format,
+    pub seq_no: u64,
+    pub rtp_time: u32,
+    pub marker: bool,
+    /// A copy of the receiving shard's own: no count is shared by two cores.
+    pub payload: Arc<[u8]>,
+    pub descriptor: Option<DescriptorBytes>,
+    pub audio_level: Option<(u8, bool)>,
+    pub passed: Passed,
+}
+
+impl RelayedPacket {
+    pub fn new(origin: ParticipantKey, arrival: &Arrival<'_>, passed: &Passed) -> Self {
+        Self {
+            origin,
+            line: arrival.line,
+            encoding: arrival.encoding,
+            format: arrival.format,
+            seq_no: arrival.seq_no,
+            rtp_time: arrival.rtp_time,
+            marker: arrival.marker,
+            payload: Arc::from(arrival.payload),
+            descriptor: arrival.descriptor.cloned(),
+            audio_level: arrival.audio_level,
+            passed: passed.clone(),
+        }
+    }
+
+    pub fn arrival(&self) -> Arrival<'_> {
+        Arrival {
+            line: self.line,
+            encoding: self.encoding,
+            format: self.format,
+            seq_no: self.seq_no,
+            rtp_time: self.rtp_time,
+            marker: self.marker,
+            payload: &self.payload,
+            descriptor: self.descriptor.as_ref(),
+            audio_level: self.audio_level,
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Rooms that spread: copies for their branches, news from and to their homes.
+
+use std::time::{Duration, Instant};
+
+use super::{Join, Notice, RelayOut, RoomSeat, Shard, commands};
+use crate::core::event::CloseReason;
+use crate::core::ids::ShardId;
+use crate::core::refusal::{Code, Refusal};
+use crate::core::relay::{Downstream, Upstream};
+use crate::core::room::{Arrival, ParticipantKey, Room, Settings};
+use crate::media::egress::Passed;
+use crate::media::peer::RoomIndex;
+use crate::media::relay::{Freight, Relay, RelayedPacket};
+
+/// Viewers who may wait for a branch to learn what its room is. More are refused.
+const WAITING_MAX: usize = 4_096;
+/// A branch that nobody watches closes after so long.
+const EMPTY_AFTER: Duration = Duration::from_secs(10);
+
+/// What a shard knows of its branch of a room.
+pub struct BranchSeat {
+    pub home: ShardId,
+    /// They are let in, or not, once the branch knows its room.
+    pub waiting: Vec<Join>,
+}
+
+impl Shard {
+    /// Opens a branch of a room whose home is another shard.
+    pub(super) fn open_branch(&mut self, now: Instant, settings: Settings, home: ShardId) {
+        let name = settings.state.name.clone();
+        if self.rooms_by_name.contains_key(&name) {
+            return;
+        }
+        let epoch = settings.epoch;
+        let settings = Settings { empty_after: EMPTY_AFTER, first_is_admin: false, ..settings };
+        let room = Room::new_branch(self.stamp(now), self.around.id, settings);
+        tracing::info!(room = %name, shard = self.around.id.0, home = home.0, "branch opened");
+        let branch = Some(BranchSeat { home, waiting: Vec::new() });
+        let index = self.seat_room(RoomSeat { room, epoch, branch, peers: Vec::new() });
+        self.notify(Notice::BranchOpened { shard: self.around.id, room: name });
+        self.flush_room(now, index);
+    }
+
+    /// Keeps a viewer until its branch knows its room. Gives it back where there is nothing to wait for.
+    pub(super) fn keep_waiting(&mut self, index: RoomIndex, join: Join) -> Option<Join> {
+        let Some(seat) = self.seat_mut(index) else { return Some(join) };
+        match &mut seat.branch {
+            Some(branch) if !seat.room.is_mirrored() => {
+                if branch.waiting.len() < WAITING_MAX {
+                    branch.waiting.push(join);
+                } else {
+                    let words = "too many join at once: try again in a moment";
+                    commands::answer(join.reply, Err(Refusal::new(Code::Unavailable, words)));
+                }
+                None
+            }
+            _ => Some(join),
+        }
+    }
+
+    /// Copies a packet that the room has just forwarded for those branches that take it.
+    pub(super) fn relay(
+        &mut self,
+        index: RoomIndex,
+        from: ParticipantKey,
+        arrival: &Arrival<'_>,
+        passed: &Passed,
+    ) {
+        let Some(seat) = self.rooms.get(index.0 as usize).and_then(Option::as_ref) else { return };
+        if !seat.room.has_branches() {
+            return;
+        }
+        for to in seat.room.relays(from, arrival.line, arrival.encoding) {
+            let packet = RelayedPacket::new(from, arrival, passed);
+            self.counters.packets_relayed += 1;
+            // What a tick brings leaves together.
+            if let Some(RelayOut { to: last, relay }) = self.relays.back_mut()
+                && *last == to
+                && relay.epoch == seat.epoch
+                && relay.room == *seat.room.name()
+                && let Freight::Packets(packets) = &mut relay.freight
+            {
+                packets.push(packet);
+                continue;
+            }
+            let relay = Relay {
+                room: seat.room.name().clone(),
+                epoch: seat.epoch,
+                from: self.around.id,
+                freight: Freight::Packets(vec![packet]),
+            };
+            self.relays.push_back(RelayOut { to, relay });
+        }
+    }
+
+    pub(super) fn tell_branch(&mut self, index: RoomIndex, to: ShardId, news: Downstream) {
+        self.send_freight(index, to, Freight::Down(news));
+    }
+
+    pub(super) fn tell_home(&mut self, index: RoomIndex, news: Upstream) {
+        let home = self.seat_mut(index).and_then(|seat| seat.branch.as_ref()).map(|branch| branch.home);
+        if let Some(home) = home {
+            self.send_freight(index, home, Freight::Up(news));
+        }
+    }
+
+    fn send_freight(&mut self, index: RoomIndex, to: ShardId, freight: Freight) {
+        let from = self.around.id;
+        let Some(seat) = self.seat_mut(index) else { return };
+        let relay = Relay { room: seat.room.name().clone(), epoch: seat.epoch, from, freight };
+        self.relays.push_back(RelayOut { to, relay });
+    }
+
+    /// The room that a branch was opened for is gone: the branch is told.
+    fn refuse_branch(&mut self, opened: Relay) {
+        let news = Downstream::Ended(CloseReason::Closed);
+        let relay = Relay { from: self.around.id, freight: Freight::Down(news), ..opened };
+        self.relays.push_back(RelayOut { to: opened.from, relay });
+    }
+
+    /// The next thing for another shard.
+    pub fn poll_relay(&mut self) -> Option<RelayOut> {
+        self.relays.pop_front()
+    }
+
+    /// Packets for a branch were dropped, as its shard does not keep up.
+    pub fn handle_relay_loss(&mut self, now: Instant, RelayOut { to, relay: lost }: &RelayOut) {
+        let Freight::Packets(packets) = &lost.freight else { return };
+        self.counters.dropped.relay_full += packets.len() as u64;
+        if let Some(index) = self.room_of(lost) {
+            if let Some(seat) = self.seat_mut(index) {
+                seat.room.handle_relay_loss(now, *to);
+            }
+            self.flush_room(now, index);
+        }
+    }
+
+    /// Takes what another shard has sent.
+    pub fn handle_relay(&mut self, now: Instant, relay: Relay) {
+        let Some(index) = self.room_of(&relay) else {
+            if let Freight::Up(Upstream::Opened) = relay.freight {
+                self.refuse_branch(relay);
+            }
+            return;
+        };
+        let stamp = self.stamp(now);
+        match relay.freight {
+            Freight::Packets(packets) => return self.handle_relayed(now, index, &packets),
+            Freight::Up(news) => {
+                if let Some(seat) = self.seat_mut(index) {
+                    seat.room.handle_upstream(stamp, relay.from, news);
+                }
+            }
+            Freight::Down(news) => {
+                let Some(seat) = self.seat_mut(index) else { return };
+                seat.room.handle_downstream(stamp, news);
+                let waiting = seat.branch.as_mut().map(|branch| std::mem::take(&mut branch.waiting));
+                for join in waiting.unwrap_or_default() {
+                    self.join(now, index, join);
+                }
+            }
+        }
+        self.flush_room(now, index);
+    }
+
+    fn room_of(&self, relay: &Relay) -> Option<RoomIndex> {
+        let index = *self.rooms_by_name.get(&relay.room)?;
+        let seat = self.rooms.get(index.0 as usize)?.as_ref()?;
+        (seat.epoch == relay.epoch).then_some(index)
+    }
+
+    fn handle_relayed(&mut self, now: Instant, index: RoomIndex, packets: &[RelayedPacket]) {
+        for packet in packets {
+            let Some(seat) = self.rooms.get_mut(index.0 as usize).and_then(Option::as_mut) else { return };
+            // One that is not mirrored any more.
+            let Some(who) = seat.room.seat_of_origin(packet.origin) else { continue };
+            let mut forwards = std::mem::take(&mut self.forwards);
+            seat.room.handle_rtp(now, who, &packet.arrival(), &mut forwards);
+            self.fan_out(now, index, &packet.payload, &packet.passed, &mut forwards);
+            self.forwards = forwards;
+        }
+        self.flush_room(now, index);
+    }
+}

@@ -1,0 +1,87 @@
+/**
+ * A room whose viewers are more than its shard shall serve: they are seated on several, and see the same.
+ */
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { startChromium, startFirefox } from '../harness/browsers.js';
+import { startPageServer } from '../harness/page-server.js';
+import { Server } from '../harness/server.js';
+import { until } from '../harness/until.js';
+import { hangUp, plays, publish, view } from '../harness/whip.js';
+
+const ROOM = 'spread-out';
+
+describe('a room on two shards', () => {
+  /** @type {Server} */
+  let server;
+  /** @type {{ url: string, close: () => Promise<void> }} */
+  let site;
+  /** @type {import('../harness/browsers.js').Browser} */
+  let chromium;
+  /** @type {import('../harness/browsers.js').Browser} */
+  let firefox;
+
+  before(async () => {
+    [server, site, chromium, firefox] = await Promise.all([
+      // Full from the first viewer on: each goes to the shard that has least to do.
+      Server.start({ MEDIA__SHARDS: '2', MEDIA__SPREAD_AT: '0' }),
+      startPageServer(),
+      startChromium(),
+      startFirefox(),
+    ]);
+  });
+
+  after(async () => {
+    await Promise.all([chromium?.close(), firefox?.close(), site?.close()]);
+    await server?.stop();
+  });
+
+  async function viewers() {
+    const { body } = await server.call('GET', `/rooms/${ROOM}/stats`);
+    return body.participants.filter((/** @type {any} */ one) => one.role === 'viewer');
+  }
+
+  test('viewers of both browsers see the publisher, wherever they are seated', {
+    timeout: 120_000,
+  }, async () => {
+    const sender = await chromium.person('sender');
+    await sender.page.goto(site.url);
+    const endpoint = `${server.url}/v1/rooms/${ROOM}`;
+    const rids = [
+      { rid: 'q', scale: 4, bps: 150_000 },
+      { rid: 'f', scale: 1, bps: 1_200_000 },
+    ];
+    const published = await publish(sender, {
+      endpoint: `${endpoint}/whip?identity=studio`,
+      rids,
+      codec: 'vp8',
+    });
+    assert.equal(published.status, 201, published.body);
+
+    const watching = [];
+    for (const { browser, name } of [
+      { browser: chromium, name: 'one' },
+      { browser: firefox, name: 'two' },
+      { browser: chromium, name: 'three' },
+      { browser: firefox, name: 'four' },
+    ]) {
+      const person = await browser.person(name);
+      await person.page.goto(site.url);
+      const viewed = await view(person, `${endpoint}/whep?identity=${name}`);
+      assert.equal(viewed.status, 201, viewed.body);
+      await plays(person);
+      watching.push(person);
+    }
+    const seated = await viewers();
+    assert.equal(seated.length, 4, JSON.stringify(seated));
+    const shards = new Set(seated.map((/** @type {any} */ one) => one.shard));
+    assert.deepEqual([...shards].sort(), [0, 1]);
+    const { body: room } = await server.call('GET', `/rooms/${ROOM}`);
+    assert.equal(room.viewers, 4);
+
+    // A session is ended on the shard that serves it.
+    for (const person of watching) assert.equal(await hangUp(person), 200);
+    await until('nobody watches any more', async () => (await viewers()).length === 0, { show: viewers });
+    await Promise.all([sender, ...watching].map((person) => person.close()));
+  });
+});

@@ -1,0 +1,180 @@
+//! A room that spreads over several shards: viewers elsewhere see what viewers at home see, and each shard is
+//! sent one copy of what somebody there takes.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use antiphon::bench::client::Offer;
+use antiphon::core::participant::Part;
+use antiphon::core::protocol::RoomChange;
+use antiphon::core::refusal::{Code, Refusal};
+use antiphon::media::relay::RelayedPacket;
+use antiphon::media::shard::RoomCommand;
+use tokio::sync::oneshot;
+
+use crate::forwarding::{TOP_ENCODING, assert_watchable, pictures, publisher, shown_share, timeline};
+use crate::link::Conditions;
+use crate::node::{self, Node};
+use crate::world::World;
+
+/// A WHEP viewer on a shard.
+fn viewer(world: &mut World<Node>, shard: usize, conditions: Conditions) -> Result<usize, Refusal> {
+    let offer = Offer { video_slots: 1, audio_slots: 1, timeline: true, ..Offer::default() };
+    node::join_on(world, shard, Part::Viewer { of: None }, offer, conditions)
+}
+
+fn good(world: &mut World<Node>, shard: usize) -> usize {
+    viewer(world, shard, Conditions::default()).expect("the join is granted")
+}
+
+fn last_encoding(world: &World<Node>, site: usize) -> Option<u8> {
+    timeline(pictures(world, site).first()?).last().map(|shown| shown.encoding)
+}
+
+#[test]
+fn a_viewer_on_another_shard_sees_and_hears_what_one_at_home_does() {
+    let mut world = node::world_of_shards(1, 2);
+    publisher(&mut world, 1, Conditions::default());
+    world.run(Duration::from_secs(1));
+    let viewers = [good(&mut world, 0), good(&mut world, 1)];
+    world.run(Duration::from_secs(15));
+    for site in viewers {
+        assert_watchable(&world, site);
+        let share = shown_share(&world, pictures(&world, site)[0], Duration::from_secs(5));
+        assert!(share > 0.98, "{share} of the pictures were shown");
+        assert_eq!(last_encoding(&world, site), Some(TOP_ENCODING));
+        let slots = world.sites[site].client.slots().values();
+        let voice = slots.filter(|slot| slot.playout.frames == 0).flat_map(|slot| slot.tallies.values());
+        let heard: u64 = voice.map(|tally| tally.packets).sum();
+        assert!(heard > 14 * 50, "{heard} packets of audio");
+    }
+    let first = |site: usize| world.sites[site].client.milestones().first_frame.expect("a picture");
+    let later = first(viewers[1]).saturating_duration_since(first(viewers[0]));
+    assert!(later < Duration::from_millis(100), "a picture as soon as at home: {later:?} later");
+}
+
+/// Encodings of video that were sent to a shard since the `from`th packet.
+fn relayed_to(world: &World<Node>, shard: usize, from: usize) -> BTreeSet<u8> {
+    let video = |packet: &RelayedPacket| packet.format.codec.is_video();
+    let relayed = world.server.relayed[from..].iter().filter(|(to, packet)| *to == shard && video(packet));
+    relayed.map(|(_, packet)| packet.encoding).collect()
+}
+
+#[test]
+fn a_shard_is_sent_one_copy_of_each_encoding_that_is_taken_there() {
+    let mut world = node::world_of_shards(2, 3);
+    publisher(&mut world, 1, Conditions::default());
+    let mut sites = vec![good(&mut world, 0)];
+    sites.extend((0..6).map(|_| good(&mut world, 1)));
+    sites.extend((0..3).map(|_| good(&mut world, 2)));
+    let narrow = Conditions { rate_bps: Some(300_000), ..Conditions::default() };
+    sites.push(viewer(&mut world, 2, narrow).expect("the join is granted"));
+    world.run(Duration::from_secs(20));
+    let settled = world.server.relayed.len();
+    world.run(Duration::from_secs(5));
+    sites.iter().for_each(|&site| assert_watchable(&world, site));
+    assert_eq!(relayed_to(&world, 1, settled), BTreeSet::from([TOP_ENCODING]), "what all six take");
+    let second = relayed_to(&world, 2, settled);
+    assert!(second.len() == 2 && second.contains(&TOP_ENCODING), "and a lower one for one: {second:?}");
+    let mut copies = BTreeSet::new();
+    for (to, packet) in &world.server.relayed {
+        let key = (*to, packet.origin, packet.line, packet.encoding, packet.seq_no);
+        assert!(copies.insert(key), "a second copy of {key:?}");
+    }
+}
+
+#[test]
+fn what_nobody_watches_any_more_is_not_sent() {
+    let mut world = node::world_of_shards(3, 2);
+    let sender = publisher(&mut world, 1, Conditions::default());
+    let site = good(&mut world, 1);
+    world.run(Duration::from_secs(5));
+    assert_watchable(&world, site);
+    world.sites[site].up.conditions.loss = 1.0;
+    // Lost after 7 s, gone 15 s later; its branch closes 10 s after that.
+    world.run(Duration::from_secs(12));
+    let lost = world.server.relayed.len();
+    world.run(Duration::from_secs(5));
+    assert_eq!(relayed_to(&world, 1, lost), BTreeSet::new(), "no picture for nobody");
+    world.run(Duration::from_secs(20));
+    let now = world.now();
+    assert!(world.server.stats_of(now, 1).is_err_and(|refusal| refusal.code == Code::NotFound));
+    let gone = world.server.relayed.len();
+    let again = good(&mut world, 1);
+    world.run(Duration::from_secs(5));
+    assert_watchable(&world, again);
+    assert!(world.server.relayed.len() > gone, "and anew for the next");
+    world.sites[sender].up.conditions.loss = 1.0;
+    world.run(Duration::from_secs(24));
+    let now = world.now();
+    let stats = world.server.stats_of(now, 1).expect("the branch is open");
+    let gets: Vec<_> = stats.participants.iter().flat_map(|viewer| &viewer.gets).collect();
+    assert!(gets.iter().all(|slot| slot.participant.is_none()), "its publisher has left: {gets:?}");
+}
+
+#[test]
+fn publishers_who_come_later_or_come_back_are_seen_in_a_branch() {
+    let mut world = node::world_of_shards(4, 2);
+    let offer = Offer { video_slots: 2, audio_slots: 2, timeline: true, ..Offer::default() };
+    let part = Part::Viewer { of: None };
+    let site = node::join_on(&mut world, 1, part, offer, Conditions::default()).expect("it is granted");
+    world.run(Duration::from_secs(1));
+    publisher(&mut world, 1, Conditions::default());
+    world.run(Duration::from_secs(2));
+    publisher(&mut world, 2, Conditions::default());
+    world.run(Duration::from_secs(5));
+    assert_watchable(&world, site);
+    let mut seen: Vec<u32> =
+        pictures(&world, site).iter().filter_map(|s| timeline(s).last()).map(|s| s.publisher).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, [1, 2]);
+}
+
+#[test]
+fn a_shard_that_was_overrun_shows_pictures_again_at_once() {
+    let mut world = node::world_of_shards(5, 2);
+    publisher(&mut world, 1, Conditions::default());
+    let site = good(&mut world, 1);
+    world.run(Duration::from_secs(5));
+    world.server.relays_full = true;
+    world.run(Duration::from_millis(300));
+    world.server.relays_full = false;
+    let over = world.now();
+    world.run(Duration::from_secs(5));
+    assert_watchable(&world, site);
+    let next = timeline(pictures(&world, site)[0]).iter().find(|shown| shown.at > over).expect("a picture");
+    assert!(next.at - over < Duration::from_millis(600), "{:?} later", next.at - over);
+}
+
+#[test]
+fn a_room_is_locked_and_closed_in_its_branches_too() {
+    let mut world = node::world_of_shards(6, 2);
+    publisher(&mut world, 1, Conditions::default());
+    let site = good(&mut world, 1);
+    world.run(Duration::from_secs(2));
+    let now = world.now();
+    let (reply, _) = oneshot::channel();
+    let change = RoomChange { locked: Some(true), ..RoomChange::default() };
+    world.server.command(now, 0, RoomCommand::Change(change, reply));
+    let refused = viewer(&mut world, 1, Conditions::default());
+    assert!(refused.is_err_and(|refusal| refusal.code == Code::RoomLocked));
+    let (reply, _) = oneshot::channel();
+    world.server.command(now, 0, RoomCommand::Close(reply));
+    world.run(Duration::from_secs(2));
+    assert!(world.sites[site].client.is_closed(), "who watched elsewhere is sent away as well");
+    let now = world.now();
+    assert!(world.server.stats_of(now, 1).is_err());
+    let refused = viewer(&mut world, 1, Conditions::default());
+    assert!(refused.is_err_and(|refusal| refusal.code == Code::NotFound), "no branch without a home");
+}
+
+/// A room whose last publisher has left stays open for those who wait, wherever they are.
+#[test]
+fn viewers_in_a_branch_keep_their_room_open() {
+    let mut world = node::world_of_shards(7, 2);
+    let site = good(&mut world, 1);
+    world.run(Duration::from_secs(320));
+    publisher(&mut world, 1, Conditions::default());
+    world.run(Duration::from_secs(5));
+    assert_watchable(&world, site);
+}
