@@ -10,6 +10,9 @@ pub const RUN_DATAGRAMS_MAX: usize = 64;
 /// A GSO send carries at most one IP packet's worth before it is segmented.
 const RUN_BYTES_MAX: usize = 65_000;
 
+/// A part of a core's second-level cache.
+const FULL_BYTES: usize = 64 << 10;
+
 /// Datagrams for one receiver, back to back in the arena.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
@@ -76,6 +79,11 @@ impl Outbox {
             open: true,
         });
         bytes
+    }
+
+    /// Time to send: what was sealed first is still in the core's own cache, and its receivers wait for it.
+    pub fn is_full(&self) -> bool {
+        self.arena.len() >= FULL_BYTES
     }
 
     pub fn is_empty(&self) -> bool {

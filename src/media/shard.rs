@@ -176,7 +176,7 @@ pub struct Shard {
     outbox: Outbox,
     relays: VecDeque<RelayOut>,
     dirty: Vec<PeerIndex>,
-    unsent: Vec<PeerIndex>,
+    unsent: VecDeque<PeerIndex>,
     forwards: Vec<Forward>,
     check_silence_at: Instant,
     /// Told when the last peer is gone.
@@ -202,7 +202,7 @@ impl Shard {
             outbox: Outbox::default(),
             relays: VecDeque::new(),
             dirty: Vec::new(),
-            unsent: Vec::new(),
+            unsent: VecDeque::new(),
             forwards: Vec::new(),
             check_silence_at: around.start,
             drained: None,
@@ -252,14 +252,18 @@ impl Shard {
         }
     }
 
-    /// Drains everyone who was written to, until all is quiet.
-    pub fn finish_tick(&mut self, now: Instant) {
+    /// Drains everyone who was written to, until all is quiet, or the outbox is full: then it is true, and has
+    /// to be called again once the outbox is empty.
+    pub fn finish_tick(&mut self, now: Instant) -> bool {
         // Draining a peer can write to others; each round shortens what is left to say.
         for _ in 0..8 {
-            self.flush_unsent(now);
+            if self.flush_unsent(now) {
+                return true;
+            }
             let mut dirty = std::mem::take(&mut self.dirty);
             if dirty.is_empty() {
-                return self.tell_drained();
+                self.tell_drained();
+                return false;
             }
             for index in dirty.drain(..) {
                 if let Some(peer) = self.peer_mut(index) {
@@ -272,6 +276,7 @@ impl Shard {
                 self.dirty = dirty;
             }
         }
+        false
     }
 
     fn tell_drained(&mut self) {

@@ -168,7 +168,9 @@ impl Worker {
             self.shard.handle_command(now, command);
         }
         self.shard.handle_timeout(now);
-        self.shard.finish_tick(now);
+        while self.shard.finish_tick(now) {
+            self.flush(now);
+        }
         self.pass_on(now);
         self.flush(now);
         more

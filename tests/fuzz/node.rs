@@ -199,14 +199,16 @@ impl Node {
     }
 
     fn finish(&mut self) {
-        self.shard.finish_tick(self.now);
-        let runs: Vec<(SocketAddr, usize, Vec<u8>)> = self
-            .shard
-            .outbox()
-            .runs()
-            .map(|(run, bytes)| (run.destination, run.segment_bytes, bytes.to_vec()))
-            .collect();
-        self.shard.outbox().clear();
+        let mut runs: Vec<(SocketAddr, usize, Vec<u8>)> = Vec::new();
+        let mut more = true;
+        while more {
+            more = self.shard.finish_tick(self.now);
+            let outbox = self.shard.outbox();
+            runs.extend(
+                outbox.runs().map(|(run, bytes)| (run.destination, run.segment_bytes, bytes.to_vec())),
+            );
+            outbox.clear();
+        }
         for (to, segment_bytes, bytes) in runs {
             let Some(index) = self.clients.iter().position(|client| client.address == to) else { continue };
             for datagram in bytes.chunks(segment_bytes) {
@@ -276,7 +278,9 @@ impl Node {
         let (reply, mut changed) = oneshot::channel();
         let patch = RoomCommand::Patch { session, if_match: None, fragment, random: [3, 4], reply };
         self.in_room(patch);
-        self.shard.finish_tick(self.now);
+        while self.shard.finish_tick(self.now) {
+            self.shard.outbox().clear();
+        }
         self.shard.outbox().clear();
         changed.try_recv().expect("an answer")
     }

@@ -215,18 +215,26 @@ impl Node {
     /// hear from each other.
     fn settle(&mut self, now: Instant) {
         loop {
-            self.shards.iter_mut().for_each(|shard| shard.finish_tick(now));
+            (0..self.shards.len()).for_each(|shard| self.finish_tick(now, shard));
             if !self.answer_notices(now) && !self.pass_relays(now) {
-                break;
+                return;
             }
         }
-        for shard in &mut self.shards {
+    }
+
+    fn finish_tick(&mut self, now: Instant, shard: usize) {
+        loop {
+            let shard = &mut self.shards[shard];
+            let more = shard.finish_tick(now);
             for (run, bytes) in shard.outbox().runs() {
                 let datagrams = bytes.chunks(run.segment_bytes);
                 datagrams.clone().for_each(|datagram| self.nonces.note(run.destination, datagram));
                 self.transmits.extend(datagrams.map(|datagram| (run.destination, datagram.to_vec())));
             }
             shard.outbox().clear();
+            if !more {
+                return;
+            }
         }
     }
 

@@ -9,10 +9,11 @@ use crate::media::egress::WallClock;
 use crate::media::wire::{Path, Wire};
 
 impl Shard {
-    /// Sends what the peers' egresses hold, and tells rooms of new estimates.
-    pub(super) fn flush_unsent(&mut self, now: Instant) {
-        let mut unsent = std::mem::take(&mut self.unsent);
-        for index in unsent.drain(..) {
+    /// Sends what the peers' egresses hold, and tells rooms of new estimates. True when it stopped because the
+    /// outbox is full.
+    pub(super) fn flush_unsent(&mut self, now: Instant) -> bool {
+        for _ in 0..self.unsent.len() {
+            let Some(index) = self.unsent.pop_front() else { return false };
             let Some(peer) = self.peers.get_mut(index.0 as usize).and_then(Option::as_mut) else { continue };
             peer.unsent = false;
             let mut wire = Wire {
@@ -26,10 +27,11 @@ impl Shard {
                 None => self.egress_timers.clear(index.0),
             }
             self.tell_estimate(now, index);
+            if self.outbox.is_full() {
+                return true;
+            }
         }
-        if self.unsent.is_empty() {
-            self.unsent = unsent;
-        }
+        false
     }
 
     pub(super) fn handle_egress_timeout(&mut self, now: Instant, index: PeerIndex) {
@@ -44,7 +46,7 @@ impl Shard {
             && !peer.unsent
         {
             peer.unsent = true;
-            self.unsent.push(index);
+            self.unsent.push_back(index);
         }
     }
 

@@ -94,7 +94,7 @@ impl Shard {
             self.forwarded_in_tick += 1;
             if !receiver.unsent {
                 receiver.unsent = true;
-                self.unsent.push(to);
+                self.unsent.push_back(to);
             }
         }
     }
