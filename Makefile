@@ -39,7 +39,7 @@ sim: setup ## One simulated run from a seed: make sim SEED=42
 bench: build ## Measure forwarding on this machine; prints JSON
 	scripts/bench.sh
 
-bench-peers: build ## Compare forwarding with LiveKit and Janus on this machine: JSON and a page with plots
+bench-peers: build ## Compare forwarding with LiveKit, Janus and mediasoup here: JSON and a page with plots
 	@scripts/setup.sh peers
 	benches/peers/run.sh
 

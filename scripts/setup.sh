@@ -4,7 +4,8 @@
 #   scripts/setup.sh build    compiler, Rust, Node.js, the client's packages
 #   scripts/setup.sh test     the same, and the browsers and packages of the end-to-end tests
 #   scripts/setup.sh check    the same as build, and cargo-deny
-#   scripts/setup.sh peers    the servers to compare with: Janus from Debian, LiveKit from its Go module
+#   scripts/setup.sh peers    the servers to compare with: Janus from Debian, LiveKit from its Go module, mediasoup from
+#                             its npm package
 #
 # System packages come from apt (as root or through sudo). Everything else goes into .tools/ in this tree,
 # except Rust, which rustup puts where it always does. What is already on the machine and new enough is used.
@@ -149,6 +150,16 @@ build() {
   npm_packages web
 }
 
+# What scripts/mediasoup.sh needs, and the worker that it builds.
+mediasoup() {
+  commands c++:build-essential pkg-config:pkg-config ninja:ninja-build flatc:flatbuffers-compiler
+  pkg-config --exists openssl libuv usrsctp flatbuffers absl_flat_hash_map liburing ||
+    packages libssl-dev libuv1-dev libusrsctp-dev libflatbuffers-dev libabsl-dev liburing-dev
+  node_js
+  pip_install mediasoup
+  scripts/mediasoup.sh
+}
+
 case ${1:-} in
   build) build ;;
   test)
@@ -170,6 +181,7 @@ case ${1:-} in
     # Without one of them the comparison goes on with the others, and says so.
     (commands janus:janus cc:build-essential) || say "Janus cannot be had"
     scripts/livekit.sh || say "LiveKit cannot be had"
+    (mediasoup) || say "mediasoup cannot be had"
     ;;
   *) die "usage: scripts/setup.sh build|test|check|peers" ;;
 esac

@@ -5,7 +5,8 @@
 #
 #   ROUNDS=5          rounds
 #   SECONDS_EACH=15   measured seconds of each run
-#   SERVERS="..."     of antiphon livekit livekit-batch janus janus-threads; those that are there by default
+#   SERVERS="..."     of antiphon livekit livekit-batch janus janus-threads mediasoup mediasoup-uring;
+#                     by default those of "antiphon livekit janus mediasoup" that are there
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source benches/peers/servers.sh
@@ -15,9 +16,11 @@ seconds=${SECONDS_EACH:-15}
 bench=(target/release/antiphon bench)
 out=target/bench-peers
 work=$(mktemp -d)
+export PATH="$PWD/.tools/bin:$PATH"
 livekit_server=$PWD/.tools/bin/livekit-server
+mediasoup_worker=$PWD/target/mediasoup/mediasoup-worker
 livekit_secret=a-secret-for-loopback-only-0123456789
-server=
+server= measured=
 trap 'stop; rm -rf "$work"' EXIT
 
 say() { echo "bench-peers: $*" >&2; }
@@ -30,7 +33,7 @@ fi
 
 # What can be measured here.
 servers=()
-for name in ${SERVERS:-antiphon livekit janus}; do
+for name in ${SERVERS:-antiphon livekit janus mediasoup}; do
   case $name in
     antiphon) ;;
     livekit | livekit-batch)
@@ -40,6 +43,10 @@ for name in ${SERVERS:-antiphon livekit janus}; do
       command -v janus >/dev/null && command -v cc >/dev/null && command -v dpkg >/dev/null ||
         { say "Debian's package janus and a C compiler are needed: leaving out $name"; continue; }
       [ -e "$work/loopback.so" ] || cc -shared -fPIC -O2 -o "$work/loopback.so" benches/peers/loopback.c -ldl
+      ;;
+    mediasoup | mediasoup-uring)
+      [ -x "$mediasoup_worker" ] && command -v node >/dev/null ||
+        { say "no $mediasoup_worker (scripts/mediasoup.sh builds it) or no Node.js: leaving out $name"; continue; }
       ;;
     *) say "no server $name is known"; exit 2 ;;
   esac
@@ -57,7 +64,7 @@ workload() {
     say "round $round of $rounds, $shape: $name"
     start "$name"
     "${on_tool[@]}" "${bench[@]}" forward --target "$target" --url "$url" --api-secret "$livekit_secret" \
-      --server-pid "$server" --seconds "$seconds" "$@" >"$work/run.json" ||
+      --server-pid "$measured" --seconds "$seconds" "$@" >"$work/run.json" ||
       say "$name failed in round $round; its run is kept as it is"
     stop
     if [ -s "$work/run.json" ]; then mv "$work/run.json" "$out/$name.$shape.$round.json"; fi

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Sourced by run.sh: starts one of the servers to compare, each on loopback with ports of its own and its files
-# under $work. After `start NAME`: $server is its process, $url where it is joined, $target how.
+# under $work. After `start NAME`: $server is its process, $measured the one that carries its media, $url where
+# it is joined, $target how.
 #
 # Every server has bandwidth estimation, NACK and resending on, and settles on AES-256-GCM with the load tool.
 
@@ -63,6 +64,7 @@ EOF
 launch() {
   "${on_server[@]}" "$@" >"$work/$name.log" 2>&1 &
   server=$!
+  measured=$server
 }
 
 # ready URL: waits until the server answers there.
@@ -97,11 +99,21 @@ start() {
       launch "$livekit_server" --config "$work/livekit.yaml"
       ready $url/
       ;;
+    mediasoup | mediasoup-uring)
+      target=whip url=http://127.0.0.1:17895
+      launch env MEDIASOUP_WORKER_BIN="$mediasoup_worker" \
+        node benches/peers/mediasoup/server.mjs 17895 17897 "${name#mediasoup-}"
+      ready $url/pid
+      measured=$(curl -sS $url/pid)
+      ;;
   esac
 }
 
 # Janus can hang in its own shutdown, so none is asked twice.
 stop() {
-  if [ -n "${server:-}" ]; then kill -KILL "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true; fi
-  server=
+  if [ -n "${server:-}" ]; then
+    kill -KILL "$server" "$measured" 2>/dev/null || true
+    wait "$server" 2>/dev/null || true
+  fi
+  server= measured=
 }
