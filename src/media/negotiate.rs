@@ -3,8 +3,9 @@
 //!
 //! Every m-line that the client sends on becomes a [`PublishedLine`], every one it receives on a
 //! [`SlotLine`]. We are ICE-lite and DTLS-passive on DTLS 1.2, whose server side picks the SRTP profile and
-//! picks AES-GCM. The engine declares the streams that we send, so that the answer names them, and then gives
-//! them up: [`super::egress`] sends them.
+//! picks AES-GCM. One engine answers the offer and names the streams that we send, which [`super::egress`]
+//! sends. The engine that stays is told only of the lines that something comes in on: it would keep some
+//! kilobytes for each of the others, for nothing.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -79,7 +80,7 @@ pub struct Negotiated {
     pub slots: Vec<SlotLine>,
     pub payload_types: Vec<PayloadType>,
     pub egress: EgressLines,
-    /// Kept for an ICE restart by fragment, which needs the rest of the description.
+    /// What the engine was offered: kept for an ICE restart by fragment, which needs the rest of it.
     pub offer: String,
 }
 
@@ -95,18 +96,20 @@ pub fn accept(
     offer: Offer,
 ) -> Result<Negotiated, Refusal> {
     let Offer { text: offer, parsed } = offer;
-    let (mut rtc, keys) = build(now, identity, creds);
-    let keys = keys.ok_or_else(|| Refusal::new(Code::Unavailable, "DTLS could not be set up; try again"))?;
-    for candidate in candidates(reach) {
-        rtc.add_local_candidate(candidate);
-    }
-    let answer = accept_by_engine(&mut rtc, parsed)?.to_sdp_string();
-    let (published, slots) = lines(&rtc, &answer);
-    let payload_types = payload_types(&rtc);
-    let streams = take_streams(&mut rtc, now, &slots)?;
+    let (mut negotiator, _) = build(now, identity, reach, creds.clone());
+    let answer = accept_by_engine(&mut negotiator, parsed)?.to_sdp_string();
+    let (published, slots) = lines(&negotiator, &answer);
+    let payload_types = payload_types(&negotiator);
+    let streams = streams(&mut negotiator, now, &slots)?;
     let is_blind =
         streams.iter().all(|stream| stream.framing.ids.transport_cc == 0) && !offer.contains("goog-remb");
-    let cname = slots.first().and_then(|slot| rtc.media(slot.mid)).map(|media| media.cname().to_owned());
+    let cname =
+        slots.first().and_then(|slot| negotiator.media(slot.mid)).map(|media| media.cname().to_owned());
+    let offer = of_what_comes_in(&offer, &negotiator);
+    drop(negotiator);
+    let (mut rtc, keys) = build(now, identity, reach, creds);
+    let keys = keys.ok_or_else(|| Refusal::new(Code::Unavailable, "DTLS could not be set up; try again"))?;
+    accept_receiving(&mut rtc, offer.clone())?;
     let egress = EgressLines {
         keys,
         streams,
@@ -130,20 +133,61 @@ fn accept_by_engine(rtc: &mut Rtc, offer: SdpOffer) -> Result<SdpAnswer, Refusal
     }
 }
 
-/// The streams that the engine has declared for the slots, taken away from it: it reports on none of them
-/// and sends none.
-fn take_streams(rtc: &mut Rtc, now: Instant, slots: &[SlotLine]) -> Result<Vec<StreamLine>, Refusal> {
+/// The offer without the lines that nothing comes in on. The first line stays, as it may hold for all what
+/// an offer says but once.
+fn of_what_comes_in(offer: &str, negotiated: &Rtc) -> String {
+    let mut sections = offer.split("\nm=");
+    let session = sections.next().unwrap_or_default();
+    let (mut mids, mut kept) = (Vec::new(), String::new());
+    for (index, section) in sections.enumerate() {
+        let mid = attribute(section, "a=mid:").unwrap_or_default();
+        let media = negotiated.media(Mid::from(mid));
+        if index == 0 || media.is_none_or(|media| media.direction().is_receiving()) {
+            mids.push(mid);
+            kept.extend(["m=", &section.replace("a=recvonly", "a=inactive"), "\n"]);
+        }
+    }
+    let mut described = String::new();
+    for line in session.lines().map(|line| line.trim_end_matches('\r')) {
+        if let Some(bundled) = line.strip_prefix("a=group:BUNDLE ") {
+            described += "a=group:BUNDLE";
+            let left = bundled.split(' ').filter(|mid| mids.contains(mid));
+            left.for_each(|mid| described.extend([" ", mid]));
+        } else {
+            described += line;
+        }
+        described += "\r\n";
+    }
+    described + &kept
+}
+
+/// Has the engine accept an offer, and takes from it again the streams that it would send: it reports on none
+/// of them and sends none.
+fn accept_receiving(rtc: &mut Rtc, offer: String) -> Result<(), Refusal> {
+    let Offer { parsed, .. } = Offer::parse(offer)?;
+    let answer = accept_by_engine(rtc, parsed)?.to_sdp_string();
+    let (_, slots) = lines(rtc, &answer);
+    for slot in slots {
+        let mut api = rtc.direct_api();
+        if let Some(ssrc) = api.stream_tx_by_mid(slot.mid, None).map(|stream| stream.ssrc()) {
+            api.remove_stream_tx(ssrc);
+        }
+    }
+    Ok(())
+}
+
+/// The streams that the answer names for the slots.
+fn streams(negotiator: &mut Rtc, now: Instant, slots: &[SlotLine]) -> Result<Vec<StreamLine>, Refusal> {
     let mut streams = Vec::with_capacity(slots.len());
     for slot in slots {
-        let Some(ids) = rtc.media(slot.mid).map(ExtensionIds::of) else {
+        let Some(ids) = negotiator.media(slot.mid).map(ExtensionIds::of) else {
             return Err(bad_offer("a line to receive on was not accepted"));
         };
-        let mut api = rtc.direct_api();
+        let mut api = negotiator.direct_api();
         let Some((ssrc, resend)) = api.stream_tx_by_mid(slot.mid, None).map(|tx| (tx.ssrc(), tx.rtx()))
         else {
             return Err(bad_offer("a line to receive on takes no stream"));
         };
-        api.remove_stream_tx(ssrc);
         let framing = Framing { ids, mid: slot.mid.to_string(), epoch: now };
         let resend_ssrc = resend.map(|ssrc| *ssrc);
         streams.push(StreamLine { kind: slot.kind, ssrc: *ssrc, resend_ssrc, framing });
@@ -151,7 +195,7 @@ fn take_streams(rtc: &mut Rtc, now: Instant, slots: &[SlotLine]) -> Result<Vec<S
     Ok(streams)
 }
 
-/// Accepts the peer's first offer again with other ICE credentials: an ICE restart (RFC 9725 §4.3.3).
+/// Accepts again what the engine was offered, with other ICE credentials: an ICE restart (RFC 9725 §4.3.3).
 ///
 /// # Errors
 /// `bad_offer`.
@@ -164,17 +208,7 @@ pub fn restart(rtc: &mut Rtc, offer: &str, creds: &IceCreds) -> Result<(), Refus
             _ => format!("{line}\r\n"),
         })
         .collect();
-    let Offer { parsed, .. } = Offer::parse(restarted)?;
-    let answer = accept_by_engine(rtc, parsed)?;
-    // Streams declared anew are not the ones that the peer knows.
-    let (_, slots) = lines(rtc, &answer.to_sdp_string());
-    for slot in slots {
-        let mut api = rtc.direct_api();
-        if let Some(ssrc) = api.stream_tx_by_mid(slot.mid, None).map(|stream| stream.ssrc()) {
-            api.remove_stream_tx(ssrc);
-        }
-    }
-    Ok(())
+    accept_receiving(rtc, restarted)
 }
 
 /// Our side of an ICE restart as an SDP fragment (RFC 8840 §4.4).
@@ -249,7 +283,7 @@ fn bad_offer(reason: &str) -> Refusal {
     Refusal::new(Code::BadOffer, format!("the SDP offer cannot be used: {brief}"))
 }
 
-fn build(now: Instant, identity: &Identity, creds: IceCreds) -> (Rtc, Option<KeySlot>) {
+fn build(now: Instant, identity: &Identity, reach: &Reach, creds: IceCreds) -> (Rtc, Option<KeySlot>) {
     let mut config = Rtc::builder()
         .set_crypto_provider(Arc::new(keys::tapped(&identity.crypto)))
         .set_dtls_cert(identity.certificate.clone())
@@ -270,7 +304,11 @@ fn build(now: Instant, identity: &Identity, creds: IceCreds) -> (Rtc, Option<Key
         .set_extension(12, Extension::with_serializer(dependency::URI, DependencyDescriptorSerializer));
     // A bridge must not hold a lost receiver's memory for long: five tries over about three seconds.
     config.set_max_stun_retransmits(5);
-    keys::of_built(|| config.build(now))
+    let (mut rtc, keys) = keys::of_built(|| config.build(now));
+    for candidate in candidates(reach) {
+        rtc.add_local_candidate(candidate);
+    }
+    (rtc, keys)
 }
 
 fn candidates(reach: &Reach) -> impl Iterator<Item = Candidate> + '_ {

@@ -113,6 +113,11 @@ impl Peer {
         }
     }
 
+    /// Whether it may send media at all.
+    pub fn publishes(&self) -> bool {
+        !self.lines.is_empty()
+    }
+
     /// Reads a packet's numbers; `None` for one of no line or format of this peer's.
     #[inline]
     pub fn arrival<'a>(&mut self, packet: &'a RtpPacket) -> Option<Arrival<'a>> {

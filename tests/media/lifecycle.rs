@@ -89,6 +89,20 @@ fn who_vanishes_without_a_word_is_lost_and_then_gone() {
     assert_eq!(states(&mut world), [true], "its seat was kept for 15 s");
 }
 
+#[test]
+fn ice_can_be_restarted_whatever_the_lines_are() {
+    let mut world = node::world(6);
+    member(&mut world, 1, Conditions::default());
+    let viewer = Offer { video_slots: 3, audio_slots: 3, ..Offer::default() };
+    node::join(&mut world, Part::Viewer { of: None }, viewer, Conditions::default());
+    world.run(Duration::from_secs(1));
+    let (now, fragment) = (world.now(), "a=ice-ufrag:again\r\na=ice-pwd:a-password-of-22-letters\r\n");
+    for peer in [1, 2] {
+        let answer = world.server.restart_ice(now, peer, fragment);
+        assert!(answer.contains("\r\nm=audio ") && answer.contains("\r\na=ice-pwd:"), "{answer}");
+    }
+}
+
 /// Media, resends, probes, layer switches, RTCP of ours and of the engine: all under one key for each client.
 #[test]
 fn no_nonce_is_used_twice() {

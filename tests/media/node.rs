@@ -17,7 +17,7 @@ use antiphon::core::stats::RoomStats;
 use antiphon::mailbox;
 use antiphon::media::negotiate::{self, Reach};
 use antiphon::media::relay::{Freight, RelayedPacket};
-use antiphon::media::shard::{Command, Join, LogAnswer, Notice, RoomCommand, Shard, Surroundings};
+use antiphon::media::shard::{Command, IceChange, Join, LogAnswer, Notice, RoomCommand, Shard, Surroundings};
 use antiphon::media::{Datagram, PeerSerial, credentials};
 use str0m_aws_lc_rs::default_provider;
 use tokio::sync::{mpsc, oneshot};
@@ -185,6 +185,26 @@ impl Node {
         let join = Join { serial, entrant, resume: None, negotiated, asked_at: now, reply };
         self.command(now, shard, RoomCommand::Join(Box::new(join)));
         granted.try_recv().expect("an answer at once").map(|granted| granted.answer)
+    }
+
+    /// An ICE restart of the peer that joined as this one, counted from 1. Returns our new credentials.
+    pub fn restart_ice(&mut self, now: Instant, peer: u32, fragment: &str) -> String {
+        let (reply, mut changed) = oneshot::channel();
+        self.command(
+            now,
+            0,
+            RoomCommand::Patch {
+                session: SessionId::new(ShardId(0), u128::from(peer) << 8),
+                if_match: None,
+                fragment: fragment.to_owned(),
+                random: [7, 8],
+                reply,
+            },
+        );
+        match changed.try_recv().expect("an answer at once").expect("it is accepted") {
+            IceChange::Restarted { fragment, .. } => fragment,
+            IceChange::Trickled => panic!("its credentials are others"),
+        }
     }
 
     /// Closes all rooms; the answer comes when the last peer is gone.

@@ -63,7 +63,7 @@ impl Shard {
     /// Takes RTCP of a peer. True where the engine has to see it, too.
     pub(super) fn handle_rtcp(&mut self, now: Instant, index: PeerIndex, sealed: &[u8]) -> bool {
         let Some(peer) = self.peer_mut(index) else { return false };
-        let (room, who, attached) = (peer.room, peer.who, peer.attached);
+        let (room, who, attached, publishes) = (peer.room, peer.who, peer.attached, peer.publishes());
         let Some(requests) = peer.egress.handle_rtcp(now, sealed) else {
             self.counters.dropped.malformed += 1;
             return false;
@@ -77,7 +77,7 @@ impl Shard {
             }
             self.flush_room(now, room);
         }
-        requests.for_engine
+        requests.for_engine && publishes
     }
 
     /// Sends what a peer's engine wants to be sent. RTCP is sealed anew, by the one who has the key.
