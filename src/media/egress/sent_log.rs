@@ -12,15 +12,24 @@ const ENTRIES_MAX: usize = 8_192;
 /// Nobody speaks of older ones any more: longer than the round trips of people who still talk to each other.
 const AGE_MAX: Duration = Duration::from_secs(2);
 
-/// Small, as there is one for each packet of the last seconds and receiver.
+/// Small, as there is one for each packet on its way to each receiver.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     /// Low 32 bits of the microseconds since the log's epoch.
     sent_us: u32,
     bytes: u16,
-    arrived: bool,
-    /// Low 8 bits of the probe's id, if there was one.
-    probe: Option<u8>,
+    fate: Fate,
+    /// Low 8 bits of the id of its probe, if it is of one.
+    probe: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// Not told of, or told lost.
+    Unknown,
+    /// The same of a packet of a probe.
+    ProbeUnknown,
+    Arrived,
 }
 
 #[derive(Debug)]
@@ -58,8 +67,8 @@ impl SentLog {
             self.entries.pop_front();
         }
         let bytes = u16::try_from(bytes).unwrap_or(u16::MAX);
-        let probe = probe.map(|id| id as u8);
-        self.entries.push_back(Entry { sent_us: now_us, bytes, arrived: false, probe });
+        let fate = if probe.is_some() { Fate::ProbeUnknown } else { Fate::Unknown };
+        self.entries.push_back(Entry { sent_us: now_us, bytes, fate, probe: probe.unwrap_or(0) as u8 });
         let number = self.next as u16;
         self.next += 1;
         number
@@ -85,13 +94,14 @@ impl SentLog {
                 continue;
             };
             let Some(entry) = self.entries.get_mut((full - oldest) as usize) else { continue };
-            if entry.arrived {
+            let of_probe = entry.fate == Fate::ProbeUnknown;
+            if entry.fate == Fate::Arrived {
                 continue;
             }
-            entry.arrived = arrived_us.is_some();
             let age_us = (now_us as u32).wrapping_sub(entry.sent_us);
             let sent_at = self.epoch + Duration::from_micros(now_us.saturating_sub(u64::from(age_us)));
-            if entry.arrived {
+            if arrived_us.is_some() {
+                entry.fate = Fate::Arrived;
                 newest = newest.max(Some(sent_at));
             }
             let arrived = arrived_us.map(|us| Duration::from_micros((base_us + us).max(0) as u64));
@@ -99,8 +109,12 @@ impl SentLog {
                 sent_at,
                 bytes: u32::from(entry.bytes),
                 arrived,
-                probe: entry.probe.and_then(|low| latest_id(probe, low)),
+                probe: if of_probe { latest_id(probe, entry.probe) } else { None },
             });
+        }
+        // Nothing new can be said of these.
+        while self.entries.front().is_some_and(|entry| entry.fate == Fate::Arrived) {
+            self.entries.pop_front();
         }
         (&self.reports, newest)
     }
@@ -192,9 +206,23 @@ mod tests {
             log.push(start + Duration::from_micros(n), 1, None);
         }
         assert_eq!(log.entries.len(), ENTRIES_MAX);
-        assert!(size_of::<Entry>() <= 12, "{}", size_of::<Entry>());
+        assert!(size_of::<Entry>() <= 8, "{}", size_of::<Entry>());
         log.push(start + Duration::from_secs(60), 1, None);
         assert_eq!(log.entries.len(), 1);
+    }
+
+    #[test]
+    fn what_has_arrived_is_forgotten_at_once() {
+        let now = Instant::now();
+        let mut log = SentLog::new(now, 0);
+        for _ in 0..4 {
+            log.push(now, 1, None);
+        }
+        assert_eq!(handle(&mut log, now, &report(0, 1, &[true, true, false, true])).len(), 4);
+        assert_eq!(log.entries.len(), 2, "the one that may still come, and what was sent after it");
+        assert_eq!(handle(&mut log, now, &report(0, 2, &[true, true, true, true])).len(), 1);
+        assert_eq!(log.entries.len(), 0);
+        assert_eq!(log.push(now, 1, None), 4);
     }
 
     #[test]
