@@ -9,43 +9,61 @@ const HISTORY_US: i64 = 1_200_000;
 /// Bounds the memory; at 100 Mbit/s this is a fifth of a second, which serves.
 const ARRIVALS_MAX: usize = 2_048;
 
+/// What arrived at one instant. Small, as there are hundreds for each subscriber.
+#[derive(Debug, Clone, Copy)]
+struct Arrival {
+    /// Low 32 bits of the microseconds of the receiver's clock.
+    at_us: u32,
+    bytes: u32,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Delivery {
-    /// Microseconds of the receiver's clock, never falling, with bytes.
-    arrivals: VecDeque<(i64, u32)>,
+    arrivals: VecDeque<Arrival>,
+    /// When the newest of them arrived, by the receiver's clock; times never fall.
+    newest_us: i64,
 }
 
 impl Delivery {
     /// A packet arrived. One that comes out of order counts as just arrived.
     pub fn push(&mut self, arrived_us: i64, bytes: u32) {
-        let newest = self.arrivals.back().map_or(arrived_us, |&(at, _)| at.max(arrived_us));
-        self.arrivals.push_back((newest, bytes));
+        if arrived_us - self.newest_us > HISTORY_US {
+            self.arrivals.clear();
+        }
+        if self.arrivals.is_empty() || arrived_us > self.newest_us {
+            self.newest_us = arrived_us;
+            self.arrivals.push_back(Arrival { at_us: arrived_us as u32, bytes });
+        } else if let Some(newest) = self.arrivals.back_mut() {
+            newest.bytes = newest.bytes.saturating_add(bytes);
+        }
         while self.arrivals.len() > ARRIVALS_MAX
-            || self.arrivals.front().is_some_and(|&(at, _)| newest - at > HISTORY_US)
+            || self.arrivals.front().is_some_and(|first| self.age_us(*first) > HISTORY_US)
         {
             self.arrivals.pop_front();
         }
     }
 
+    /// How long before the newest. None of those that are kept is older than 32 bits tell.
+    fn age_us(&self, arrival: Arrival) -> i64 {
+        i64::from((self.newest_us as u32).wrapping_sub(arrival.at_us))
+    }
+
     /// Bits a second over the last `window_us` before the newest arrival; `None` before there is a quarter of
     /// it. Counts from one packet to another, so that few packets do not bias it.
     pub fn rate_bps(&self, window_us: i64) -> Option<f64> {
-        let newest = self.arrivals.back()?.0;
+        self.arrivals.back()?;
         let mut bytes = 0_u64;
         let mut span_us = 0;
         let mut behind = 0_u64;
-        for &(at, size) in self.arrivals.iter().rev() {
+        for arrival in self.arrivals.iter().rev() {
             // The bytes of the first packet belong to the time before it.
-            if newest - at > span_us {
-                span_us = newest - at;
-                bytes += behind;
-                behind = 0;
-            }
+            bytes += behind;
+            span_us = self.age_us(*arrival);
             if span_us >= window_us {
                 break;
             }
-            behind += u64::from(size);
+            behind = u64::from(arrival.bytes);
         }
         (span_us >= window_us / 4).then(|| bytes as f64 * 8e6 / span_us as f64)
     }
