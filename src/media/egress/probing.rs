@@ -86,7 +86,6 @@ impl Egress {
         let Some(stream) = self.streams.get_mut(usize::from(slot)) else { return 0 };
         let Some(mut lane) = stream.resend_lane(now) else { return 0 };
         if let Some(packet) = stream.padding(usize::from(PADDING_BYTES)..=piece) {
-            let packet = packet.clone();
             return self.send_on_resend_lane(now, slot, &packet, Some(probe), wire);
         }
         let (Some(keys), Some(path)) = (&self.protection, &self.path) else { return 0 };

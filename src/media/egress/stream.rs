@@ -9,9 +9,9 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::packet::{Framing, Lane, Packet, Passed};
+use super::packet::{Framing, Lane, Packet, Passed, Rare};
 use crate::core::format::Format;
-use crate::core::payload::PayloadPatch;
+use crate::core::payload::{DescriptorBytes, PayloadPatch};
 use crate::core::protocol::Kind;
 use crate::core::rtcp::SenderReport;
 use crate::media::negotiate::PayloadType;
@@ -35,10 +35,74 @@ pub struct StreamLine {
     pub framing: Framing,
 }
 
+/// What a [`Packet`] is made of again. Small, as there is one for each packet of the last second, slot and
+/// receiver.
 struct Kept {
-    packet: Packet,
-    resent_at: Option<Instant>,
+    index: u64,
+    /// Microseconds since the epoch of the stream's framing: what the header tells of it, and no less.
+    sent_us: u64,
+    payload: Arc<[u8]>,
+    /// Empty for none.
+    descriptor: DescriptorBytes,
+    rare: Option<Box<Rare>>,
+    rtp_time: u32,
+    transport_seq_no: u16,
+    /// How long after it was sent first it was sent again, in milliseconds.
+    resent_after_ms: u16,
+    patch: PayloadPatch,
+    audio_level: Option<u8>,
+    payload_type: u8,
+    marker: bool,
+    names_mid: bool,
     resends: u8,
+}
+
+impl Kept {
+    fn of(packet: Packet, epoch: Instant) -> Self {
+        let Packet { passed, .. } = packet;
+        Self {
+            index: packet.index,
+            sent_us: us_since(epoch, packet.sent_at),
+            payload: packet.payload,
+            descriptor: passed.descriptor.unwrap_or_default(),
+            rare: passed.rare,
+            rtp_time: packet.rtp_time,
+            transport_seq_no: packet.transport_seq_no,
+            resent_after_ms: 0,
+            patch: packet.patch,
+            audio_level: passed.audio_level,
+            payload_type: packet.payload_type,
+            marker: packet.marker,
+            names_mid: packet.names_mid,
+            resends: 0,
+        }
+    }
+
+    fn packet(&self, epoch: Instant) -> Packet {
+        let descriptor = Some(&self.descriptor).filter(|bytes| !bytes.as_slice().is_empty());
+        let passed = Passed {
+            audio_level: self.audio_level,
+            descriptor: descriptor.cloned(),
+            rare: self.rare.clone(),
+        };
+        Packet {
+            index: self.index,
+            rtp_time: self.rtp_time,
+            payload_type: self.payload_type,
+            marker: self.marker,
+            payload: Arc::clone(&self.payload),
+            patch: self.patch,
+            passed,
+            transport_seq_no: self.transport_seq_no,
+            sent_at: epoch + Duration::from_micros(self.sent_us),
+            names_mid: self.names_mid,
+            begins: false,
+        }
+    }
+}
+
+fn us_since(epoch: Instant, at: Instant) -> u64 {
+    at.saturating_duration_since(epoch).as_micros() as u64
 }
 
 pub struct Stream {
@@ -98,15 +162,15 @@ impl Stream {
         if self.line.kind != Kind::Video {
             return;
         }
-        let now = packet.sent_at;
-        let old = |kept: &Kept| now.saturating_duration_since(kept.packet.sent_at) > KEPT_FOR;
+        let kept = Kept::of(packet, self.line.framing.epoch);
+        let old = |first: &Kept| kept.sent_us.saturating_sub(first.sent_us) > KEPT_FOR.as_micros() as u64;
         while self.kept.len() >= KEPT_MAX || self.kept.front().is_some_and(old) {
             self.kept.pop_front();
         }
         // A packet that filled a gap goes to its place.
-        let later = self.kept.iter().rev().take_while(|kept| kept.packet.index > packet.index).count();
+        let later = self.kept.iter().rev().take_while(|other| other.index > kept.index).count();
         let at = self.kept.len() - later;
-        self.kept.insert(at, Kept { packet, resent_at: None, resends: 0 });
+        self.kept.insert(at, kept);
     }
 
     /// Forgets what it kept: the picture begins anew, and nobody waits for what came before.
@@ -116,18 +180,20 @@ impl Stream {
 
     /// The packet with this number, if it may be resent now. `spacing` is about a round trip.
     pub fn take_resend(&mut self, now: Instant, seq_no: u16, spacing: Duration) -> Option<(Packet, Lane)> {
-        let newest = self.kept.back()?.packet.index;
+        let newest = self.kept.back()?.index;
         let index = newest.checked_sub(u64::from((newest as u16).wrapping_sub(seq_no)))?;
-        let at = self.kept.binary_search_by_key(&index, |kept| kept.packet.index).ok()?;
+        let at = self.kept.binary_search_by_key(&index, |kept| kept.index).ok()?;
+        let epoch = self.line.framing.epoch;
         let kept = self.kept.get_mut(at)?;
-        let spacing = spacing.max(RESEND_INTERVAL_MIN);
-        let recent = kept.resent_at.is_some_and(|at| now.saturating_duration_since(at) < spacing);
+        let age_ms = us_since(epoch, now).saturating_sub(kept.sent_us) / 1_000;
+        let spacing = spacing.max(RESEND_INTERVAL_MIN).as_millis() as u64;
+        let recent = kept.resends > 0 && age_ms < u64::from(kept.resent_after_ms) + spacing;
         if recent || kept.resends >= RESENDS_MAX {
             return None;
         }
-        kept.resent_at = Some(now);
+        kept.resent_after_ms = u16::try_from(age_ms).unwrap_or(u16::MAX);
         kept.resends += 1;
-        let packet = kept.packet.clone();
+        let packet = kept.packet(epoch);
         let lane = match self.resend_lane(now) {
             Some(lane) => lane,
             // The very same packet again.
@@ -143,9 +209,10 @@ impl Stream {
     }
 
     /// The newest packet with a payload of so many bytes, to be sent again as padding that may be of use.
-    pub fn padding(&self, bytes: RangeInclusive<usize>) -> Option<&Packet> {
-        let newest = self.kept.iter().rev().take(32).map(|kept| &kept.packet);
-        newest.into_iter().find(|packet| bytes.contains(&packet.payload.len()))
+    pub fn padding(&self, bytes: RangeInclusive<usize>) -> Option<Packet> {
+        let mut newest = self.kept.iter().rev().take(32);
+        let kept = newest.find(|kept| bytes.contains(&kept.payload.len()))?;
+        Some(kept.packet(self.line.framing.epoch))
     }
 
     /// A place on the stream that resends; its transport number is the caller's to give.
@@ -220,5 +287,15 @@ impl Stream {
     pub fn heard(&self) -> impl Iterator<Item = u32> {
         let sent = self.packets > 0;
         std::iter::once(self.line.ssrc).chain(self.line.resend_ssrc).filter(move |_| sent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_small() {
+        assert!(size_of::<Kept>() <= 88, "{}", size_of::<Kept>());
     }
 }
