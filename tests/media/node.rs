@@ -30,7 +30,7 @@ const INITIAL_ESTIMATE_BPS: u64 = 1_000_000;
 
 /// Shards with one room, whose home is the first.
 pub struct Node {
-    shards: Vec<Shard>,
+    pub shards: Vec<Shard>,
     /// Which of them serves each client.
     served_by: BTreeMap<SocketAddr, usize>,
     /// The shards' queues take no packets.
