@@ -16,6 +16,7 @@ pub mod protocol;
 pub mod rate;
 pub mod refusal;
 pub mod relay;
+pub mod replay;
 pub mod room;
 pub mod room_name;
 pub mod rtcp;

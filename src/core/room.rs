@@ -32,7 +32,7 @@ use super::relay::{Branch, Downstream, Upstream};
 use super::speaker::Speakers;
 use super::track::Track;
 
-pub use packets::{Arrival, Forward};
+pub use packets::{Arrival, Forward, Replayed};
 
 /// How often a room looks after its people: layers, lost connections, statistics.
 const TICK: Duration = Duration::from_millis(100);

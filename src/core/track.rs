@@ -9,6 +9,7 @@ use super::ids::ShardId;
 use super::payload::{DependencyReader, Descriptor, FrameInfo, Resolution, SPATIAL_LAYERS_MAX};
 use super::protocol::{Kind, Source};
 use super::rate::RateMeter;
+use super::replay::Replay;
 use super::room::{ParticipantKey, SlotKey};
 
 /// A key frame costs a burst: one encoding is asked at most this often, however many ask.
@@ -53,6 +54,7 @@ pub struct Encoding {
     /// The last VP9 packet named its layers.
     layered: bool,
     pub descriptors: DependencyReader,
+    pub replay: Replay,
     last_packet_at: Option<Instant>,
     last_keyframe_request_at: Option<Instant>,
     keyframe_wanted: bool,
@@ -75,6 +77,7 @@ impl Encoding {
             spatial_layers: 1,
             layered: false,
             descriptors: DependencyReader::default(),
+            replay: Replay::default(),
             last_packet_at: None,
             last_keyframe_request_at: None,
             keyframe_wanted: false,

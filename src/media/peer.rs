@@ -17,6 +17,7 @@ use super::demux::PeerSerial;
 use super::egress::Egress;
 use super::negotiate::{Negotiated, PayloadType};
 use crate::core::payload::DescriptorBytes;
+use crate::core::replay::Rare;
 use crate::core::room::{Arrival, ParticipantKey};
 use crate::core::track::PublishedLine;
 
@@ -120,7 +121,7 @@ impl Peer {
 
     /// Reads a packet's numbers; `None` for one of no line or format of this peer's.
     #[inline]
-    pub fn arrival<'a>(&mut self, packet: &'a RtpPacket) -> Option<Arrival<'a>> {
+    pub fn arrival<'a>(&mut self, packet: &'a RtpPacket, rare: Option<&'a Rare>) -> Option<Arrival<'a>> {
         let ssrc = packet.header.ssrc;
         let known = self.streams.iter().find(|(known, _, _)| *known == ssrc);
         let (line, encoding) = match known {
@@ -141,6 +142,7 @@ impl Peer {
             payload: &packet.payload,
             descriptor: values.user_values.get::<DescriptorBytes>(),
             audio_level: level.map(|level| (level, values.voice_activity.unwrap_or(level < 127))),
+            rare,
         })
     }
 

@@ -64,7 +64,7 @@ impl RelayedPacket {
             seq_no: arrival.seq_no,
             rtp_time: arrival.rtp_time,
             marker: arrival.marker,
-            payload: Arc::from(arrival.payload),
+            payload: Arc::from(&arrival.payload[..]),
             descriptor: arrival.descriptor.cloned(),
             audio_level: arrival.audio_level,
             passed: passed.clone(),
@@ -82,6 +82,7 @@ impl RelayedPacket {
             payload: &self.payload,
             descriptor: self.descriptor.as_ref(),
             audio_level: self.audio_level,
+            rare: self.passed.rare.as_deref(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Real media engines over an emulated bad network, in virtual time.
 
 mod forwarding;
+mod joining;
 mod lifecycle;
 mod link;
 mod node;

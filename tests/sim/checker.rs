@@ -10,7 +10,7 @@ use antiphon::core::room::Forward;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reached(pub BTreeMap<&'static str, u64>);
 
-const MUST_REACH: [&str; 16] = [
+const MUST_REACH: [&str; 17] = [
     "joined",
     "refused",
     "admitted",
@@ -21,6 +21,7 @@ const MUST_REACH: [&str; 16] = [
     "removed",
     "packet in",
     "packet out",
+    "replayed",
     "switch on a key frame",
     "keyframe request",
     "layers told",

@@ -3,6 +3,7 @@
 mod answers;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use antiphon::core::chat::RoomHistory;
@@ -10,7 +11,7 @@ use antiphon::core::event::Event;
 use antiphon::core::format::Format;
 use antiphon::core::ids::{Identity, MessageId, RoomName, SessionId};
 use antiphon::core::participant::{Entrant, Part};
-use antiphon::core::payload::Codec;
+use antiphon::core::payload::{Codec, inspect};
 use antiphon::core::protocol::{
     Access, ClientMessage, Grant, Kind, Mode, PublishedTrack, Request, RoomChange, RoomState, SlotWish,
     Source,
@@ -391,6 +392,7 @@ impl World {
         sender.picture_id = (sender.picture_id + 1) & 0x7fff;
         let keyframe = sender.video && std::mem::take(&mut sender.keyframe_due[encoding]);
         let payload = if sender.video { vp8(sender.picture_id, keyframe) } else { vec![0xfc; 60] };
+        let payload = Arc::from(payload);
         let arrival = Arrival {
             line: line as u8,
             encoding: encoding as u8,
@@ -401,6 +403,7 @@ impl World {
             payload: &payload,
             descriptor: None,
             audio_level: (!sender.video).then(|| (self.rng.random_range(10..128), true)),
+            rare: None,
         };
         let (from, key, video) = (client.identity.clone(), client.key, sender.video);
         self.checker.reached.count("packet in");
@@ -408,11 +411,15 @@ impl World {
         self.room.handle_rtp(self.start + self.now, key, &arrival, &mut forwards);
         for forward in forwards.drain(..) {
             let to = self.clients.iter().find(|client| client.key == forward.to).expect("a known receiver");
+            let payload = forward.replayed.as_ref().map_or(&payload, |replayed| &replayed.payload);
+            if forward.replayed.is_some() {
+                self.checker.reached.count("replayed");
+            }
             let flow = Flow {
                 from: &from,
                 line,
                 encoding: encoding as u8,
-                keyframe,
+                keyframe: video && inspect(Codec::Vp8, payload, None).keyframe,
                 video,
                 to: &to.identity,
                 session: to.session,

@@ -31,9 +31,10 @@ impl Room {
     /// A participant's decoder needs a key frame in one of its slots (PLI or FIR).
     pub fn handle_keyframe_request(&mut self, now: Instant, key: ParticipantKey, slot: u16) {
         let slot = self.participant(key).and_then(|p| p.slots.get(usize::from(slot)));
-        let wanted = slot.and_then(|slot| Some((slot.track?, slot.current.or(slot.target)?)));
-        if let Some((track, layer)) = wanted {
-            self.want_keyframe(now, track, layer.encoding);
+        let wanted =
+            slot.and_then(|slot| Some((slot.track?, slot.current.or(slot.target)?, slot.current.is_none())));
+        if let Some((track, layer, begins)) = wanted {
+            self.want_keyframe(now, track, layer.encoding, begins);
         }
     }
 
@@ -97,7 +98,7 @@ impl Room {
             };
             let waits = slot.current.is_none_or(|current| current.encoding != target.encoding);
             if waits || slot.rewriter.awaits_source() || slot.rewriter.awaits_keyframe() {
-                wanted.push((track_key, target.encoding));
+                wanted.push((track_key, target.encoding, slot.current.is_none()));
             }
         }
         let goal = (allocation.next_bps, allocation.desired_bps);
@@ -105,12 +106,14 @@ impl Room {
             let (next_bps, desired_bps) = goal;
             self.outputs.push_back(Output::SetGoal { to: key, next_bps, desired_bps });
         }
-        for (track, encoding) in wanted {
-            self.want_keyframe(now, track, encoding);
+        for (track, encoding, begins) in wanted {
+            self.want_keyframe(now, track, encoding, begins);
         }
     }
 
-    pub(super) fn want_keyframe(&mut self, now: Instant, track_key: TrackKey, index: u8) {
+    /// `begins`: it is for a slot that gets nothing yet, for which a replay may do. If in the end it does
+    /// not, the next tick asks.
+    pub(super) fn want_keyframe(&mut self, now: Instant, track_key: TrackKey, index: u8, begins: bool) {
         let Some(track) = self.track_mut(track_key) else { return };
         if track.kind() == Kind::Audio {
             return;
@@ -122,7 +125,9 @@ impl Room {
             encoding.wake(now);
         }
         encoding.idle_since = None;
-        encoding.want_keyframe();
+        if !(begins && encoding.replay.will_serve(now)) {
+            encoding.want_keyframe();
+        }
         let asked = encoding.poll_keyframe_request(now).then_some(encoding.rid);
         if let Some(rid) = asked {
             self.ask_keyframe(from, mid, rid);
@@ -149,6 +154,7 @@ impl Room {
             // A branch need not be sent even the only encoding.
             let can_rest = track.encodings.len() > 1 || is_mirrored;
             for (encoding, taken) in track.encodings.iter_mut().zip(taken) {
+                encoding.replay.handle_timeout(now);
                 if encoding.poll_keyframe_request(now) {
                     requests.push(encoding.rid);
                 }

@@ -31,7 +31,7 @@ impl Room {
                     let Some(track) = self.track(key).filter(|track| track.mid == mid) else { continue };
                     let index = track.encodings.iter().position(|encoding| encoding.rid == rid);
                     if let Some(index) = index.and_then(|index| u8::try_from(index).ok()) {
-                        self.want_keyframe(now.instant, key, index);
+                        self.want_keyframe(now.instant, key, index, false);
                     }
                 }
             }
@@ -74,7 +74,7 @@ impl Room {
         }
         let count = track.encodings.len().min(u32::BITS as usize) as u8;
         for index in (0..count).filter(|index| (encodings & !before) >> index & 1 == 1) {
-            self.want_keyframe(now, key, index);
+            self.want_keyframe(now, key, index, false);
         }
     }
 
@@ -86,7 +86,7 @@ impl Room {
             let lost = track.relays.iter().find(|relay| relay.to == to).map_or(0, |relay| relay.encodings);
             let count = track.encodings.len().min(u32::BITS as usize) as u8;
             for index in (0..count).filter(|index| lost >> index & 1 == 1) {
-                self.want_keyframe(now, key, index);
+                self.want_keyframe(now, key, index, false);
             }
         }
     }

@@ -1,13 +1,15 @@
 //! The way of a packet through the room: in by one track's encoding, out to each slot that takes it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::{ParticipantKey, Room, SlotKey, TrackKey};
 use crate::core::format::Format;
 use crate::core::forward::{Layers, PacketMeta, Rewritten};
-use crate::core::participant::{Layer, Participant};
+use crate::core::participant::{Layer, Participant, Slot};
 use crate::core::payload::{self, DescriptorBytes};
 use crate::core::protocol::Kind;
+use crate::core::replay::{Rare, Replay};
 use crate::core::track::Track;
 
 /// A packet as it came in, its peer's numbers already translated.
@@ -21,10 +23,11 @@ pub struct Arrival<'a> {
     pub seq_no: u64,
     pub rtp_time: u32,
     pub marker: bool,
-    pub payload: &'a [u8],
+    pub payload: &'a Arc<[u8]>,
     pub descriptor: Option<&'a DescriptorBytes>,
     /// RFC 6464: −dBov, 0 loudest, and the voice flag.
     pub audio_level: Option<(u8, bool)>,
+    pub rare: Option<&'a Rare>,
 }
 
 /// One packet for one slot.
@@ -34,6 +37,15 @@ pub struct Forward {
     pub slot: SlotKey,
     pub format: Format,
     pub rewritten: Rewritten,
+    /// What goes out instead of what came in: a packet of before.
+    pub replayed: Option<Replayed>,
+}
+
+/// What a packet carried that came in earlier.
+#[derive(Debug)]
+pub struct Replayed {
+    pub payload: Arc<[u8]>,
+    pub rare: Option<Box<Rare>>,
 }
 
 impl Room {
@@ -48,6 +60,7 @@ impl Room {
     ) -> bool {
         let Some(key) = self.track_of_packet(now, from, arrival) else { return false };
         let Some(track) = self.tracks.get_mut(key.0 as usize).and_then(Option::as_mut) else { return false };
+        let (kind, muted, silenced) = (track.kind(), track.muted, track.silenced);
         let Some(encoding) = track.encodings.get_mut(usize::from(arrival.encoding)) else { return false };
         let dd = arrival.descriptor.and_then(|bytes| encoding.descriptors.read(bytes.as_slice()));
         let frame = payload::inspect(arrival.format.codec, arrival.payload, dd.as_ref());
@@ -55,10 +68,12 @@ impl Room {
         if arrival.format.codec.is_video() && encoding.is_excessive(now, self.settings.video_bps_max) {
             return false;
         }
-        if track.silenced || track.muted && track.kind() == Kind::Video {
-            return !track.silenced;
+        if silenced || muted && kind == Kind::Video {
+            // What nobody was to see then, nobody is shown later.
+            encoding.replay.clear();
+            return !silenced;
         }
-        if track.kind() == Kind::Audio && !track.muted {
+        if kind == Kind::Audio && !muted {
             match arrival.audio_level {
                 Some((level, voice)) => self.speakers.handle_level(now, key, level, Some(voice)),
                 None => self.speakers.handle_unmeasured(now, key),
@@ -71,7 +86,9 @@ impl Room {
             frame: &frame,
             dd: dd.as_ref(),
         };
-        forward(track, &mut self.participants, now, arrival, &meta, forwards);
+        let in_order = kind == Kind::Audio || encoding.replay.push(now, &meta, arrival.payload, arrival.rare);
+        let incoming = Incoming { arrival, meta: &meta, in_order };
+        forward(track, &mut self.participants, now, &incoming, forwards);
         true
     }
 
@@ -100,16 +117,26 @@ impl Room {
     }
 }
 
-/// Gives the packet to every subscriber that takes its encoding, or switches to it here.
+/// A packet that was let in.
+struct Incoming<'a> {
+    arrival: &'a Arrival<'a>,
+    meta: &'a PacketMeta<'a>,
+    /// None that was sent later came earlier.
+    in_order: bool,
+}
+
+/// Gives the packet to every subscriber that takes its encoding, or switches to it here. One that begins gets
+/// all that it needs to show this packet.
 #[inline]
 fn forward(
-    track: &mut Track,
+    track: &Track,
     participants: &mut [Option<Participant>],
     now: Instant,
-    arrival: &Arrival<'_>,
-    meta: &PacketMeta<'_>,
+    packet: &Incoming<'_>,
     forwards: &mut Vec<Forward>,
 ) {
+    let Incoming { arrival, meta, in_order } = *packet;
+    let Some(encoding) = track.encodings.get(usize::from(arrival.encoding)) else { return };
     for &(to, slot_key) in &track.subscribers {
         let Some(subscriber) = participants.get_mut(to.0 as usize).and_then(Option::as_mut) else { continue };
         let Some(slot) = subscriber.slots.get_mut(usize::from(slot_key.0)) else { continue };
@@ -117,12 +144,15 @@ fn forward(
         let takes = |layer: Option<Layer>| layer.is_some_and(|layer| layer.encoding == arrival.encoding);
         if target.encoding == arrival.encoding && slot.current != Some(target) {
             if takes(slot.current) {
-                slot.rewriter.set_layers(Layers { spatial: target.spatial, ..Layers::ALL });
-                slot.current = Some(target);
-            } else if meta.frame.keyframe || slot.kind == Kind::Audio {
+                flow(slot, target);
+            } else if slot.current.is_none() && encoding.replay.is_whole() {
                 slot.rewriter.switch();
-                slot.rewriter.set_layers(Layers { spatial: target.spatial, ..Layers::ALL });
-                slot.current = Some(target);
+                flow(slot, target);
+                replay(&encoding.replay, now, slot, (to, slot_key), arrival.format, forwards);
+                continue;
+            } else if meta.frame.keyframe && in_order || slot.kind == Kind::Audio {
+                slot.rewriter.switch();
+                flow(slot, target);
             }
         }
         if !takes(slot.current) {
@@ -130,7 +160,30 @@ fn forward(
         }
         if let Some(rewritten) = slot.rewriter.rewrite(now, meta) {
             slot.rate.add(now, arrival.payload.len());
-            forwards.push(Forward { to, slot: slot_key, format: arrival.format, rewritten });
+            forwards.push(Forward { to, slot: slot_key, format: arrival.format, rewritten, replayed: None });
+        }
+    }
+}
+
+fn flow(slot: &mut Slot, target: Layer) {
+    slot.rewriter.set_layers(Layers { spatial: target.spatial, ..Layers::ALL });
+    slot.current = Some(target);
+}
+
+/// Gives a slot that begins the key frame and all since, this packet being among it.
+fn replay(
+    replay: &Replay,
+    now: Instant,
+    slot: &mut Slot,
+    (to, slot_key): (ParticipantKey, SlotKey),
+    format: Format,
+    forwards: &mut Vec<Forward>,
+) {
+    for (at, meta, recorded) in replay.packets(now) {
+        if let Some(rewritten) = slot.rewriter.rewrite(at, &meta) {
+            slot.rate.add(now, recorded.payload.len());
+            let replayed = Replayed { payload: Arc::clone(&recorded.payload), rare: recorded.rare.clone() };
+            forwards.push(Forward { to, slot: slot_key, format, rewritten, replayed: Some(replayed) });
         }
     }
 }

@@ -142,6 +142,7 @@ impl Room {
     pub(super) fn set_format(&mut self, now: Instant, key: TrackKey, format: Format) {
         let Some(track) = self.track_mut(key) else { return };
         track.format = Some(format);
+        track.encodings.iter_mut().for_each(|encoding| encoding.replay.clear());
         let owner = track.owner;
         self.announce(owner);
         self.stale_slots();

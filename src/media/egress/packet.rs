@@ -11,6 +11,7 @@ use str0m::rtp::{Extension, ExtensionValues};
 
 use crate::core::payload::dependency;
 use crate::core::payload::{DescriptorBytes, PayloadPatch};
+use crate::core::replay::Rare;
 
 /// The header without extensions.
 const FIXED_BYTES: usize = 12;
@@ -47,15 +48,6 @@ pub struct Passed {
     pub audio_level: Option<u8>,
     pub descriptor: Option<DescriptorBytes>,
     pub rare: Option<Box<Rare>>,
-}
-
-/// Those that few packets carry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rare {
-    /// 3GPP TS 26.114 §7.4.5, without the camera bits.
-    pub orientation: Option<u8>,
-    /// Two times 12 bits, in 10 ms.
-    pub playout_delay: Option<[u8; 3]>,
 }
 
 impl Passed {

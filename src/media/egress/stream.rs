@@ -9,10 +9,11 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::packet::{Framing, Lane, Packet, Passed, Rare};
+use super::packet::{Framing, Lane, Packet, Passed};
 use crate::core::format::Format;
 use crate::core::payload::{DescriptorBytes, PayloadPatch};
 use crate::core::protocol::Kind;
+use crate::core::replay::Rare;
 use crate::core::rtcp::SenderReport;
 use crate::media::negotiate::PayloadType;
 

@@ -10,7 +10,7 @@ use str0m::{Event, IceConnectionState};
 use super::{PeerIndex, Shard};
 use crate::core::protocol::{CONTROL_LABEL, LOSSY_LABEL};
 use crate::core::refusal::{Code, Refusal};
-use crate::core::room::Forward;
+use crate::core::room::{Forward, Replayed};
 use crate::media::channel::decode;
 use crate::media::egress::Passed;
 use crate::media::peer::RoomIndex;
@@ -53,7 +53,8 @@ impl Shard {
         self.counters.packets_received += 1;
         let Some(peer) = self.peers.get_mut(index.0 as usize).and_then(Option::as_mut) else { return };
         let (room, who) = (peer.room, peer.who);
-        let Some(arrival) = peer.arrival(packet) else {
+        let passed = Passed::of(&packet.header.ext_vals, None);
+        let Some(arrival) = peer.arrival(packet, passed.rare.as_deref()) else {
             self.counters.dropped.refused += 1;
             return;
         };
@@ -63,7 +64,6 @@ impl Shard {
         if !taken {
             self.counters.dropped.refused += 1;
         }
-        let passed = Passed::of(&packet.header.ext_vals, None);
         self.fan_out(now, room, &packet.payload, &passed, &mut forwards);
         self.forwards = forwards;
         if taken {
@@ -82,14 +82,22 @@ impl Shard {
         forwards: &mut Vec<Forward>,
     ) {
         let Some(seat) = self.rooms.get(room.0 as usize).and_then(Option::as_ref) else { return };
-        for Forward { to, slot, format, rewritten } in forwards.drain(..) {
+        for Forward { to, slot, format, rewritten, replayed } in forwards.drain(..) {
             let Some(to) = seat.peer_of(to) else { continue };
             let Some(receiver) = self.peers.get_mut(to.0 as usize).and_then(Option::as_mut) else { continue };
-            if !receiver.egress.push(now, slot.0, format, rewritten, payload, passed) {
+            let sent = match &replayed {
+                None => receiver.egress.push(now, slot.0, format, rewritten, payload, passed),
+                Some(Replayed { payload, rare }) => {
+                    let passed = Passed { rare: rare.clone(), ..Passed::default() };
+                    receiver.egress.push(now, slot.0, format, rewritten, payload, &passed)
+                }
+            };
+            if !sent {
                 self.counters.dropped.unsendable += 1;
                 continue;
             }
             self.counters.packets_forwarded += 1;
+            let payload = replayed.as_ref().map_or(payload, |replayed| &replayed.payload);
             self.counters.bytes_forwarded += payload.len() as u64;
             self.forwarded_in_tick += 1;
             if !receiver.unsent {

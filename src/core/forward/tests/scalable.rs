@@ -1,6 +1,7 @@
 //! Scalable streams thinned at random: nothing is forwarded whose references were dropped.
 
 use super::*;
+use crate::core::replay::Replay;
 
 /// Temporal layers of a period of four pictures, as in L3T3.
 const TEMPORAL: [u8; 4] = [0, 2, 1, 2];
@@ -187,6 +188,23 @@ fn check_clean(results: &[(Packet, Option<Rewritten>)]) {
     }
 }
 
+/// What a slot that begins with these layers gets of a replay of the packets.
+fn replay(slot: &mut Slot, packets: &[Packet], layers: Layers) -> Vec<(Packet, Option<Rewritten>)> {
+    let mut replay = Replay::default();
+    for packet in packets {
+        let dd = packet.dd.as_ref().and_then(|bytes| slot.reader.read(bytes));
+        let frame = inspect(slot.codec, &packet.payload, dd.as_ref());
+        let (seq_no, rtp_time, marker) = (packet.seq_no, packet.rtp_time, packet.marker);
+        let meta = PacketMeta { seq_no, rtp_time, marker, frame: &frame, dd: dd.as_ref() };
+        replay.push(slot.now, &meta, &Arc::from(&packet.payload[..]), None);
+    }
+    assert!(replay.is_whole());
+    slot.rewriter.switch();
+    slot.rewriter.set_layers(layers);
+    let replayed = replay.packets(slot.now).zip(packets);
+    replayed.map(|((at, meta, _), packet)| (packet.clone(), slot.rewriter.rewrite(at, &meta))).collect()
+}
+
 fn key_every(period: u64) -> impl Fn(u64, u8) -> Vec<FrameKey> {
     move |index, spatial| {
         let start = index - index % period;
@@ -229,6 +247,26 @@ proptest! {
             let results = feed(&mut slot, &packets, &thinnings);
             check(&results, key_every(u64::MAX));
             check_numbers(&results);
+        }
+    }
+
+    #[test]
+    fn a_replay_is_thinned_as_what_comes_live(
+        pictures in 1_usize..27, spatial in 0..SPATIAL, temporal in 0_u8..3, described: bool,
+    ) {
+        let templates = templates();
+        let picture = |index| if described { dd_picture(index, &templates) } else { vp9_picture(index, 60) };
+        let packets: Vec<Packet> = (0..60).flat_map(picture).collect();
+        let mut slot = Slot::new(if described { Codec::Av1 } else { Codec::Vp9 }, 0);
+        let (before, live) = packets.split_at(6 * pictures);
+        let mut results = replay(&mut slot, before, Layers { spatial, temporal });
+        results.extend(feed(&mut slot, live, &[]));
+        check(&results, key_every(60));
+        check_numbers(&results);
+        prop_assert!(results[0].1.as_ref().is_some_and(|first| first.begins));
+        for (packet, out) in &results {
+            let fits = spatial_of(packet) <= spatial && TEMPORAL[(packet.frame % 4) as usize] <= temporal;
+            prop_assert_eq!(out.is_some(), fits, "{:?}", packet);
         }
     }
 }
