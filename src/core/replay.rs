@@ -20,6 +20,8 @@ const BYTES_MAX: usize = 128 * 1024;
 const PACKETS_MAX: usize = 160;
 /// A packet is expected within so long of the last: pictures come at 10 a second or more.
 const QUIET: Duration = Duration::from_millis(100);
+/// A path that takes longer for it is better served by a new key frame, if one may be asked for.
+const BURST_MAX: Duration = Duration::from_millis(200);
 /// Between two pictures of a replay. At their own pace they would teach the receiver's jitter buffer that
 /// the path delays by as much as they are old.
 const STEP: Duration = Duration::from_millis(1);
@@ -144,6 +146,17 @@ impl Replay {
     pub fn is_whole(&self) -> bool {
         let (Some(first), Some(last)) = (self.packets.front(), self.packets.back()) else { return false };
         last.seq_no - first.seq_no + 1 == self.packets.len() as u64
+    }
+
+    /// It costs a path of this rate no more than a moment.
+    pub fn fits(&self, estimate_bps: u64) -> bool {
+        let moment_bits = u128::from(estimate_bps) * BURST_MAX.as_millis() / 1_000;
+        self.bytes as u128 * 8 <= moment_bits
+    }
+
+    /// When its key frame came.
+    pub fn began_at(&self) -> Option<Instant> {
+        self.span.map(|(began, _)| began)
     }
 
     /// A slot that begins now will most likely be served by it: it is whole, and will be when the next packet

@@ -152,12 +152,30 @@ impl Encoding {
         self.keyframe_wanted = true;
     }
 
+    /// A slot begins, over a path of this estimate: the replay may do. If in the end it does not, this is to
+    /// be called again.
+    pub fn want_beginning(&mut self, now: Instant, estimate_bps: u64) {
+        let may_do = self.replay.fits(estimate_bps) || self.was_asked_lately(now);
+        if !(may_do && self.replay.will_serve(now)) {
+            self.want_keyframe();
+        }
+    }
+
+    /// Whether a slot that begins gets the replay: not where the path would take long for it and a key frame
+    /// is under way.
+    pub fn is_replayed(&self, estimate_bps: u64) -> bool {
+        let is_awaited = self.last_keyframe_request_at > self.replay.began_at();
+        self.replay.is_whole() && (self.replay.fits(estimate_bps) || !is_awaited)
+    }
+
+    fn was_asked_lately(&self, now: Instant) -> bool {
+        let since = |at| now.saturating_duration_since(at);
+        self.last_keyframe_request_at.is_some_and(|at| since(at) < KEYFRAME_INTERVAL_MIN)
+    }
+
     /// True when the publisher is to be asked now.
     pub fn poll_keyframe_request(&mut self, now: Instant) -> bool {
-        let asked_lately = self
-            .last_keyframe_request_at
-            .is_some_and(|at| now.saturating_duration_since(at) < KEYFRAME_INTERVAL_MIN);
-        if !self.keyframe_wanted || asked_lately {
+        if !self.keyframe_wanted || self.was_asked_lately(now) {
             return false;
         }
         self.last_keyframe_request_at = Some(now);

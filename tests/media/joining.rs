@@ -54,7 +54,7 @@ fn round_trip() -> Duration {
 
 #[test]
 fn soon_after_a_key_frame_the_picture_needs_no_other() {
-    let mut world = after_a_key_frame(1, single(1_000_000));
+    let mut world = after_a_key_frame(1, single(300_000));
     let key_frames_before = key_frames(&mut world);
     world.run(200 * MS);
     let viewer = viewer(&mut world, Conditions::default());
@@ -71,7 +71,7 @@ fn soon_after_a_key_frame_the_picture_needs_no_other() {
 
 #[test]
 fn long_after_a_key_frame_the_publisher_is_asked_for_one() {
-    let mut world = after_a_key_frame(2, single(1_000_000));
+    let mut world = after_a_key_frame(2, single(300_000));
     let key_frames_before = key_frames(&mut world);
     world.run(2 * Duration::from_secs(1));
     let viewer = viewer(&mut world, Conditions::default());
@@ -80,10 +80,25 @@ fn long_after_a_key_frame_the_publisher_is_asked_for_one() {
     assert_eq!(key_frames(&mut world), key_frames_before + 1);
 }
 
+/// Half a second of video at once would fill the path's queue beyond its end.
+#[test]
+fn a_narrow_path_gets_a_key_frame_of_its_own_where_one_may_be_asked_for() {
+    for (path_bps, video_bps) in [(2_000_000, 1_500_000), (1_000_000, 800_000), (700_000, 500_000)] {
+        let mut world = after_a_key_frame(3, single(video_bps));
+        world.run(300 * MS);
+        let viewer = viewer(&mut world, Conditions { rate_bps: Some(path_bps), ..Conditions::default() });
+        let waited = wait_for_picture(&mut world, viewer);
+        assert!(waited <= 2 * round_trip() + 100 * MS, "{waited:?} from connected to a picture");
+        world.run(3 * Duration::from_secs(1));
+        let slot = world.sites[viewer].client.slots().values().next().expect("a slot");
+        assert!(slot.playout.freeze_max < 100 * MS, "{:?} at {path_bps} bit/s", slot.playout.freeze_max);
+    }
+}
+
 /// They come one by one, the first long after a key frame, the others soon after that one asked.
 #[test]
 fn many_who_join_at_once_share_one_key_frame() {
-    let mut world = after_a_key_frame(3, simulcast(1_500_000));
+    let mut world = after_a_key_frame(4, simulcast(1_500_000));
     world.run(2 * Duration::from_secs(1));
     let mut viewers = Vec::new();
     for _ in 0..12 {
@@ -100,7 +115,7 @@ fn many_who_join_at_once_share_one_key_frame() {
 
 #[test]
 fn nothing_stalls_for_those_who_join_behind_lossy_paths() {
-    for seed in 4..8 {
+    for seed in 5..9 {
         let mut world = after_a_key_frame(seed, simulcast(1_500_000));
         let lossy = Conditions { loss: 0.05, ..Conditions::default() };
         (world.sites[PUBLISHER].up.conditions, world.sites[PUBLISHER].down.conditions) = (lossy, lossy);

@@ -18,6 +18,22 @@ const REST_AFTER: Duration = Duration::from_secs(2);
 /// What an encoding of unknown size is taken for, by its place from the top: 720, 360, 180 lines.
 const HEIGHT_TOP_DEFAULT: u32 = 720;
 
+/// What a slot waits for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Need {
+    Keyframe,
+    /// It gets nothing yet: a replay may do.
+    Beginning {
+        estimate_bps: u64,
+    },
+}
+
+impl Need {
+    fn of(slot: &Slot, estimate_bps: u64) -> Self {
+        if slot.current.is_none() { Self::Beginning { estimate_bps } } else { Self::Keyframe }
+    }
+}
+
 impl Room {
     /// The estimator of a participant's connection has news.
     pub fn handle_estimate(&mut self, now: Instant, key: ParticipantKey, estimate_bps: u64) {
@@ -30,11 +46,11 @@ impl Room {
 
     /// A participant's decoder needs a key frame in one of its slots (PLI or FIR).
     pub fn handle_keyframe_request(&mut self, now: Instant, key: ParticipantKey, slot: u16) {
-        let slot = self.participant(key).and_then(|p| p.slots.get(usize::from(slot)));
-        let wanted =
-            slot.and_then(|slot| Some((slot.track?, slot.current.or(slot.target)?, slot.current.is_none())));
-        if let Some((track, layer, begins)) = wanted {
-            self.want_keyframe(now, track, layer.encoding, begins);
+        let Some(participant) = self.participant(key) else { return };
+        let Some(slot) = participant.slots.get(usize::from(slot)) else { return };
+        let need = Need::of(slot, participant.allocator.estimate_bps());
+        if let Some((track, layer)) = slot.track.zip(slot.current.or(slot.target)) {
+            self.want_keyframe(now, track, layer.encoding, need);
         }
     }
 
@@ -85,6 +101,7 @@ impl Room {
             })
             .collect();
         let allocation = participant.allocator.allocate(now, audio_bps, &demands);
+        let estimate_bps = participant.allocator.estimate_bps();
         let mut wanted = Vec::new();
         for (index, choice) in allocation.choices {
             let slot = &mut participant.slots[index];
@@ -98,7 +115,7 @@ impl Room {
             };
             let waits = slot.current.is_none_or(|current| current.encoding != target.encoding);
             if waits || slot.rewriter.awaits_source() || slot.rewriter.awaits_keyframe() {
-                wanted.push((track_key, target.encoding, slot.current.is_none()));
+                wanted.push((track_key, target.encoding, Need::of(slot, estimate_bps)));
             }
         }
         let goal = (allocation.next_bps, allocation.desired_bps);
@@ -106,14 +123,12 @@ impl Room {
             let (next_bps, desired_bps) = goal;
             self.outputs.push_back(Output::SetGoal { to: key, next_bps, desired_bps });
         }
-        for (track, encoding, begins) in wanted {
-            self.want_keyframe(now, track, encoding, begins);
+        for (track, encoding, need) in wanted {
+            self.want_keyframe(now, track, encoding, need);
         }
     }
 
-    /// `begins`: it is for a slot that gets nothing yet, for which a replay may do. If in the end it does
-    /// not, the next tick asks.
-    pub(super) fn want_keyframe(&mut self, now: Instant, track_key: TrackKey, index: u8, begins: bool) {
+    pub(super) fn want_keyframe(&mut self, now: Instant, track_key: TrackKey, index: u8, need: Need) {
         let Some(track) = self.track_mut(track_key) else { return };
         if track.kind() == Kind::Audio {
             return;
@@ -125,8 +140,9 @@ impl Room {
             encoding.wake(now);
         }
         encoding.idle_since = None;
-        if !(begins && encoding.replay.will_serve(now)) {
-            encoding.want_keyframe();
+        match need {
+            Need::Keyframe => encoding.want_keyframe(),
+            Need::Beginning { estimate_bps } => encoding.want_beginning(now, estimate_bps),
         }
         let asked = encoding.poll_keyframe_request(now).then_some(encoding.rid);
         if let Some(rid) = asked {

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::allocation::Need;
 use super::{Now, Output, ParticipantKey, Room};
 use crate::core::ids::ShardId;
 use crate::core::participant::Part;
@@ -31,7 +32,7 @@ impl Room {
                     let Some(track) = self.track(key).filter(|track| track.mid == mid) else { continue };
                     let index = track.encodings.iter().position(|encoding| encoding.rid == rid);
                     if let Some(index) = index.and_then(|index| u8::try_from(index).ok()) {
-                        self.want_keyframe(now.instant, key, index, false);
+                        self.want_keyframe(now.instant, key, index, Need::Keyframe);
                     }
                 }
             }
@@ -74,7 +75,7 @@ impl Room {
         }
         let count = track.encodings.len().min(u32::BITS as usize) as u8;
         for index in (0..count).filter(|index| (encodings & !before) >> index & 1 == 1) {
-            self.want_keyframe(now, key, index, false);
+            self.want_keyframe(now, key, index, Need::Keyframe);
         }
     }
 
@@ -86,7 +87,7 @@ impl Room {
             let lost = track.relays.iter().find(|relay| relay.to == to).map_or(0, |relay| relay.encodings);
             let count = track.encodings.len().min(u32::BITS as usize) as u8;
             for index in (0..count).filter(|index| lost >> index & 1 == 1) {
-                self.want_keyframe(now, key, index, false);
+                self.want_keyframe(now, key, index, Need::Keyframe);
             }
         }
     }

@@ -145,7 +145,7 @@ fn forward(
         if target.encoding == arrival.encoding && slot.current != Some(target) {
             if takes(slot.current) {
                 flow(slot, target);
-            } else if slot.current.is_none() && encoding.replay.is_whole() {
+            } else if slot.current.is_none() && encoding.is_replayed(subscriber.allocator.estimate_bps()) {
                 slot.rewriter.switch();
                 flow(slot, target);
                 replay(&encoding.replay, now, slot, (to, slot_key), arrival.format, forwards);
