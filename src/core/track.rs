@@ -249,7 +249,10 @@ impl Track {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::core::forward::PacketMeta;
     use crate::core::payload::{Codec, inspect};
 
     const KEY_BARE: [u8; 4] = [0x9c, 0x80, 0x01, 0xaa];
@@ -272,5 +275,46 @@ mod tests {
         assert!(!asks(&KEY_LAYERED, 3));
         assert!(!asks(&DELTA_LAYERED, 4));
         assert!(asks(&DELTA_BARE, 5));
+    }
+
+    /// A VP9 picture in one packet comes in.
+    fn video(encoding: &mut Encoding, now: Instant, seq_no: u64, key: bool) {
+        let payload: Arc<[u8]> =
+            if key { Arc::from([&KEY_BARE[..], &[0; 1_000]].concat()) } else { [0; 1_000].into() };
+        let frame = inspect(Codec::Vp9, &payload, None);
+        encoding.note_packet(now, payload.len(), &frame);
+        let meta =
+            PacketMeta { seq_no, rtp_time: seq_no as u32 * 3_000, marker: true, frame: &frame, dd: None };
+        encoding.replay.push(now, &meta, &payload, None);
+    }
+
+    #[test]
+    fn a_replay_spares_a_key_frame_where_the_path_takes_it_or_none_may_be_asked_for() {
+        const NARROW_BPS: u64 = 100_000;
+        const WIDE_BPS: u64 = 1_000_000;
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut encoding = Encoding::new(None);
+        encoding.want_beginning(start, WIDE_BPS);
+        assert!(encoding.poll_keyframe_request(start), "there is nothing to replay");
+        for number in 0..10 {
+            video(&mut encoding, at(40 + 33 * number), number, number == 0);
+        }
+        for estimate_bps in [WIDE_BPS, NARROW_BPS] {
+            encoding.want_beginning(at(340), estimate_bps);
+            assert!(!encoding.keyframe_wanted, "none may be asked for so soon");
+            assert!(encoding.is_replayed(estimate_bps));
+        }
+        let mut unasked = Encoding::new(None);
+        for number in 0..10 {
+            video(&mut unasked, at(40 + 33 * number), number, number == 0);
+        }
+        unasked.want_beginning(at(340), WIDE_BPS);
+        assert!(!unasked.poll_keyframe_request(at(340)));
+        unasked.want_beginning(at(340), NARROW_BPS);
+        assert!(unasked.poll_keyframe_request(at(340)));
+        assert!(unasked.is_replayed(WIDE_BPS) && !unasked.is_replayed(NARROW_BPS));
+        video(&mut unasked, at(370), 10, true);
+        assert!(unasked.is_replayed(NARROW_BPS));
     }
 }
