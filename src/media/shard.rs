@@ -252,8 +252,8 @@ impl Shard {
         }
     }
 
-    /// Drains everyone who was written to, until all is quiet, or the outbox is full: then it is true, and has
-    /// to be called again once the outbox is empty.
+    /// Drains everyone who was written to, until all is quiet, or the outbox is full: then it is true, and
+    /// has to be called again once the outbox is empty.
     pub fn finish_tick(&mut self, now: Instant) -> bool {
         // Draining a peer can write to others; each round shortens what is left to say.
         for _ in 0..8 {
