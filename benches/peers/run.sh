@@ -45,7 +45,7 @@ for name in ${SERVERS:-antiphon livekit janus mediasoup}; do
       [ -e "$work/loopback.so" ] || cc -shared -fPIC -O2 -o "$work/loopback.so" benches/peers/loopback.c -ldl
       ;;
     mediasoup | mediasoup-uring)
-      [ -x "$mediasoup_worker" ] && command -v node >/dev/null ||
+      [ -x "$mediasoup_worker" ] && [ -d benches/peers/mediasoup/node_modules ] && command -v node >/dev/null ||
         { say "no $mediasoup_worker (scripts/mediasoup.sh builds it) or no Node.js: leaving out $name"; continue; }
       ;;
     *) say "no server $name is known"; exit 2 ;;

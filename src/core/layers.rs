@@ -87,6 +87,8 @@ pub struct Allocator<S> {
     raised_at: Option<Instant>,
     back_off: Duration,
     no_raise_before: Option<Instant>,
+    /// Of what is pinned and gets nothing: it does not wait for ever longer.
+    no_start_before: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -106,6 +108,7 @@ impl<S: Ord + Copy> Allocator<S> {
             raised_at: None,
             back_off: Duration::ZERO,
             no_raise_before: None,
+            no_start_before: None,
         }
     }
 
@@ -128,8 +131,13 @@ impl<S: Ord + Copy> Allocator<S> {
         self.note_overuse(now, budget, demands, &slots);
         let may_raise = self.no_raise_before.is_none_or(|until| now >= until);
         let lasting = self.estimates.lowest_bps(now).saturating_sub(audio_bps);
-        let raise_budget = if may_raise { less_headroom(lasting) } else { 0 };
-        let budgets = Budgets { keep: budget, raise: raise_budget };
+        let lasting = less_headroom(lasting);
+        let may_start = self.no_start_before.is_none_or(|until| now >= until);
+        let budgets = Budgets {
+            keep: budget,
+            raise: if may_raise { lasting } else { 0 },
+            start: if may_start { lasting } else { 0 },
+        };
 
         let mut order: Vec<usize> = (0..demands.len()).collect();
         order.sort_by_key(|&index| std::cmp::Reverse(demands[index].priority));
@@ -138,8 +146,11 @@ impl<S: Ord + Copy> Allocator<S> {
 
         let next_step = next_step_bps(demands, &slots, &order);
         let wanted: u64 = demands.iter().zip(&slots).filter_map(|(demand, slot)| slot.top_cost(demand)).sum();
+        let starving = demands.iter().zip(&slots).any(|(demand, slot)| slot.waits_pinned(demand));
         let next_bps = match next_step {
-            Some(step) if may_raise => with_headroom(used.saturating_add(step)).saturating_add(audio_bps),
+            Some(step) if may_raise || may_start && starving => {
+                with_headroom(used.saturating_add(step)).saturating_add(audio_bps)
+            }
             _ => 0,
         };
         Allocation {
@@ -172,6 +183,7 @@ impl<S: Ord + Copy> Allocator<S> {
             self.raised_at = None;
             self.back_off = (self.back_off * 2).clamp(BACK_OFF_FIRST, BACK_OFF_MAX);
             self.no_raise_before = Some(now + self.back_off);
+            self.no_start_before = Some(now + BACK_OFF_FIRST);
         }
     }
 
@@ -206,6 +218,11 @@ impl Slot {
         Some((next, cost(next).saturating_sub(self.chosen.map_or(0, cost))))
     }
 
+    /// Chosen by the viewer, or a screen, and gets nothing.
+    fn waits_pinned<S>(&self, demand: &Demand<'_, S>) -> bool {
+        demand.priority == Priority::Pinned && self.top.is_some() && self.chosen.is_none()
+    }
+
     fn top_cost<S>(&self, demand: &Demand<'_, S>) -> Option<u64> {
         demand.layers.get(self.top?).map(LayerOffer::cost_bps)
     }
@@ -217,6 +234,8 @@ struct Budgets {
     keep: u64,
     /// For more than that.
     raise: u64,
+    /// For the first layer of what is pinned.
+    start: u64,
 }
 
 /// Lowest layers first, then upgrades in rounds, the important slots before the others. Gives the sum of
@@ -233,7 +252,8 @@ fn share<S>(
         let Some((layer, cost)) = slot.next(demand) else { return false };
         let has_it = slot.current.is_some_and(|current| layer <= current);
         let is_start = slot.fresh && slot.chosen.is_none();
-        let budget = if has_it || is_start { budgets.keep } else { budgets.raise.min(budgets.keep) };
+        let more = if slot.waits_pinned(demand) { budgets.start } else { budgets.raise };
+        let budget = if has_it || is_start { budgets.keep } else { more.min(budgets.keep) };
         let cheap = used + cost <= LOWEST_FLOOR_BPS;
         let kept_anyway = slot.chosen.is_none() && estimate >= KEEP_FLOOR_BPS && (is_first || cheap);
         let fits = used + cost <= budget || kept_anyway;

@@ -173,6 +173,30 @@ fn a_slot_that_was_starved_waits_for_head_room_and_a_new_one_does_not() {
     assert_eq!(choices(&run.step(310_000)), [Some(0), Some(0)], "asked for anew");
 }
 
+/// A screen costs what is usual until its rate is known. Raises that failed before it came are no reason to
+/// keep it waiting once it is known to be cheap.
+#[test]
+fn a_screen_does_not_wait_for_raises_that_failed_before() {
+    const UNKNOWN: [LayerOffer; 1] = [offer(720, 0)];
+    const MEASURED: [LayerOffer; 1] = [offer(720, 300_000)];
+    let mut run = Run::new(600_000, vec![demand(1, Priority::Speaker, 720)]);
+    for _ in 0..6 {
+        run.until(2_500_000, &[Some(2)]).expect("raised");
+        run.step(2_500_000);
+        run.step(600_000);
+    }
+    run.demands.push(Demand { layers: &UNKNOWN, ..demand(2, Priority::Pinned, 720) });
+    run.demands.push(demand(3, Priority::Pinned, 180));
+    run.demands.swap(1, 2);
+    assert_eq!(choices(&run.step(1_500_000))[2], None, "too much, as far as is known");
+    run.demands[2].layers = &MEASURED;
+    let mut waited = Duration::ZERO;
+    while choices(&run.step(1_500_000))[2].is_none() {
+        waited += Duration::from_millis(100);
+        assert!(waited < BACK_OFF_FIRST + HEADROOM_HOLD, "{waited:?}");
+    }
+}
+
 #[test]
 fn usual_rates_rise_with_height() {
     assert_eq!((usual_bps(0), usual_bps(180), usual_bps(720)), (50_000, 150_000, 1_800_000));
