@@ -192,6 +192,15 @@ impl Encoding {
 pub struct Relayed {
     pub to: ShardId,
     pub encodings: u32,
+    /// Those of which nothing was sent yet since they were asked for.
+    pub begins: u32,
+}
+
+impl Relayed {
+    /// The bit of an encoding; those beyond the 32nd, which no client has, are not relayed.
+    pub fn bit(encoding: u8) -> u32 {
+        1_u32.checked_shl(encoding.into()).unwrap_or(0)
+    }
 }
 
 /// A published track.

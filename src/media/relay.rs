@@ -5,12 +5,15 @@
 //! it dropped.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::egress::Passed;
 use crate::core::format::Format;
+use crate::core::forward::PacketMeta;
 use crate::core::ids::{RoomName, ShardId};
 use crate::core::payload::DescriptorBytes;
 use crate::core::relay::{Downstream, Upstream};
+use crate::core::replay::{Recorded, Replay};
 use crate::core::room::{Arrival, ParticipantKey};
 
 /// Something for the same room on another shard.
@@ -69,6 +72,33 @@ impl RelayedPacket {
             audio_level: arrival.audio_level,
             passed: passed.clone(),
         }
+    }
+
+    /// What a branch that begins with this packet needs to show it. `None` for a stream with dependency
+    /// descriptors, which are not kept as they came: it begins with a key frame.
+    pub fn replayed(
+        now: Instant,
+        origin: ParticipantKey,
+        arrival: &Arrival<'_>,
+        replay: &Replay,
+    ) -> Option<Vec<Self>> {
+        if arrival.descriptor.is_some() {
+            return None;
+        }
+        let packet = |(_, meta, recorded): (Instant, PacketMeta<'_>, &Recorded)| Self {
+            origin,
+            line: arrival.line,
+            encoding: arrival.encoding,
+            format: arrival.format,
+            seq_no: meta.seq_no,
+            rtp_time: meta.rtp_time,
+            marker: meta.marker,
+            payload: Arc::from(&recorded.payload[..]),
+            descriptor: None,
+            audio_level: None,
+            passed: Passed { rare: recorded.rare.clone(), ..Passed::default() },
+        };
+        Some(replay.packets(now).map(packet).collect())
     }
 
     pub fn arrival(&self) -> Arrival<'_> {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use antiphon::bench::client::Offer;
+use antiphon::bench::source::{VideoSource, single};
 use antiphon::core::participant::Part;
 use antiphon::core::protocol::RoomChange;
 use antiphon::core::refusal::{Code, Refusal};
@@ -51,6 +52,27 @@ fn a_viewer_on_another_shard_sees_and_hears_what_one_at_home_does() {
     let first = |site: usize| world.sites[site].client.milestones().first_frame.expect("a picture");
     let later = first(viewers[1]).saturating_duration_since(first(viewers[0]));
     assert!(later < Duration::from_millis(100), "a picture as soon as at home: {later:?} later");
+}
+
+/// The home has just had a key frame, and is not to ask for another so soon.
+#[test]
+fn the_first_in_a_branch_need_not_wait_for_a_key_frame() {
+    let mut world = node::world_of_shards(8, 2);
+    let now = world.now();
+    let video = VideoSource::new(1, single(300_000), now, Duration::from_secs(3600));
+    let offer = Offer { video: Some(video), ..Offer::default() };
+    node::join(&mut world, Part::Publisher, offer, Conditions::default());
+    world.run(Duration::from_secs(1));
+    let home = good(&mut world, 0);
+    let seen = |world: &World<Node>| world.sites[home].client.milestones().first_frame.is_some();
+    assert!(world.run_until_done(Duration::from_secs(1), seen));
+    world.run(Duration::from_millis(100));
+    let site = good(&mut world, 1);
+    world.run(Duration::from_secs(3));
+    let milestones = world.sites[site].client.milestones();
+    let (connected, first) = (milestones.connected.expect("it is"), milestones.first_frame.expect("it came"));
+    assert!(first - connected < Duration::from_millis(150), "{:?}", first - connected);
+    assert_watchable(&world, site);
 }
 
 /// Encodings of video that were sent to a shard since the `from`th packet.

@@ -8,6 +8,7 @@ use crate::core::ids::ShardId;
 use crate::core::participant::Part;
 use crate::core::protocol::Kind;
 use crate::core::relay::{Branch, Downstream, Mirror, MirroredPublisher, MirroredTrack, Upstream};
+use crate::core::replay::Replay;
 use crate::core::track::Relayed;
 
 impl Room {
@@ -68,10 +69,12 @@ impl Room {
         let track = self.participant(seat).and_then(|p| p.line_tracks.get(usize::from(line)).copied());
         let Some(key) = track.flatten() else { return };
         let Some(track) = self.track_mut(key).filter(|track| track.serial == serial) else { return };
-        let before = track.relays.iter().find(|relay| relay.to == from).map_or(0, |relay| relay.encodings);
+        let before = track.relays.iter().find(|relay| relay.to == from).copied();
+        let (before, waiting) = before.map_or((0, 0), |relay| (relay.encodings, relay.begins));
         track.relays.retain(|relay| relay.to != from);
         if encodings != 0 {
-            track.relays.push(Relayed { to: from, encodings });
+            let begins = encodings & (waiting | !before);
+            track.relays.push(Relayed { to: from, encodings, begins });
         }
         let count = track.encodings.len().min(u32::BITS as usize) as u8;
         for index in (0..count).filter(|index| (encodings & !before) >> index & 1 == 1) {
@@ -103,7 +106,28 @@ impl Room {
         let key = self.participant(from).and_then(|p| p.line_tracks.get(usize::from(line)).copied());
         let track = key.flatten().and_then(|key| self.track(key)).filter(|track| track.is_shown());
         let relays = track.map_or(&[][..], |track| &track.relays);
-        relays.iter().filter(move |relay| relay.encodings >> encoding & 1 == 1).map(|relay| relay.to)
+        relays.iter().filter(move |relay| relay.encodings & Relayed::bit(encoding) != 0).map(|relay| relay.to)
+    }
+
+    /// Where a branch is sent its first packet of an encoding: all that it needs to show that one, itself
+    /// included, if it is known.
+    pub fn begin_relay(
+        &mut self,
+        from: ParticipantKey,
+        line: u8,
+        encoding: u8,
+        to: ShardId,
+    ) -> Option<&Replay> {
+        let key = self.participant(from)?.line_tracks.get(usize::from(line)).copied()??;
+        let track = self.track_mut(key)?;
+        let relay = track.relays.iter_mut().find(|relay| relay.to == to)?;
+        let bit = Relayed::bit(encoding);
+        if relay.begins & bit == 0 {
+            return None;
+        }
+        relay.begins &= !bit;
+        let replay = &track.encodings.get(usize::from(encoding))?.replay;
+        replay.is_whole().then_some(replay)
     }
 
     /// Tells the branches how things are, if that has changed.

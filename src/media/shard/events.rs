@@ -67,7 +67,7 @@ impl Shard {
         self.fan_out(now, room, &packet.payload, &passed, &mut forwards);
         self.forwards = forwards;
         if taken {
-            self.relay(room, who, &arrival, &passed);
+            self.relay(now, room, who, &arrival, &passed);
         }
         self.flush_room(now, room);
     }

@@ -1,10 +1,13 @@
 //! Rooms that spread: copies for their branches, news from and to their homes.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
+
+use smallvec::SmallVec;
 
 use super::{Join, Notice, RelayOut, RoomSeat, Shard, commands};
 use crate::core::event::CloseReason;
-use crate::core::ids::ShardId;
+use crate::core::ids::{RoomName, ShardId};
 use crate::core::refusal::{Code, Refusal};
 use crate::core::relay::{Downstream, Upstream};
 use crate::core::room::{Arrival, ParticipantKey, Room, Settings};
@@ -61,35 +64,25 @@ impl Shard {
     /// Copies a packet that the room has just forwarded for those branches that take it.
     pub(super) fn relay(
         &mut self,
+        now: Instant,
         index: RoomIndex,
         from: ParticipantKey,
         arrival: &Arrival<'_>,
         passed: &Passed,
     ) {
-        let Some(seat) = self.rooms.get(index.0 as usize).and_then(Option::as_ref) else { return };
+        let Some(seat) = self.rooms.get_mut(index.0 as usize).and_then(Option::as_mut) else { return };
         if !seat.room.has_branches() {
             return;
         }
-        for to in seat.room.relays(from, arrival.line, arrival.encoding) {
-            let packet = RelayedPacket::new(from, arrival, passed);
-            self.counters.packets_relayed += 1;
-            // What a tick brings leaves together.
-            if let Some(RelayOut { to: last, relay }) = self.relays.back_mut()
-                && *last == to
-                && relay.epoch == seat.epoch
-                && relay.room == *seat.room.name()
-                && let Freight::Packets(packets) = &mut relay.freight
-            {
-                packets.push(packet);
-                continue;
-            }
-            let relay = Relay {
-                room: seat.room.name().clone(),
-                epoch: seat.epoch,
-                from: self.around.id,
-                freight: Freight::Packets(vec![packet]),
-            };
-            self.relays.push_back(RelayOut { to, relay });
+        let (line, encoding) = (arrival.line, arrival.encoding);
+        let branches: SmallVec<[ShardId; 8]> = seat.room.relays(from, line, encoding).collect();
+        for to in branches {
+            let replay = seat.room.begin_relay(from, line, encoding, to);
+            let begun = replay.and_then(|replay| RelayedPacket::replayed(now, from, arrival, replay));
+            let packets = begun.unwrap_or_default();
+            let alone = packets.is_empty().then(|| RelayedPacket::new(from, arrival, passed));
+            let batch = Batch { from: self.around.id, to, room: seat.room.name(), epoch: seat.epoch };
+            self.counters.packets_relayed += batch.append(&mut self.relays, packets.into_iter().chain(alone));
         }
     }
 
@@ -180,5 +173,35 @@ impl Shard {
             self.forwards = forwards;
         }
         self.flush_room(now, index);
+    }
+}
+
+/// Packets for one branch.
+struct Batch<'a> {
+    from: ShardId,
+    to: ShardId,
+    room: &'a RoomName,
+    epoch: u64,
+}
+
+impl Batch<'_> {
+    /// Puts packets with those that wait already: what a tick brings leaves together. Gives their number.
+    fn append(&self, relays: &mut VecDeque<RelayOut>, packets: impl Iterator<Item = RelayedPacket>) -> u64 {
+        let Self { from, to, room, epoch } = *self;
+        if let Some(RelayOut { to: last, relay }) = relays.back_mut()
+            && *last == to
+            && relay.epoch == epoch
+            && relay.room == *room
+            && let Freight::Packets(batch) = &mut relay.freight
+        {
+            let before = batch.len();
+            batch.extend(packets);
+            return (batch.len() - before) as u64;
+        }
+        let batch: Vec<RelayedPacket> = packets.collect();
+        let count = batch.len() as u64;
+        let relay = Relay { room: room.clone(), epoch, from, freight: Freight::Packets(batch) };
+        relays.push_back(RelayOut { to, relay });
+        count
     }
 }
