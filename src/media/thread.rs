@@ -168,6 +168,8 @@ impl Worker {
             self.shard.handle_command(now, command);
         }
         self.shard.handle_timeout(now);
+        // Copies do not wait until all receivers here are served; what is said meanwhile follows them.
+        self.pass_on(now);
         while self.shard.finish_tick(now) {
             self.flush(now);
         }

@@ -1,7 +1,7 @@
 //! The `Location` of a join: trickle ICE, ICE restart, leave (RFC 9725 §4.3, §4.4).
 //!
-//! The session's id is 128 random bits that only its client was told: holding it is the right to use it, so
-//! no token is asked for.
+//! The session's id is its shard and 120 random bits that only its client was told: holding it is the right
+//! to use it, so no token is asked for.
 
 use std::sync::Arc;
 

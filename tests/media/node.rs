@@ -207,6 +207,13 @@ impl Node {
         }
     }
 
+    /// The room is opened anew, with a shard as its home that has not heard of its end.
+    pub fn open_again(&mut self, now: Instant, shard: usize) {
+        let settings = Settings { epoch: 2, ..self.settings() };
+        self.shards[shard].handle_command(now, Command::Open(Box::new(settings)));
+        self.settle(now);
+    }
+
     /// Closes all rooms; the answer comes when the last peer is gone.
     pub fn drain(&mut self, now: Instant) -> oneshot::Receiver<()> {
         let (done, drained) = oneshot::channel();

@@ -190,6 +190,23 @@ fn a_room_is_locked_and_closed_in_its_branches_too() {
     assert!(refused.is_err_and(|refusal| refusal.code == Code::NotFound), "no branch without a home");
 }
 
+/// The end of a room and its next opening may reach a shard in either order.
+#[test]
+fn what_is_left_of_an_earlier_opening_makes_way() {
+    let mut world = node::world_of_shards(9, 2);
+    let site = good(&mut world, 1);
+    world.run(Duration::from_secs(2));
+    let now = world.now();
+    world.server.open_again(now, 1);
+    assert!(world.server.stats_of(now, 1).is_ok_and(|stats| stats.participants.is_empty()));
+    let (reply, _) = oneshot::channel();
+    world.server.command(now, 0, RoomCommand::Close(reply));
+    world.run(Duration::from_secs(2));
+    assert!(world.sites[site].client.is_closed());
+    let now = world.now();
+    assert!(world.server.stats_of(now, 1).is_ok(), "the new opening is none of the old one's");
+}
+
 /// A room whose last publisher has left stays open for those who wait, wherever they are.
 #[test]
 fn viewers_in_a_branch_keep_their_room_open() {

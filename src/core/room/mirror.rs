@@ -61,7 +61,6 @@ impl Room {
         for publisher in publishers {
             self.mirror_publisher(publisher);
         }
-        self.stale_slots();
         self.settle(now);
     }
 
@@ -106,12 +105,14 @@ impl Room {
         let Some(track_key) = track_key else { return };
         let hushed = told.muted || told.silenced;
         let Some(track) = self.track_mut(track_key) else { return };
+        let before = (track.source, track.muted, track.silenced, track.format);
         track.serial = told.serial;
         track.source = told.source;
         track.format = told.format.or(track.format);
         track.muted = told.muted;
         track.silenced = told.silenced;
         track.height_told = told.height_told;
+        let has_changed = before != (track.source, track.muted, track.silenced, track.format);
         if current.is_none() {
             // Nothing comes before it was asked for. Sound is wanted from all, so that this branch knows who
             // speaks.
@@ -123,6 +124,10 @@ impl Room {
         }
         if hushed {
             self.speakers.remove(track_key);
+        }
+        // Most mirrors tell only of viewers, while many of them come: nobody's slots are bound anew for that.
+        if has_changed {
+            self.stale_slots();
         }
     }
 

@@ -153,6 +153,9 @@ impl Shard {
     fn open(&mut self, now: Instant, settings: Settings) {
         let name = settings.state.name.clone();
         let (mode, access, epoch) = (settings.state.mode, settings.state.access, settings.epoch);
+        if self.make_way(now, &name, epoch) {
+            return;
+        }
         let mut room = Room::new(self.stamp(now), settings);
         room.note(self.stamp(now), EventBody::RoomOpened { mode, access, by: None });
         let index = self.seat_room(RoomSeat { room, epoch, branch: None, peers: Vec::new() });

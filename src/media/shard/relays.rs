@@ -30,11 +30,10 @@ pub struct BranchSeat {
 impl Shard {
     /// Opens a branch of a room whose home is another shard.
     pub(super) fn open_branch(&mut self, now: Instant, settings: Settings, home: ShardId) {
-        let name = settings.state.name.clone();
-        if self.rooms_by_name.contains_key(&name) {
+        let (name, epoch) = (settings.state.name.clone(), settings.epoch);
+        if self.make_way(now, &name, epoch) {
             return;
         }
-        let epoch = settings.epoch;
         let settings = Settings { empty_after: EMPTY_AFTER, first_is_admin: false, ..settings };
         let room = Room::new_branch(self.stamp(now), self.around.id, settings);
         tracing::info!(room = %name, shard = self.around.id.0, home = home.0, "branch opened");
@@ -42,6 +41,20 @@ impl Shard {
         let index = self.seat_room(RoomSeat { room, epoch, branch, peers: Vec::new() });
         self.notify(Notice::BranchOpened { shard: self.around.id, room: name });
         self.flush_room(now, index);
+    }
+
+    /// Closes what is left here of an earlier opening of a room, whose end was not heard of yet. True where
+    /// this very opening is here already.
+    pub(super) fn make_way(&mut self, now: Instant, name: &RoomName, epoch: u64) -> bool {
+        let Some(&index) = self.rooms_by_name.get(name) else { return false };
+        let stamp = self.stamp(now);
+        let Some(seat) = self.seat_mut(index) else { return false };
+        if seat.epoch == epoch {
+            return true;
+        }
+        seat.room.close(stamp, CloseReason::Closed);
+        self.flush_room(now, index);
+        false
     }
 
     /// Keeps a viewer until its branch knows its room. Gives it back where there is nothing to wait for.
