@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a target of the Makefile lacks, and says so; silent when there is nothing to do.
 #
-#   scripts/setup.sh build    compiler, Rust, Node.js, the client's packages
+#   scripts/setup.sh build    compiler, Rust, GStreamer, Node.js, the client's packages
 #   scripts/setup.sh test     the same, and the browsers and packages of the end-to-end tests
 #   scripts/setup.sh check    the same as build, and cargo-deny
 #   scripts/setup.sh peers    the servers to compare with: Janus from Debian, LiveKit from its Go module, mediasoup from
@@ -142,8 +142,22 @@ npm_packages() {
 }
 
 # ------------------------------------------------------------------------------------------------ targets
+# What decodes, encodes and labels for mixed rooms; without it a node forwards and says that it has no mixer.
+mixer() {
+  commands pkg-config:pkg-config
+  pkg-config --exists gstreamer-1.0 gstreamer-app-1.0 ||
+    packages libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
+  local missing=() name
+  for name in gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-libav \
+    gstreamer1.0-x fonts-dejavu-core; do
+    dpkg-query -W -f '${Status}' "$name" 2>/dev/null | grep -q 'ok installed' || missing+=("$name")
+  done
+  [ ${#missing[@]} = 0 ] || packages "${missing[@]}"
+}
+
 build() {
   commands cc:build-essential curl:curl
+  mixer
   [ -e /etc/ssl/certs/ca-certificates.crt ] || packages ca-certificates
   rust
   node_js

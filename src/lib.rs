@@ -1,6 +1,6 @@
 //! Antiphon, a media server: rooms that forward video (SFU), with chat over data channels.
 //!
-//! Imports point one way: `main → cli → node → shells → core`. Shells (`control`, `signal`, `media`,
+//! Imports point one way: `main → cli → node → shells → core`. Shells (`control`, `signal`, `media`, `mcu`,
 //! `events`) meet only through mailboxes; `control`, which joins them, calls `events` and speaks `media`'s
 //! commands. `config`, `telemetry`, `mailbox` and `token` are leaves. `tests/tidy.rs` holds this to be so.
 #![forbid(unsafe_code)]
@@ -13,6 +13,7 @@ pub mod control;
 pub mod core;
 pub mod events;
 pub mod mailbox;
+pub mod mcu;
 pub mod media;
 pub mod node;
 pub mod signal;

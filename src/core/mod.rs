@@ -10,6 +10,7 @@ pub mod format;
 pub mod forward;
 pub mod ids;
 pub mod layers;
+pub mod mix;
 pub mod participant;
 pub mod payload;
 pub mod protocol;

@@ -1,0 +1,178 @@
+//! GStreamer graphs as text: one file in `pipelines/` for each stage, built into the binary.
+//!
+//! A graph is what `gst-launch-1.0` takes, with `{name}` for values and `#` lines for comments. It takes its
+//! input at an `appsrc` called `in` and gives its output at an `appsink` called `out`.
+
+use std::collections::BTreeSet;
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app::{AppSink, AppSrc};
+
+/// One step of the mix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    DecodeVp8,
+    DecodeVp9,
+    DecodeH264,
+    DecodeAv1,
+    DecodeOpus,
+    EncodeVp8,
+    EncodeH264,
+    EncodeOpus,
+    Label,
+}
+
+/// Why there is no graph.
+#[derive(Debug, thiserror::Error)]
+pub enum GraphError {
+    #[error("GStreamer does not start: {0}")]
+    NoGstreamer(gst::glib::Error),
+    #[error("the graph {stage:?} cannot be built: {source}")]
+    Broken { stage: Stage, source: gst::glib::Error },
+    #[error("the graph {stage:?} has no element {name} of the right kind")]
+    NoEnd { stage: Stage, name: &'static str },
+    #[error("the graph {stage:?} does not run: {source}")]
+    Stuck { stage: Stage, source: gst::StateChangeError },
+}
+
+/// An element that a stage needs and this machine does not have.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Missing {
+    pub element: String,
+    /// The Debian package that brings it.
+    pub package: &'static str,
+}
+
+/// Debian's packages by the elements that they bring.
+const PACKAGES: &[(&str, &[&str])] = &[
+    ("gstreamer1.0-plugins-base", &["appsrc", "appsink", "videoconvert", "audioconvert", "audioresample"]),
+    ("gstreamer1.0-plugins-base", &["opusenc", "opusdec"]),
+    ("gstreamer1.0-plugins-good", &["rtpjitterbuffer", "rtpvp8depay", "rtpvp9depay", "rtph264depay"]),
+    ("gstreamer1.0-plugins-good", &["rtpopusdepay", "vp8dec", "vp9dec", "vp8enc"]),
+    ("gstreamer1.0-plugins-bad", &["h264parse", "openh264enc", "openh264dec", "av1dec"]),
+    ("gstreamer1.0-libav", &["avdec_h264"]),
+    ("gstreamer1.0-x", &["textoverlay"]),
+];
+
+impl Stage {
+    pub const ALL: [Self; 9] = [
+        Self::DecodeVp8,
+        Self::DecodeVp9,
+        Self::DecodeH264,
+        Self::DecodeAv1,
+        Self::DecodeOpus,
+        Self::EncodeVp8,
+        Self::EncodeH264,
+        Self::EncodeOpus,
+        Self::Label,
+    ];
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::DecodeVp8 => include_str!("../../pipelines/decode-vp8.txt"),
+            Self::DecodeVp9 => include_str!("../../pipelines/decode-vp9.txt"),
+            Self::DecodeH264 => include_str!("../../pipelines/decode-h264.txt"),
+            Self::DecodeAv1 => include_str!("../../pipelines/decode-av1.txt"),
+            Self::DecodeOpus => include_str!("../../pipelines/decode-opus.txt"),
+            Self::EncodeVp8 => include_str!("../../pipelines/encode-vp8.txt"),
+            Self::EncodeH264 => include_str!("../../pipelines/encode-h264.txt"),
+            Self::EncodeOpus => include_str!("../../pipelines/encode-opus.txt"),
+            Self::Label => include_str!("../../pipelines/label.txt"),
+        }
+    }
+
+    /// The graph's description, its values filled in.
+    fn describe(self, values: &[(&str, &dyn std::fmt::Display)]) -> String {
+        let lines = self.text().lines().filter(|line| !line.starts_with('#'));
+        let text = lines.collect::<Vec<_>>().join(" ");
+        values
+            .iter()
+            .fold(text, |text, (name, value)| text.replace(&format!("{{{name}}}"), &value.to_string()))
+    }
+
+    /// Names of the elements that it is made of.
+    fn elements(self) -> BTreeSet<String> {
+        let text = self.describe(&[]);
+        let links = text.split('!').filter_map(|link| link.split_whitespace().next());
+        links.filter(|name| !name.contains('/')).map(str::to_owned).collect()
+    }
+}
+
+/// A graph that runs until it is dropped.
+#[derive(Debug)]
+pub struct Graph {
+    pub pipeline: gst::Pipeline,
+    pub input: AppSrc,
+    pub output: AppSink,
+}
+
+impl Graph {
+    /// Builds a stage with its values and lets it run.
+    ///
+    /// # Errors
+    /// [`GraphError`]: an element is missing, the text or a value is wrong.
+    pub fn start(stage: Stage, values: &[(&str, &dyn std::fmt::Display)]) -> Result<Self, GraphError> {
+        let broken = |source| GraphError::Broken { stage, source };
+        let element = gst::parse::launch(&stage.describe(values)).map_err(broken)?;
+        let no_end = |name| GraphError::NoEnd { stage, name };
+        let pipeline = element.downcast::<gst::Pipeline>().map_err(|_| no_end("pipeline"))?;
+        let input = pipeline.by_name("in").and_then(|end| end.downcast().ok()).ok_or(no_end("in"))?;
+        let output = pipeline.by_name("out").and_then(|end| end.downcast().ok()).ok_or(no_end("out"))?;
+        let graph = Self { pipeline, input, output };
+        let stuck = |source| GraphError::Stuck { stage, source };
+        graph.pipeline.set_state(gst::State::Playing).map_err(stuck)?;
+        Ok(graph)
+    }
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        // A graph that does not stop has nothing that anyone waits for.
+        let _ = self.pipeline.set_state(gst::State::Null);
+    }
+}
+
+/// Loads GStreamer; once is enough.
+///
+/// # Errors
+/// [`GraphError::NoGstreamer`].
+pub fn start() -> Result<(), GraphError> {
+    gst::init().map_err(GraphError::NoGstreamer)
+}
+
+/// Elements that the stages need and this machine lacks, after [`start`].
+pub fn missing() -> Vec<Missing> {
+    let needed: BTreeSet<String> = Stage::ALL.into_iter().flat_map(Stage::elements).collect();
+    let missing = needed.into_iter().filter(|name| gst::ElementFactory::find(name).is_none());
+    missing.map(|element| Missing { package: package_of(&element), element }).collect()
+}
+
+fn package_of(element: &str) -> &'static str {
+    let found = PACKAGES.iter().find(|(_, elements)| elements.contains(&element));
+    found.map_or("gstreamer1.0-plugins-bad", |(package, _)| package)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_stage_can_be_built_and_has_its_ends() {
+        start().unwrap();
+        assert_eq!(missing(), Vec::new());
+        for stage in Stage::ALL {
+            let values: [(&str, &dyn std::fmt::Display); 6] = [
+                ("latency_ms", &40),
+                ("width", &640),
+                ("height", &360),
+                ("frames_per_second", &30),
+                ("bitrate_bps", &500_000),
+                ("font_px", &20),
+            ];
+            let text = stage.describe(&values);
+            assert!(!text.contains('{'), "{stage:?} wants a value that nobody gives: {text}");
+            Graph::start(stage, &values).unwrap();
+        }
+    }
+}
