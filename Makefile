@@ -29,7 +29,7 @@ test: ## Every test: Rust, the client, and real browsers against the real binary
 	@scripts/setup.sh test
 	@scripts/test.sh
 
-check: ## Form: rustfmt, clippy, cargo-deny, the client's types and lint
+check: ## Form: rustfmt, clippy, cargo-deny, vendor/, the client's types and lint
 	@scripts/setup.sh check
 	@scripts/check.sh
 

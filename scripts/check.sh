@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Checks form: rustfmt, clippy, the dependencies' licences and advisories, the client's types and lint.
+# Checks form: rustfmt, clippy, the copy of dimpl, the dependencies' licences and advisories, the client's types
+# and lint.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -10,6 +11,8 @@ cargo fmt --check
 step "clippy"
 mkdir -p web/dist
 cargo clippy --locked --all-targets --quiet -- -D warnings
+step "the copy of dimpl"
+scripts/vendor.sh check
 step "licences, sources and duplicates of the dependencies"
 cargo deny --log-level error --config .ci/deny.toml check bans licenses sources
 step "advisories about the dependencies"

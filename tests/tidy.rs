@@ -137,7 +137,7 @@ fn code(line: &str) -> &str {
     &line[..end]
 }
 
-/// Every file under `folders` with one of these extensions, except what is installed or built.
+/// Every file under `folders` with one of these extensions, except what is installed, built or not ours.
 fn sources(folders: &[&str], extensions: &[&str]) -> Vec<Source> {
     let mut found = Vec::new();
     let mut waiting: Vec<PathBuf> = folders.iter().map(|folder| root().join(folder)).collect();
@@ -146,6 +146,7 @@ fn sources(folders: &[&str], extensions: &[&str]) -> Vec<Source> {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             if ["node_modules", "dist", "target", "test-results", "data"].contains(&name)
                 || (name.starts_with('.') && name != ".ci" && path != root())
+                || path == root().join("vendor/dimpl")
             {
                 continue;
             }
