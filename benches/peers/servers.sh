@@ -3,7 +3,8 @@
 # under $work. After `start NAME`: $server is its process, $measured the one that carries its media, $url where
 # it is joined, $target how.
 #
-# Every server has bandwidth estimation, NACK and resending on, and settles on AES-256-GCM with the load tool.
+# Every server has bandwidth estimation, NACK and resending on. With the load tool mediasoup settles on AES-256-GCM, the
+# others on AES-128-GCM; each run's `srtp_profiles` says so.
 
 # janus_config LOOPS: LOOPS threads for all media; 0 is Janus's default, a thread for each client.
 janus_config() {

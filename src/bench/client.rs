@@ -18,9 +18,11 @@ use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcError};
 
 pub use super::offer::{Channel, Offer};
 use super::offer::{negotiated, rtc_config};
+use super::profile::{self, ProfileSlot};
 use super::reception::{Arrival, Slot};
 use super::source::{AUDIO_LEVEL_DBOV, AudioSource, MediaPacket, VideoSource};
 use super::stamp::Stamp;
+use crate::core::stats::srtp_profile_name;
 
 /// How often a receiving client looks whether a picture is stuck.
 const PLAYOUT_CHECK: Duration = Duration::from_millis(50);
@@ -71,6 +73,7 @@ pub struct ChannelMessage {
 /// One connection to the server.
 pub struct Client {
     rtc: Rtc,
+    srtp_profile: ProfileSlot,
     local: SocketAddr,
     pending: Option<SdpPendingOffer>,
     clock_base: Instant,
@@ -128,11 +131,12 @@ impl Client {
         local: SocketAddr,
         timeline: bool,
     ) -> Result<Self, ClientError> {
-        let mut rtc = rtc_config().build(now);
+        let (mut rtc, srtp_profile) = profile::of_built(|| rtc_config().build(now));
         let candidate = Candidate::host(local, "udp").map_err(|_| ClientError::Address(local))?;
         rtc.add_local_candidate(candidate);
         Ok(Self {
             rtc,
+            srtp_profile,
             local,
             pending: None,
             clock_base,
@@ -294,6 +298,11 @@ impl Client {
     /// The microphone, if it has one.
     pub fn audio(&self) -> Option<&AudioSource> {
         self.audio.as_ref().map(|audio| &audio.source)
+    }
+
+    /// What protects its media, as RFC 5764 names it; none before DTLS is done.
+    pub fn srtp_profile(&self) -> Option<&'static str> {
+        self.srtp_profile.get().copied().map(srtp_profile_name)
     }
 
     /// PLI and FIR that came for what this client sends.
@@ -480,4 +489,4 @@ fn rtp_write(packet: &MediaPacket<'_>, pt: Pt, now: Instant) -> RtpWrite {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

@@ -11,6 +11,7 @@ pub mod forward;
 pub mod join;
 pub mod offer;
 pub mod process;
+pub mod profile;
 pub mod reception;
 pub mod report;
 pub mod source;

@@ -10,6 +10,7 @@ use str0m::format::Codec;
 use str0m::media::{Direction, MediaKind, Mid, Pt, Simulcast, SimulcastLayer};
 use str0m::{Rtc, RtcConfig};
 
+use super::profile::watched;
 use super::source::{AudioSource, VideoSource};
 use crate::core::protocol::{CONTROL_LABEL, LOSSY_LABEL, PROTOCOL};
 
@@ -71,7 +72,7 @@ fn identity() -> (Arc<CryptoProvider>, Option<DtlsCert>) {
     static IDENTITY: OnceLock<(Arc<CryptoProvider>, Option<DtlsCert>)> = OnceLock::new();
     IDENTITY
         .get_or_init(|| {
-            let provider = str0m_aws_lc_rs::default_provider();
+            let provider = watched(str0m_aws_lc_rs::default_provider());
             let cert = provider.dtls_provider.generate_certificate();
             (Arc::new(provider), cert)
         })

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use super::client::Client;
 use super::engine::{Seat, Traffic};
 use super::forward::{ForwardArgs, Place};
 use super::join::Target;
@@ -28,6 +29,8 @@ pub struct Report {
     pub video_bps: u64,
     pub simulcast: bool,
     pub connected: Connected,
+    /// What protects media, and of how many clients.
+    pub srtp_profiles: BTreeMap<&'static str, u32>,
     /// Why clients failed, and how many.
     pub failures: BTreeMap<String, u32>,
     /// Media packets of all publishers.
@@ -200,6 +203,7 @@ pub fn make(
         video_bps: args.bitrate,
         simulcast: args.simulcast,
         connected: connected(seats, places),
+        srtp_profiles: srtp_profiles(seats.iter().map(|seat| &seat.client)),
         failures,
         sent_packets_per_second: start.sent_until(end) as f64 / seconds,
         received_packets_per_second: packets.received as f64 / seconds,
@@ -229,6 +233,14 @@ fn connected(seats: &[Seat], places: &[Place]) -> Connected {
         }
     }
     connected
+}
+
+fn srtp_profiles<'a>(clients: impl Iterator<Item = &'a Client>) -> BTreeMap<&'static str, u32> {
+    let mut counts = BTreeMap::new();
+    for profile in clients.filter_map(Client::srtp_profile) {
+        *counts.entry(profile).or_default() += 1;
+    }
+    counts
 }
 
 fn viewers<'a>(seats: &'a [Seat], places: &'a [Place]) -> impl Iterator<Item = (usize, &'a Seat, &'a Place)> {
@@ -369,6 +381,21 @@ impl Times {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::client::Offer;
+    use crate::bench::client::tests::{publisher_and_viewer, run};
+
+    #[test]
+    fn profiles_are_counted_once_handshakes_are_done() {
+        let start = Instant::now();
+        let mut pair = publisher_and_viewer(start);
+        assert!(srtp_profiles(pair.iter()).is_empty());
+        run(&mut pair, start, Duration::from_secs(1));
+        let offer = Offer { video_slots: 1, ..Offer::default() };
+        let alone = Client::new(start, start, ([127, 0, 0, 1], 4003).into(), offer).expect("a client").0;
+        let clients = pair.iter().chain([&alone]);
+        // The side that is passive in DTLS picks, and prefers the cheaper key (decision 4).
+        assert_eq!(srtp_profiles(clients), BTreeMap::from([("SRTP_AEAD_AES_128_GCM", 2)]));
+    }
 
     #[test]
     fn percentiles_are_milliseconds() {

@@ -4,7 +4,7 @@
 //! A run is a file `SERVER.WORKLOAD.ROUND.json` that `bench forward` or `bench bare` printed. Medians are
 //! over the rounds; a run whose server failed clients or lost packets is counted, never left out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -60,6 +60,8 @@ pub type Figures = BTreeMap<&'static str, Spread>;
 #[derive(Debug, Default, Serialize)]
 pub struct Workload {
     pub servers: BTreeMap<String, Figures>,
+    /// The SRTP profiles that clients of a server ended up with; one, unless they differ among themselves.
+    pub srtp_profiles: BTreeMap<String, BTreeSet<String>>,
     /// How many times our CPU for each packet another server spends, by medians.
     pub cpu_times_ours: BTreeMap<String, f64>,
     /// The bare limit's CPU for each packet over ours.
@@ -105,7 +107,13 @@ fn read(folder: &Path) -> io::Result<Vec<(String, String, Value)>> {
 
 fn summarize(runs: Vec<(String, String, Value)>) -> Summary {
     let mut values: BTreeMap<(String, String), BTreeMap<&'static str, Vec<f64>>> = BTreeMap::new();
+    let mut summary = Summary::new();
     for (workload, server, report) in runs {
+        if let Some(profiles) = report.get("srtp_profiles").and_then(Value::as_object) {
+            let of_workload = summary.entry(workload.clone()).or_default();
+            let known = of_workload.srtp_profiles.entry(server.clone()).or_default();
+            known.extend(profiles.keys().cloned());
+        }
         let of_server = values.entry((workload, server)).or_default();
         for (metric, pointer, factor) in METRICS {
             if let Some(value) = report.pointer(pointer).and_then(Value::as_f64) {
@@ -113,7 +121,6 @@ fn summarize(runs: Vec<(String, String, Value)>) -> Summary {
             }
         }
     }
-    let mut summary = Summary::new();
     for ((workload, server), metrics) in values {
         let figures = metrics.into_iter().filter_map(|(metric, values)| Some((metric, spread(values)?)));
         summary.entry(workload).or_default().servers.insert(server, figures.collect());
@@ -158,6 +165,7 @@ mod tests {
         let report = json!({
             "server": { "cpu_ns_per_forwarded_packet": cpu_ns, "rss_end_bytes": 50_000_000 },
             "latency_ms": { "p50": 0.5, "p99": 2.0, "p999": 4.0 },
+            "srtp_profiles": { (format!("PROFILE_OF_{server}")): 51 },
         });
         ("1x50".into(), server.into(), report)
     }
@@ -184,6 +192,7 @@ mod tests {
         assert!(!workload.cpu_times_ours.contains_key("bare"));
         assert_eq!(workload.share_of_bare_limit, Some(0.5));
         assert!(!workload.servers["bare"].contains_key("join_p50_ms"));
+        assert_eq!(workload.srtp_profiles["janus"], BTreeSet::from(["PROFILE_OF_janus".to_owned()]));
     }
 
     #[test]
@@ -199,6 +208,7 @@ mod tests {
         super::run(&args).expect("a summary");
         let page = fs::read_to_string(folder.path().join("summary.html")).expect("a page");
         assert!(page.contains("<svg") && page.contains("janus") && page.contains("4.5"));
+        assert!(page.contains("<td>PROFILE_OF_antiphon</td><td>PROFILE_OF_janus</td>"));
         assert!(!page.contains("src=") && !page.contains("href="));
         // Once more: the summary is no run.
         super::run(&args).expect("a summary");

@@ -1,6 +1,7 @@
 //! Live figures of a room, as the API shows them.
 
 use serde::Serialize;
+use str0m::crypto::dtls::SrtpProfile;
 
 use super::ids::{Identity, RoomName};
 use super::protocol::{RoomState, Source};
@@ -46,6 +47,16 @@ pub struct ParticipantStats {
     pub egress_loss: Option<f32>,
     pub sends: Vec<EncodingStats>,
     pub gets: Vec<SlotReport>,
+}
+
+/// As the registry of RFC 5764 calls it.
+pub fn srtp_profile_name(profile: SrtpProfile) -> &'static str {
+    match profile {
+        SrtpProfile::AES128_CM_SHA1_80 => "SRTP_AES128_CM_HMAC_SHA1_80",
+        SrtpProfile::AEAD_AES_128_GCM => "SRTP_AEAD_AES_128_GCM",
+        SrtpProfile::AEAD_AES_256_GCM => "SRTP_AEAD_AES_256_GCM",
+        _ => "unknown",
+    }
 }
 
 /// One encoding that a participant sends.

@@ -23,7 +23,7 @@ use str0m::rtp::RedDecoder;
 pub use packet::{ExtensionIds, Framing, Passed};
 pub use stream::StreamLine;
 
-use self::keys::{KeySlot, Keys};
+use self::keys::KeySlot;
 use self::packet::{Lane, Packet};
 use self::probing::Probing;
 use self::sent_log::SentLog;
@@ -37,6 +37,7 @@ use crate::core::forward::Rewritten;
 use crate::core::payload::{AUDIO_CLOCK_RATE, VIDEO_CLOCK_RATE};
 use crate::core::protocol::Kind;
 use crate::core::rtcp;
+use crate::core::stats::srtp_profile_name;
 
 /// Packets that may wait for the end of the tick. Full: the newest is dropped.
 const QUEUE_MAX: usize = 1_024;
@@ -424,7 +425,7 @@ impl Egress {
     }
 
     pub fn srtp_profile(&self) -> Option<&'static str> {
-        self.keys.get().map(Keys::profile_name)
+        self.keys.get().map(|keys| srtp_profile_name(keys.profile))
     }
 
     pub fn loss(&self) -> Option<f32> {

@@ -9,7 +9,7 @@ use crate::bench::source::single;
 const STEP: Duration = Duration::from_millis(1);
 
 /// Carries everything between the two for `time`, without delay. Returns the time after it.
-fn run(pair: &mut [Client; 2], mut now: Instant, time: Duration) -> Instant {
+pub fn run(pair: &mut [Client; 2], mut now: Instant, time: Duration) -> Instant {
     let end = now + time;
     while now < end {
         for (from, to) in [(0, 1), (1, 0)] {
@@ -24,7 +24,7 @@ fn run(pair: &mut [Client; 2], mut now: Instant, time: Duration) -> Instant {
     now
 }
 
-fn publisher_and_viewer(now: Instant) -> [Client; 2] {
+pub fn publisher_and_viewer(now: Instant) -> [Client; 2] {
     let offer = Offer {
         video: Some(VideoSource::new(1, single(1_000_000), now, Duration::from_secs(60))),
         audio: Some(AudioSource::new(1, now)),

@@ -110,6 +110,12 @@ fn table(page: &mut String, workload: &Workload) {
         let runs = figures.values().map(|spread| spread.runs).max().unwrap_or(0);
         let _ = write!(page, "<th>{} ({runs} runs)</th>", escape(server));
     }
+    page.push_str("</tr><tr><th>SRTP profile</th>");
+    for server in workload.servers.keys() {
+        let profiles = workload.srtp_profiles.get(server).into_iter().flatten();
+        let names: Vec<String> = profiles.map(|profile| escape(profile)).collect();
+        let _ = write!(page, "<td>{}</td>", names.join(", "));
+    }
     for (metric, ..) in super::METRICS {
         let _ = write!(page, "</tr><tr><th>{}</th>", metric.replace('_', " "));
         for figures in workload.servers.values() {

@@ -37,18 +37,6 @@ pub struct Keys {
     pub decoy: MasterKey,
 }
 
-impl Keys {
-    /// As the registry of RFC 5764 calls it.
-    pub fn profile_name(&self) -> &'static str {
-        match self.profile {
-            SrtpProfile::AES128_CM_SHA1_80 => "SRTP_AES128_CM_HMAC_SHA1_80",
-            SrtpProfile::AEAD_AES_128_GCM => "SRTP_AEAD_AES_128_GCM",
-            SrtpProfile::AEAD_AES_256_GCM => "SRTP_AEAD_AES_256_GCM",
-            _ => "unknown",
-        }
-    }
-}
-
 /// Keys are for no log.
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
