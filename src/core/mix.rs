@@ -97,7 +97,8 @@ pub struct Area {
 }
 
 /// How a picture of another shape is put into its area.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "lowercase")]
 pub enum Fit {
     /// Fills it; edges are cut off.
