@@ -58,6 +58,7 @@ pub struct Config {
     pub tls: Tls,
     pub node: Node,
     pub media: Media,
+    pub mcu: Mcu,
     pub auth: Auth,
     pub limits: Limits,
     pub rooms: Rooms,
@@ -150,6 +151,26 @@ impl Default for Media {
 }
 
 /// Who may do what without asking further.
+/// Mixed rooms (MCU mode).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mcu {
+    /// Rooms may be mixed where GStreamer has all that it takes.
+    pub enabled: bool,
+    /// Pixels of the mixed picture. Slow viewers get one of half the size.
+    pub width: u32,
+    pub height: u32,
+    pub frames_per_second: u32,
+    /// Bits per second that the mixed picture may take.
+    pub bitrate_bps: u64,
+}
+
+impl Default for Mcu {
+    fn default() -> Self {
+        Self { enabled: true, width: 1_280, height: 720, frames_per_second: 30, bitrate_bps: 1_800_000 }
+    }
+}
+
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Auth {

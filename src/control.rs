@@ -5,6 +5,7 @@
 //! a shard: a full mailbox refuses the request with [`Code::Unavailable`].
 
 mod log;
+mod mixers;
 mod placement;
 
 use std::net::IpAddr;

@@ -13,6 +13,7 @@ use crate::control::{self, Control, Node, Placement};
 use crate::core::ids::ShardId;
 use crate::events::sqlite::SqliteLog;
 use crate::events::writer::EventWriter;
+use crate::mcu::{Mixers, process};
 use crate::media::negotiate::{Identity, Reach};
 use crate::media::shard::Surroundings;
 use crate::media::{self, Inbox, ShardHandle, Siblings, bind, tcp};
@@ -103,7 +104,24 @@ async fn start_shards(
         media::spawn(around, sockets, core, inbox, siblings).context("a shard cannot be started")?;
         nodes.push(Node { handle: handle.clone(), reach });
     }
-    Ok((Placement::spawn(config.clone(), nodes, reports, events, identity), handles.into()))
+    let mixers = mixers(config).await;
+    Ok((Placement::spawn(config.clone(), nodes, reports, events, identity, mixers), handles.into()))
+}
+
+/// Mixers, where they are wanted and this machine has all that they need.
+async fn mixers(config: &Config) -> Option<Mixers> {
+    if !config.mcu.enabled {
+        return None;
+    }
+    let program = std::env::current_exe().map_err(|error| error.to_string());
+    let checked = tokio::task::spawn_blocking(|| program.and_then(|program| process::check(&program)));
+    match checked.await.map_err(|error| error.to_string()).and_then(|checked| checked) {
+        Ok(program) => Some(Mixers::new(program)),
+        Err(reason) => {
+            tracing::warn!(reason, "no room can be mixed");
+            None
+        }
+    }
 }
 
 async fn serve_tcp(

@@ -23,7 +23,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("cli", &["node", "bench", "config", "core", "mcu", "telemetry", "token"]),
     ("node", &["*"]),
     ("bench", &["config", "core", "telemetry"]),
-    ("control", &["events", "media", "core", "config", "mailbox", "telemetry"]),
+    ("control", &["events", "mcu", "media", "core", "config", "mailbox", "telemetry"]),
     ("signal", &["control", "core", "config", "mailbox", "telemetry", "token"]),
     ("media", &["core", "config", "mailbox", "telemetry"]),
     ("mcu", &["core", "config", "mailbox", "telemetry"]),

@@ -30,6 +30,7 @@ impl Config {
         let mut wrong = Vec::new();
         self.check_http(&mut wrong);
         self.check_media(&mut wrong);
+        self.check_mcu(&mut wrong);
         self.check_auth(&mut wrong);
         self.check_limits(&mut wrong);
         if EnvFilter::try_new(&self.log.filter).is_err() {
@@ -109,6 +110,21 @@ impl Config {
             if ip.is_unspecified() || ip.is_multicast() {
                 wrong.push(format!("`node.public_ip`: {ip} is no address that a client could reach"));
             }
+        }
+    }
+
+    fn check_mcu(&self, wrong: &mut Vec<String>) {
+        let mcu = &self.mcu;
+        for (name, pixels) in [("width", mcu.width), ("height", mcu.height)] {
+            if !(160..=3_840).contains(&pixels) || !pixels.is_multiple_of(4) {
+                wrong.push(format!("`mcu.{name}`: accepted is 160 to 3840, a multiple of 4"));
+            }
+        }
+        if !(5..=60).contains(&mcu.frames_per_second) {
+            wrong.push("`mcu.frames_per_second`: accepted is 5 to 60".into());
+        }
+        if !(300_000..=20_000_000).contains(&mcu.bitrate_bps) {
+            wrong.push("`mcu.bitrate_bps`: accepted is 300000 to 20000000".into());
         }
     }
 

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant, SystemTime};
 use metrics::gauge;
 use tokio::sync::{mpsc, oneshot};
 
+use super::mixers::mix_settings;
 use super::{Control, NewRoom, no_room, overloaded};
 use crate::config::Config;
 use crate::core::ids::{Identity, RoomName, SessionId, ShardId};
+use crate::core::mix::layout::Layout;
 use crate::core::protocol::{Access, Mode, RoomState};
 use crate::core::refusal::{Code, Refusal};
 use crate::core::room::Settings;
@@ -17,6 +19,7 @@ use crate::core::room_name;
 use crate::core::spread::{ShardLoad, shard_for_viewer};
 use crate::events::writer::EventWriter;
 use crate::mailbox::{self, ControlSender};
+use crate::mcu::Mixers;
 use crate::media::negotiate::{self, Reach};
 use crate::media::shard::{Command, Load, Notice, RoomCommand};
 use crate::media::{PeerSerial, ShardHandle};
@@ -113,6 +116,9 @@ pub struct Placement {
     /// Viewers seated on each shard since its last load.
     seated_since: Vec<u32>,
     pub(super) events: EventWriter,
+    /// `None` where the node cannot mix.
+    pub(super) mixers: Option<Mixers>,
+    pub(super) mixers_started: u64,
     next_serial: u32,
     joins: BTreeMap<IpAddr, u32>,
     joins_since: Instant,
@@ -127,6 +133,7 @@ impl Placement {
         notices: mpsc::Receiver<Notice>,
         events: EventWriter,
         media: negotiate::Identity,
+        mixers: Option<Mixers>,
     ) -> Control {
         let (asks, receiver) = mailbox::control(QUEUE_DEPTH);
         let control = Control::new(asks, events.clone(), media);
@@ -138,6 +145,8 @@ impl Placement {
             shards,
             rooms: BTreeMap::new(),
             events,
+            mixers,
+            mixers_started: 0,
             next_serial: 1,
             joins: BTreeMap::new(),
             joins_since: Instant::now(),
@@ -217,6 +226,9 @@ impl Placement {
             Notice::Append { shard, room, event } => self.append(shard, room, event),
             Notice::ReadMessage { shard, room, id } => self.read_message(shard, room, id),
             Notice::ReadHistory { shard, room, to, range } => self.read_history(shard, room, to, range),
+            Notice::StartMixer { shard, room, epoch, settings } => {
+                self.start_mixer(shard, room, epoch, settings);
+            }
             Notice::BranchOpened { shard, room } => {
                 if let Some(open) = self.rooms.get_mut(&room) {
                     open.branches.insert(shard);
@@ -251,7 +263,7 @@ impl Placement {
             Some(name) => name,
             None => self.unused_name(),
         };
-        if new.mode == Mode::Mcu {
+        if new.mode == Mode::Mcu && self.mixers.is_none() {
             return Err(Refusal::new(Code::Unavailable, "this node has no mixer: make the room in SFU mode"));
         }
         let ceiling = self.config.limits.participants_per_room;
@@ -263,6 +275,7 @@ impl Placement {
         let state = RoomState {
             name,
             mode: new.mode,
+            layout: Layout::default(),
             access: new.access,
             locked: false,
             lobby: new.lobby,
@@ -312,6 +325,7 @@ impl Placement {
             resume_within: Duration::from_secs(rooms.resume_seconds),
             initial_estimate_bps: self.config.media.initial_estimate_bps,
             first_is_admin,
+            mix: self.mixers.as_ref().map(|_| mix_settings(&self.config.mcu)),
             state,
         };
         let shard = self.least_busy();
@@ -335,6 +349,7 @@ impl Placement {
                 let state = RoomState {
                     name: room.clone(),
                     mode: Mode::Sfu,
+                    layout: Layout::default(),
                     access: Access::Open,
                     locked: false,
                     lobby: false,

@@ -18,6 +18,9 @@ pub struct Format {
 impl Format {
     pub const OPUS: Self = Self { codec: Codec::Opus, profile: 0 };
     pub const RED: Self = Self { codec: Codec::Red, profile: 0 };
+    pub const VP8: Self = Self { codec: Codec::Vp8, profile: 0 };
+    /// Constrained baseline, packetization mode 1.
+    pub const H264_BASELINE: Self = Self { codec: Codec::H264, profile: 0x42_c0_01 };
 
     /// `None` for a codec that is not forwarded here.
     pub fn of(params: &PayloadParams) -> Option<Self> {

@@ -142,6 +142,14 @@ pub enum ToMixer {
     },
 }
 
+/// What a room has done with its mixer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MixerOrder {
+    Start(MixSettings),
+    Tell(ToMixer),
+    Stop,
+}
+
 /// What a mixer tells.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -157,6 +165,8 @@ pub enum FromMixer {
     Figures(Figures),
     /// It is no more.
     Gone,
+    /// There will be none: the node has none, or no room for one more.
+    Refused,
 }
 
 /// What a mixer did in the last second.

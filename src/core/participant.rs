@@ -8,7 +8,7 @@ use super::format::Format;
 use super::forward::Rewriter;
 use super::ids::{Identity, SessionId};
 use super::layers::Allocator;
-use super::protocol::{Grant, Kind, ParticipantState, SlotState, Source};
+use super::protocol::{Grant, Kind, Mode, ModeReason, ParticipantState, SlotState, Source};
 use super::rate::RateMeter;
 use super::room::{ParticipantKey, TrackKey};
 use super::track::{PublishedLine, SlotLine};
@@ -27,6 +27,8 @@ pub enum Part {
     Publisher,
     /// Not seen; receives the programme, or one participant.
     Viewer { of: Option<Identity> },
+    /// Not seen; receives all, and publishes one picture and the sound of all. It has no connection.
+    Mixer,
 }
 
 impl Part {
@@ -35,6 +37,7 @@ impl Part {
             Self::Member => "member",
             Self::Publisher => "publisher",
             Self::Viewer { .. } => "viewer",
+            Self::Mixer => "mixer",
         }
     }
 }
@@ -163,6 +166,12 @@ pub struct Participant {
     /// Its `control` channel is open: it can be told things.
     pub control_open: bool,
     pub welcomed: bool,
+    /// How it wants the room; `None`: as the room has it.
+    pub mode_wish: Option<Mode>,
+    /// Its slots carry the mix.
+    pub is_mixed: bool,
+    /// What it was last told of that.
+    pub mode_told: (Mode, ModeReason),
     pub watches_stats: bool,
     pub stats_told_at: Option<Instant>,
     pub messages: RateLimit,
@@ -207,6 +216,9 @@ impl Participant {
             is_connected: false,
             control_open: false,
             welcomed: false,
+            mode_wish: None,
+            is_mixed: false,
+            mode_told: (Mode::Sfu, ModeReason::Room),
             watches_stats: false,
             stats_told_at: None,
             messages: RateLimit::default(),
@@ -236,7 +248,12 @@ impl Participant {
     }
 
     pub fn is_seen(&self) -> bool {
-        !matches!(self.part, Part::Viewer { .. }) && self.presence != Presence::Waiting
+        !matches!(self.part, Part::Viewer { .. } | Part::Mixer) && self.presence != Presence::Waiting
+    }
+
+    /// Somebody who came here over a connection: no mixer, nor whoever sits at the room's home.
+    pub fn is_person(&self) -> bool {
+        self.origin.is_none() && self.part != Part::Mixer
     }
 
     pub fn is_here(&self) -> bool {

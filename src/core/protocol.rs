@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{Identity, MessageId, RoomName};
+use super::mix::layout::Layout;
 pub use super::refusal::{Code, Refusal};
 
 /// Name of the data channel's protocol, sent in its DCEP open (RFC 8832).
@@ -63,14 +64,21 @@ pub enum Source {
     Camera,
     Screen,
     ScreenAudio,
+    /// The picture of all, made by the room's mixer. Nobody else may publish it, nor [`Self::MixAudio`].
+    Mix,
+    MixAudio,
 }
 
 impl Source {
     pub fn kind(self) -> Kind {
         match self {
-            Self::Microphone | Self::ScreenAudio => Kind::Audio,
-            Self::Camera | Self::Screen => Kind::Video,
+            Self::Microphone | Self::ScreenAudio | Self::MixAudio => Kind::Audio,
+            Self::Camera | Self::Screen | Self::Mix => Kind::Video,
         }
+    }
+
+    pub fn is_mix(self) -> bool {
+        matches!(self, Self::Mix | Self::MixAudio)
     }
 }
 
@@ -80,6 +88,8 @@ impl Source {
 pub struct RoomState {
     pub name: RoomName,
     pub mode: Mode,
+    /// Of the mixed picture.
+    pub layout: Layout,
     pub access: Access,
     /// Nobody new gets in but those with an admin grant.
     pub locked: bool,
@@ -283,6 +293,13 @@ pub enum ClientMessage {
     RoomUpdate(RoomChange),
     #[serde(rename = "room.close")]
     RoomClose,
+    /// How I want the room: forwarded, or mixed. Without `mode` as the room has it.
+    #[serde(rename = "mode.choose")]
+    ModeChoose {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(test, ts(optional))]
+        mode: Option<Mode>,
+    },
     /// Turns the server's `stats` messages on or off.
     #[serde(rename = "stats.watch")]
     StatsWatch { on: bool },
@@ -298,6 +315,9 @@ pub struct RoomChange {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, ts(optional))]
     pub mode: Option<Mode>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, ts(optional))]
+    pub layout: Option<Layout>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, ts(optional))]
     pub access: Option<Access>,
@@ -357,6 +377,9 @@ pub enum ServerMessage {
     /// The slots that changed.
     #[serde(rename = "slots")]
     Slots { slots: Vec<SlotState> },
+    /// How I get the room from now on. In `mcu` one video slot has the source `mix`, the others are silent.
+    #[serde(rename = "mode")]
+    Mode { mode: Mode, reason: ModeReason },
     /// Who is heard, loudest first; empty when nobody is.
     #[serde(rename = "speakers")]
     Speakers { speakers: Vec<Identity> },
@@ -411,6 +434,23 @@ pub enum ServerMessage {
         code: Code,
         message: String,
     },
+}
+
+/// Why somebody gets the room as they do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+#[serde(rename_all = "snake_case")]
+pub enum ModeReason {
+    /// The room is in this mode.
+    Room,
+    /// They chose it.
+    Chosen,
+    /// The mix is wanted and not there yet.
+    Starting,
+    /// The mixer failed; it is started again.
+    Failed,
+    /// The node has no mixer, or no room for one more.
+    Unavailable,
 }
 
 /// Why a participant is gone.

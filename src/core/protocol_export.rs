@@ -7,6 +7,8 @@ use std::path::Path;
 
 use ts_rs::{Config, TS};
 
+use super::mix::Fit;
+use super::mix::layout::{Layout, LayoutBox};
 use super::protocol::*;
 
 const HEADER: &str = "/**
@@ -40,6 +42,9 @@ fn rendered() -> String {
     declare::<Access>(&mut file, &config);
     declare::<Kind>(&mut file, &config);
     declare::<Source>(&mut file, &config);
+    declare::<Fit>(&mut file, &config);
+    declare::<LayoutBox>(&mut file, &config);
+    declare::<Layout>(&mut file, &config);
     declare::<RoomState>(&mut file, &config);
     declare::<RoomChange>(&mut file, &config);
     declare::<Grant>(&mut file, &config);
@@ -50,6 +55,7 @@ fn rendered() -> String {
     declare::<PublishedTrack>(&mut file, &config);
     declare::<ChatMessage>(&mut file, &config);
     declare::<SlotStats>(&mut file, &config);
+    declare::<ModeReason>(&mut file, &config);
     declare::<LeaveReason>(&mut file, &config);
     declare::<Code>(&mut file, &config);
     declare::<ClientMessage>(&mut file, &config);

@@ -14,6 +14,7 @@ mod branches;
 mod commands;
 mod conversation;
 mod mirror;
+mod mixing;
 mod packets;
 mod publishing;
 mod report;
@@ -26,12 +27,14 @@ use str0m::media::{Mid, Rid};
 use super::chat::{Chat, RoomHistory};
 use super::event::{Event, EventIds};
 use super::ids::{Identity, MessageId, RoomName, ShardId};
+use super::mix::{MixSettings, MixerOrder};
 use super::participant::{Participant, Presence};
 use super::protocol::{LeaveReason, RoomState, ServerMessage};
 use super::relay::{Branch, Downstream, Upstream};
 use super::speaker::Speakers;
 use super::track::Track;
 
+use mixing::Mixing;
 pub use packets::{Arrival, Forward, Replayed};
 
 /// How often a room looks after its people: layers, lost connections, statistics.
@@ -68,6 +71,8 @@ pub struct Settings {
     pub initial_estimate_bps: u64,
     /// The first to join without a token becomes its admin (`--dev` and guest nodes).
     pub first_is_admin: bool,
+    /// What its mixer is started with; `None` where the node has none.
+    pub mix: Option<MixSettings>,
     /// Rises each time that a room of this name opens; keeps event ids apart.
     pub epoch: u64,
 }
@@ -127,6 +132,7 @@ pub enum Output {
         to: ParticipantKey,
         before: u64,
     },
+    Mixer(MixerOrder),
     /// To a branch of this room.
     Downstream {
         to: ShardId,
@@ -164,6 +170,7 @@ pub struct Room {
     next_tick: Instant,
     empty_since: Option<Instant>,
     ended: bool,
+    mixing: Mixing,
     /// Publications are told apart by numbers that are never used again.
     last_serial: u64,
     /// Where viewers are seated on other shards.
@@ -201,6 +208,7 @@ impl Room {
             next_tick: now.instant + TICK,
             empty_since: Some(now.instant),
             ended: false,
+            mixing: Mixing::default(),
             last_serial: 0,
             branches: Vec::new(),
             mirror_is_stale: false,
@@ -250,6 +258,7 @@ impl Room {
         }
         self.drop_lost(now);
         self.poll_speakers(now.instant);
+        self.poll_mixing(now.instant);
         self.settle(now.instant);
         self.allocate_all(now.instant);
         self.poll_encodings(now.instant);

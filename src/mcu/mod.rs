@@ -3,5 +3,40 @@
 //! One process for each room that mixes, so that a codec's crash costs that room a second of mixed picture
 //! and nobody else anything. RTP and [`wire`] messages alone cross a socket between the two.
 
+pub mod bridge;
+mod capacity;
 pub mod graph;
+pub mod process;
 pub mod wire;
+
+use std::path::PathBuf;
+
+use futures_util::future::BoxFuture;
+
+pub use bridge::{Delivery, MixerQueues};
+use capacity::Capacity;
+
+use crate::core::mix::MixSettings;
+
+/// Starts mixers, as many as the node can carry.
+#[derive(Debug)]
+pub struct Mixers {
+    program: PathBuf,
+    capacity: Capacity,
+}
+
+impl Mixers {
+    /// `program` is this very binary.
+    pub fn new(program: PathBuf) -> Self {
+        Self { program, capacity: Capacity::watch() }
+    }
+
+    /// `None` where the node has no room for one more.
+    pub fn start(
+        &self,
+        settings: MixSettings,
+        deliver: impl Fn(Delivery) -> BoxFuture<'static, ()> + Send + Sync + 'static,
+    ) -> Option<MixerQueues> {
+        self.capacity.take().then(|| bridge::start(self.program.clone(), settings, deliver))
+    }
+}

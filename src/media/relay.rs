@@ -1,4 +1,5 @@
-//! What shards send each other about rooms that spread over several of them.
+//! What reaches a shard about a room from outside it: from other shards that the room spreads over, and from
+//! its mixer.
 //!
 //! Packets and news share one bounded queue for each shard, so that they keep their order. Full: packets are
 //! dropped and counted, and key frames asked for; news waits at the sender, in order, with all packets behind
@@ -8,9 +9,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::egress::Passed;
+use super::shard::MixerLink;
 use crate::core::format::Format;
 use crate::core::forward::PacketMeta;
 use crate::core::ids::{RoomName, ShardId};
+use crate::core::mix::{FromMixer, MixPacket};
 use crate::core::payload::DescriptorBytes;
 use crate::core::relay::{Downstream, Upstream};
 use crate::core::replay::{Recorded, Replay};
@@ -30,12 +33,23 @@ pub enum Freight {
     Packets(Vec<RelayedPacket>),
     Down(Downstream),
     Up(Upstream),
+    /// The room's mixer was started: the way to it.
+    MixerLink(MixerLink),
+    Mixer {
+        serial: u64,
+        news: FromMixer,
+    },
+    /// What the room's mixer made.
+    Mixed {
+        serial: u64,
+        packets: Vec<MixPacket>,
+    },
 }
 
 impl Freight {
     /// May be lost.
     pub fn is_media(&self) -> bool {
-        matches!(self, Self::Packets(_))
+        matches!(self, Self::Packets(_) | Self::Mixed { .. })
     }
 }
 

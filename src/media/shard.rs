@@ -8,6 +8,7 @@ mod commands;
 mod datagrams;
 mod egress;
 mod events;
+mod mixer;
 mod outputs;
 mod relays;
 mod silence;
@@ -27,11 +28,13 @@ use super::wire::TcpConnections;
 use crate::core::chat::{HistoryRange, MessagePage, RoomHistory};
 use crate::core::event::{Appended, Event, EventId};
 use crate::core::ids::{MessageId, RoomName, ShardId};
+use crate::core::mix::MixSettings;
 use crate::core::protocol::ChatMessage;
 use crate::core::room::{Forward, Now, ParticipantKey, Room};
 use crate::mailbox::ControlSender;
 
 pub use commands::{Command, Granted, IceChange, Join, RoomCommand};
+pub use mixer::MixerLink;
 
 /// Deadlines this close are met in the same tick: one wake-up instead of many.
 const SLACK: Duration = Duration::from_micros(500);
@@ -63,6 +66,12 @@ pub enum Notice {
         room: RoomName,
         to: ParticipantKey,
         range: HistoryRange,
+    },
+    StartMixer {
+        shard: ShardId,
+        room: RoomName,
+        epoch: u64,
+        settings: MixSettings,
     },
     /// The shard has a branch of a room.
     BranchOpened {
@@ -134,6 +143,8 @@ pub struct Drops {
     pub buffer_full: u64,
     /// The shard of a branch does not keep up.
     pub relay_full: u64,
+    /// The room's mixer does not keep up.
+    pub mixer_full: u64,
 }
 
 /// What the shard is told of its surroundings once.
@@ -157,6 +168,7 @@ struct RoomSeat {
     epoch: u64,
     /// Of a room whose home is elsewhere.
     branch: Option<relays::BranchSeat>,
+    mixer: Option<MixerLink>,
     /// By participant: where its connection is.
     peers: Vec<Option<PeerIndex>>,
 }

@@ -81,6 +81,7 @@ impl Node {
         let state = RoomState {
             name: RoomName::parse(ROOM).expect("a name"),
             mode: Mode::Sfu,
+            layout: antiphon::core::mix::layout::Layout::default(),
             access: Access::Open,
             locked: false,
             lobby: false,
@@ -98,6 +99,7 @@ impl Node {
             resume_within: Duration::from_secs(15),
             initial_estimate_bps: 1_000_000,
             first_is_admin: false,
+            mix: None,
             epoch: 1,
         };
         node.shard.handle_command(now, Command::Open(Box::new(settings)));
@@ -255,7 +257,9 @@ impl Node {
                 Notice::Append { event, .. } => LogAnswer::AppendFailed(event.id),
                 Notice::ReadMessage { id, .. } => LogAnswer::Message { id, read: Ok(None) },
                 Notice::ReadHistory { to, .. } => LogAnswer::History { to, page: Err(()) },
-                Notice::BranchOpened { .. } | Notice::BranchEnded { .. } => continue,
+                Notice::BranchOpened { .. } | Notice::BranchEnded { .. } | Notice::StartMixer { .. } => {
+                    continue;
+                }
                 Notice::Ended { .. } | Notice::Load { .. } => continue,
             };
             self.in_room(RoomCommand::Log(answer));

@@ -124,6 +124,7 @@ impl Node {
             state: RoomState {
                 name: self.room.clone(),
                 mode: Mode::Sfu,
+                layout: antiphon::core::mix::layout::Layout::default(),
                 access: Access::Open,
                 locked: false,
                 lobby: false,
@@ -139,6 +140,7 @@ impl Node {
             resume_within: Duration::from_secs(15),
             initial_estimate_bps: INITIAL_ESTIMATE_BPS,
             first_is_admin: true,
+            mix: None,
             epoch: 1,
         }
     }

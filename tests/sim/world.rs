@@ -64,6 +64,7 @@ impl World {
         let state = RoomState {
             name: RoomName::parse("simulated").expect("a name"),
             mode: Mode::Sfu,
+            layout: antiphon::core::mix::layout::Layout::default(),
             access: Access::Open,
             locked: false,
             lobby: rng.random_bool(0.3),
@@ -81,6 +82,7 @@ impl World {
             resume_within: Duration::from_secs(15),
             initial_estimate_bps: 1_000_000,
             first_is_admin: true,
+            mix: None,
             epoch: seed,
         };
         let mut room = Room::new(Now { instant: start, unix_ms: 0 }, settings);
@@ -441,6 +443,7 @@ impl World {
                     }
                 }
                 Output::Downstream { .. } | Output::Upstream(_) => unreachable!("this room has no branch"),
+                Output::Mixer(_) => unreachable!("this node has no mixer"),
                 Output::RequestKeyframe { from, mid, rid } => {
                     self.checker.reached.count("keyframe request");
                     let client = self.clients.iter_mut().find(|client| client.key == from);

@@ -59,8 +59,9 @@ impl Room {
         let (count, max) = if viewer {
             (self.viewers_here() + self.viewers_elsewhere(), self.settings.viewers_max)
         } else {
-            let members = self.seated().filter(|(_, p)| !matches!(p.part, Part::Viewer { .. })).count();
-            (members as u32, self.state.participants_max)
+            let members =
+                self.seated().filter(|(_, p)| p.is_person() && !matches!(p.part, Part::Viewer { .. }));
+            (members.count() as u32, self.state.participants_max)
         };
         if count >= max {
             return Err(Refusal::new(Code::RoomFull, format!("this room is full: it takes {max} at a time")));
@@ -220,7 +221,7 @@ impl Room {
     /// # Errors
     /// `not_found`.
     pub fn seat_of(&self, session: SessionId) -> Result<ParticipantKey, Refusal> {
-        let found = self.seated().find(|(_, p)| p.session == session).map(|(key, _)| key);
+        let found = self.seated().find(|(_, p)| p.is_person() && p.session == session).map(|(key, _)| key);
         found.ok_or_else(|| Refusal::new(Code::NotFound, "this session is over: join again"))
     }
 

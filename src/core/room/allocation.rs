@@ -196,7 +196,7 @@ impl Room {
     }
 
     /// Which encodings of a track somebody gets or waits for.
-    fn taken(&self, key: TrackKey) -> Vec<bool> {
+    pub(super) fn taken(&self, key: TrackKey) -> Vec<bool> {
         let Some(track) = self.track(key) else { return Vec::new() };
         let mut taken = vec![false; track.encodings.len()];
         for &(subscriber, slot) in &track.subscribers {
@@ -217,6 +217,9 @@ impl Room {
 
     /// Asks whoever sends the track: its publisher, or the home that has it.
     fn ask_keyframe(&mut self, from: ParticipantKey, mid: Mid, rid: Option<Rid>) {
+        if self.mixer_seat() == Some(from) {
+            return self.ask_mixer_for_keyframe(mid, rid);
+        }
         let origin = self.participant(from).and_then(|p| p.origin);
         self.outputs.push_back(match origin {
             Some(seat) => Output::Upstream(Upstream::Keyframe { seat, mid, rid }),
@@ -226,6 +229,9 @@ impl Room {
 
     fn tell_layers(&mut self, key: TrackKey) {
         let Some(track) = self.track(key) else { return };
+        if self.mixer_seat() == Some(track.owner) {
+            return self.tell_wanted();
+        }
         if self.participant(track.owner).is_some_and(|owner| owner.origin.is_some()) {
             return self.demand(key);
         }

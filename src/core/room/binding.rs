@@ -6,6 +6,7 @@
 use std::time::Instant;
 
 use super::{Audience, ParticipantKey, Room, SlotKey, TrackKey};
+use crate::core::ids::Identity;
 use crate::core::participant::{Part, Participant};
 use crate::core::protocol::{Kind, ServerMessage, SlotState, Source};
 use crate::core::track::Track;
@@ -53,7 +54,7 @@ impl Room {
         for (place, &slot) in assigned.iter_mut().zip(&slots) {
             let bound = participant.slots[slot].track;
             if place.is_none()
-                && participant.slots[slot].wish.pinned.is_none()
+                && self.pin(participant, slot).is_none()
                 && let Some(at) = rest.iter().position(|track| Some(*track) == bound)
             {
                 *place = Some(rest.remove(at));
@@ -61,7 +62,7 @@ impl Room {
         }
         for (place, &slot) in assigned.iter_mut().zip(&slots) {
             if place.is_none()
-                && participant.slots[slot].wish.pinned.is_none()
+                && self.pin(participant, slot).is_none()
                 && let Some(at) = rest.iter().position(|track| self.can_carry(key, slot, *track))
             {
                 *place = Some(rest.remove(at));
@@ -78,6 +79,9 @@ impl Room {
         if !participant.may_receive() {
             return Vec::new();
         }
+        if participant.is_mixed {
+            return self.mix_for(key, kind).into_iter().collect();
+        }
         let only = match &participant.part {
             Part::Viewer { of: Some(identity) } => Some(identity),
             _ => None,
@@ -85,7 +89,7 @@ impl Room {
         let tracks =
             (0u32..).zip(&self.tracks).filter_map(|(index, track)| Some((TrackKey(index), track.as_ref()?)));
         let offered = tracks.filter(|(_, track)| {
-            track.owner != key && track.kind() == kind && track.is_shown() && {
+            track.owner != key && track.kind() == kind && track.is_shown() && !track.source.is_mix() && {
                 let owner = self.participant(track.owner).map(|owner| &owner.identity);
                 only.is_none_or(|only| owner == Some(only))
             }
@@ -123,7 +127,7 @@ impl Room {
     }
 
     fn pinned(&self, key: ParticipantKey, participant: &Participant, slot: usize) -> Option<TrackKey> {
-        let (identity, source) = participant.slots.get(slot)?.wish.pinned.as_ref()?;
+        let (identity, source) = self.pin(participant, slot)?;
         let owner = *self.by_identity.get(identity)?;
         if owner == key || !participant.may_receive() {
             return None;
@@ -132,9 +136,19 @@ impl Room {
         tracks.find(|&track| self.track(track).is_some_and(|t| t.source == *source && t.is_shown()))
     }
 
-    fn can_carry(&self, key: ParticipantKey, slot: usize, track: TrackKey) -> bool {
+    /// What a slot is pinned to. The mix takes the place of all pins.
+    fn pin<'a>(&self, participant: &'a Participant, slot: usize) -> Option<&'a (Identity, Source)> {
+        participant.slots.get(slot)?.wish.pinned.as_ref().filter(|_| !participant.is_mixed)
+    }
+
+    pub(super) fn can_carry(&self, key: ParticipantKey, slot: usize, track: TrackKey) -> bool {
         let format = self.track(track).and_then(|track| track.format);
-        let slot = self.participant(key).and_then(|p| p.slots.get(slot));
+        let participant = self.participant(key);
+        // The mixer has a decoder for whatever is forwarded.
+        if participant.is_some_and(|participant| participant.part == Part::Mixer) {
+            return format.is_some();
+        }
+        let slot = participant.and_then(|p| p.slots.get(slot));
         let (Some(format), Some(slot)) = (format, slot) else { return false };
         // RED can be unwrapped on the way out, so whoever takes Opus takes it.
         let takes = |format| slot.formats.contains(&format);

@@ -183,7 +183,7 @@ impl Room {
 
     /// Begins to count the time that a room stays open without anybody, or ceases to.
     pub(super) fn note_emptiness(&mut self, now: Instant) {
-        let is_empty = self.seated().all(|(_, p)| p.origin.is_some())
+        let is_empty = !self.seated().any(|(_, p)| p.is_person())
             && self.branches.iter().all(|branch| branch.viewers == 0);
         if !is_empty {
             if self.empty_since.take().is_some() {

@@ -85,6 +85,7 @@ impl Room {
                 self.admin(key)?;
                 self.close(now, CloseReason::Closed);
             }
+            M::ModeChoose { mode } => self.choose_mode(now.instant, key, mode)?,
             M::StatsWatch { on } => {
                 if let Some(participant) = self.participant_mut(key) {
                     participant.watches_stats = on;
@@ -202,10 +203,10 @@ impl Room {
         by: Option<Identity>,
     ) -> Result<RoomState, Refusal> {
         if change.mode == Some(Mode::Mcu) {
-            return Err(Refusal::new(
-                Code::Unavailable,
-                "this node has no mixer: the room stays in SFU mode",
-            ));
+            self.check_mixer()?;
+        }
+        if let Some(layout) = &change.layout {
+            layout.check()?;
         }
         let ceiling = self.settings.state.participants_max;
         if let Some(max) = change.participants_max
@@ -215,12 +216,16 @@ impl Room {
             return Err(Refusal::new(Code::Malformed, words));
         }
         let state = &mut self.state;
+        state.mode = change.mode.unwrap_or(state.mode);
+        state.layout = change.layout.clone().unwrap_or_else(|| state.layout.clone());
         state.access = change.access.unwrap_or(state.access);
         state.locked = change.locked.unwrap_or(state.locked);
         state.lobby = change.lobby.unwrap_or(state.lobby);
         state.participants_max = change.participants_max.unwrap_or(state.participants_max);
         let room = state.clone();
         self.mirror_is_stale = true;
+        self.poll_mixing(now.instant);
+        self.settle(now.instant);
         self.log(now, EventBody::RoomChanged { change, by });
         self.tell(Audience::All, ServerMessage::Room { room: room.clone() });
         Ok(room)

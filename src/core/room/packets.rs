@@ -61,6 +61,7 @@ impl Room {
         let Some(key) = self.track_of_packet(now, from, arrival) else { return false };
         let Some(track) = self.tracks.get_mut(key.0 as usize).and_then(Option::as_mut) else { return false };
         let (kind, muted, silenced) = (track.kind(), track.muted, track.silenced);
+        let speaks = kind == Kind::Audio && !muted && !track.source.is_mix();
         let Some(encoding) = track.encodings.get_mut(usize::from(arrival.encoding)) else { return false };
         let dd = arrival.descriptor.and_then(|bytes| encoding.descriptors.read(bytes.as_slice()));
         let frame = payload::inspect(arrival.format.codec, arrival.payload, dd.as_ref());
@@ -73,7 +74,7 @@ impl Room {
             encoding.replay.clear();
             return !silenced;
         }
-        if kind == Kind::Audio && !muted {
+        if speaks {
             match arrival.audio_level {
                 Some((level, voice)) => self.speakers.handle_level(now, key, level, Some(voice)),
                 None => self.speakers.handle_unmeasured(now, key),

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::{Audience, Output, ParticipantKey, Room, TrackKey, seat};
 use crate::core::format::Format;
+use crate::core::participant::Participant;
 use crate::core::protocol::{Kind, PublishedTrack, ServerMessage, Source};
 use crate::core::refusal::{Code, Refusal};
 use crate::core::track::Track;
@@ -28,6 +29,9 @@ impl Room {
         for track in named {
             let line = participant.lines.iter().position(|line| line.mid.to_string() == track.mid);
             let line = line.ok_or_else(|| malformed("a track names an m-line that you do not send on"))?;
+            if track.source.is_mix() {
+                return Err(malformed("only the room's mixer publishes a mix"));
+            }
             if participant.lines[line].kind != track.source.kind() {
                 return Err(malformed("a track's source is not of its m-line's kind"));
             }
@@ -103,7 +107,8 @@ impl Room {
     }
 
     fn admit_publisher(&self) -> Result<(), Refusal> {
-        let publishers = self.seated().filter(|(_, p)| p.line_tracks.iter().any(Option::is_some)).count();
+        let publishes = |p: &Participant| p.is_person() && p.line_tracks.iter().any(Option::is_some);
+        let publishers = self.seated().filter(|(_, p)| publishes(p)).count();
         if publishers >= self.settings.publishers_max as usize {
             let max = self.settings.publishers_max;
             return Err(Refusal::new(

@@ -10,7 +10,7 @@ use crate::core::stats::{EncodingStats, ParticipantStats, RoomSummary, SlotRepor
 
 impl Room {
     pub fn summary(&self) -> RoomSummary {
-        let here = || self.seated().filter(|(_, p)| p.origin.is_none());
+        let here = || self.seated().filter(|(_, p)| p.is_person());
         let count = |wanted: fn(&Part) -> bool| here().filter(|(_, p)| wanted(&p.part)).count() as u32;
         RoomSummary {
             state: self.state.clone(),

@@ -158,7 +158,7 @@ impl Shard {
         }
         let mut room = Room::new(self.stamp(now), settings);
         room.note(self.stamp(now), EventBody::RoomOpened { mode, access, by: None });
-        let index = self.seat_room(RoomSeat { room, epoch, branch: None, peers: Vec::new() });
+        let index = self.seat_room(RoomSeat { room, epoch, branch: None, mixer: None, peers: Vec::new() });
         tracing::info!(room = %name, "room opened");
         self.notify(Notice::Restore { shard: self.around.id, room: name });
         self.flush_room(now, index);

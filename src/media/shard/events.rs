@@ -83,7 +83,14 @@ impl Shard {
     ) {
         let Some(seat) = self.rooms.get(room.0 as usize).and_then(Option::as_ref) else { return };
         for Forward { to, slot, format, rewritten, replayed } in forwards.drain(..) {
-            let Some(to) = seat.peer_of(to) else { continue };
+            let Some(to) = seat.peer_of(to) else {
+                let mixer = seat.mixer.as_ref().filter(|_| seat.room.mixer_seat() == Some(to));
+                let payload = replayed.as_ref().map_or(payload, |replayed| &replayed.payload);
+                if mixer.is_some_and(|mixer| !mixer.push(slot, format, &rewritten, payload)) {
+                    self.counters.dropped.mixer_full += 1;
+                }
+                continue;
+            };
             let Some(receiver) = self.peers.get_mut(to.0 as usize).and_then(Option::as_mut) else { continue };
             let sent = match &replayed {
                 None => receiver.egress.push(now, slot.0, format, rewritten, payload, passed),

@@ -70,6 +70,7 @@ impl Shard {
                 let range = HistoryRange::Before(before);
                 self.notify(Notice::ReadHistory { shard: self.around.id, room, to, range });
             }
+            Output::Mixer(order) => self.order_mixer(now, index, order),
             Output::Downstream { to, news } => self.tell_branch(index, to, news),
             Output::Upstream(news) => self.tell_home(index, news),
             Output::Ended => self.remove_room(index),

@@ -38,7 +38,7 @@ impl Shard {
         let room = Room::new_branch(self.stamp(now), self.around.id, settings);
         tracing::info!(room = %name, shard = self.around.id.0, home = home.0, "branch opened");
         let branch = Some(BranchSeat { home, waiting: Vec::new() });
-        let index = self.seat_room(RoomSeat { room, epoch, branch, peers: Vec::new() });
+        let index = self.seat_room(RoomSeat { room, epoch, branch, mixer: None, peers: Vec::new() });
         self.notify(Notice::BranchOpened { shard: self.around.id, room: name });
         self.flush_room(now, index);
     }
@@ -152,6 +152,9 @@ impl Shard {
         let stamp = self.stamp(now);
         match relay.freight {
             Freight::Packets(packets) => return self.handle_relayed(now, index, &packets),
+            Freight::MixerLink(link) => self.handle_mixer_link(index, link),
+            Freight::Mixer { serial, news } => self.handle_mixer_news(now, index, serial, news),
+            Freight::Mixed { serial, packets } => self.handle_mixed(now, index, serial, &packets),
             Freight::Up(news) => {
                 if let Some(seat) = self.seat_mut(index) {
                     seat.room.handle_upstream(stamp, relay.from, news);

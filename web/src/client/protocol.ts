@@ -40,12 +40,39 @@ export type Kind = "audio" | "video";
 /**
  * What a track shows. Its name is the track's id within its participant.
  */
-export type Source = "microphone" | "camera" | "screen" | "screen-audio";
+export type Source = "microphone" | "camera" | "screen" | "screen-audio" | "mix" | "mix-audio";
+
+/**
+ * How a picture of another shape is put into its area.
+ */
+export type Fit = "cover" | "contain";
+
+/**
+ * A place on the canvas for one picture, in thousandths of the canvas's width and height.
+ */
+export type LayoutBox = { x: number, y: number, width: number, height: number, 
+/**
+ * Kept free for this participant; absent, it is filled in the room's order.
+ */
+participant?: Identity, 
+/**
+ * Absent: screens are shown whole, cameras fill the box.
+ */
+fit?: Fit, };
+
+/**
+ * How a mixed picture is laid out. Pictures come in the room's order: who speaks now is first.
+ */
+export type Layout = { "kind": "grid" } | { "kind": "speaker" } | { "kind": "presenter" } | { "kind": "picture_in_picture" } | { "kind": "custom", boxes: Array<LayoutBox>, };
 
 /**
  * The room as everyone in it sees it.
  */
-export type RoomState = { name: RoomName, mode: Mode, access: Access, 
+export type RoomState = { name: RoomName, mode: Mode, 
+/**
+ * Of the mixed picture.
+ */
+layout: Layout, access: Access, 
 /**
  * Nobody new gets in but those with an admin grant.
  */
@@ -62,7 +89,7 @@ opened_at_ms: number, };
 /**
  * A change of a room's settings; absent fields stay. The body of `PATCH /v1/rooms/{room}` too.
  */
-export type RoomChange = { mode?: Mode, access?: Access, locked?: boolean, lobby?: boolean, participants_max?: number, };
+export type RoomChange = { mode?: Mode, layout?: Layout, access?: Access, locked?: boolean, lobby?: boolean, participants_max?: number, };
 
 /**
  * What a participant may do: a token's `room` grant, without the room's name.
@@ -151,6 +178,11 @@ export type SlotStats = { mid: string,
 layer?: string, bitrate_bps: number, };
 
 /**
+ * Why somebody gets the room as they do.
+ */
+export type ModeReason = "room" | "chosen" | "starting" | "failed" | "unavailable";
+
+/**
  * Why a participant is gone.
  */
 export type LeaveReason = "left" | "lost" | "removed" | "denied" | "replaced" | "closed" | "draining";
@@ -163,7 +195,7 @@ export type Code = "malformed" | "unknown_type" | "too_large" | "rate_limited" |
 /**
  * From the client to the server.
  */
-export type ClientMessage = { "type": "publish", tracks: Array<PublishedTrack>, } | { "type": "slots.wish", slots: Array<SlotWish>, } | { "type": "chat.send", id: MessageId, text: string, reply_to?: MessageId, } | { "type": "chat.edit", id: MessageId, text: string, } | { "type": "chat.delete", id: MessageId, } | { "type": "chat.react", id: MessageId, emoji: string, on: boolean, } | { "type": "chat.typing", typing: boolean, } | { "type": "chat.history", before?: number, } | { "type": "react", emoji: string, } | { "type": "me.update", name?: string, hand_raised?: boolean, } | { "type": "moderate.mute", participant: Identity, source?: Source, } | { "type": "moderate.remove", participant: Identity, } | { "type": "moderate.admit", participant: Identity, } | { "type": "moderate.deny", participant: Identity, } | { "type": "room.update" } & RoomChange | { "type": "room.close" } | { "type": "stats.watch", on: boolean, } | { "type": "ping" };
+export type ClientMessage = { "type": "publish", tracks: Array<PublishedTrack>, } | { "type": "slots.wish", slots: Array<SlotWish>, } | { "type": "chat.send", id: MessageId, text: string, reply_to?: MessageId, } | { "type": "chat.edit", id: MessageId, text: string, } | { "type": "chat.delete", id: MessageId, } | { "type": "chat.react", id: MessageId, emoji: string, on: boolean, } | { "type": "chat.typing", typing: boolean, } | { "type": "chat.history", before?: number, } | { "type": "react", emoji: string, } | { "type": "me.update", name?: string, hand_raised?: boolean, } | { "type": "moderate.mute", participant: Identity, source?: Source, } | { "type": "moderate.remove", participant: Identity, } | { "type": "moderate.admit", participant: Identity, } | { "type": "moderate.deny", participant: Identity, } | { "type": "room.update" } & RoomChange | { "type": "room.close" } | { "type": "mode.choose", mode?: Mode, } | { "type": "stats.watch", on: boolean, } | { "type": "ping" };
 
 /**
  * From the server to the client.
@@ -184,7 +216,7 @@ knocking: Array<Identity>,
 /**
  * Seconds during which a lost connection may resume.
  */
-resume_seconds: number, } | { "type": "waiting", room: RoomName, } | { "type": "room", room: RoomState, } | { "type": "participant.joined", participant: ParticipantState, } | { "type": "participant.updated", participant: ParticipantState, } | { "type": "participant.left", identity: Identity, reason: LeaveReason, } | { "type": "slots", slots: Array<SlotState>, } | { "type": "speakers", speakers: Array<Identity>, } | { "type": "layers", mid: string, active: Array<string>, } | { "type": "chat.message", message: ChatMessage, } | { "type": "chat.history", messages: Array<ChatMessage>, more: boolean, } | { "type": "chat.typing", identity: Identity, typing: boolean, } | { "type": "react", identity: Identity, emoji: string, } | { "type": "knock", identity: Identity, name: string, } | { "type": "knock.gone", identity: Identity, } | { "type": "muted", source: Source, by: Identity, } | { "type": "removed", reason: LeaveReason, } | { "type": "stats", 
+resume_seconds: number, } | { "type": "waiting", room: RoomName, } | { "type": "room", room: RoomState, } | { "type": "participant.joined", participant: ParticipantState, } | { "type": "participant.updated", participant: ParticipantState, } | { "type": "participant.left", identity: Identity, reason: LeaveReason, } | { "type": "slots", slots: Array<SlotState>, } | { "type": "mode", mode: Mode, reason: ModeReason, } | { "type": "speakers", speakers: Array<Identity>, } | { "type": "layers", mid: string, active: Array<string>, } | { "type": "chat.message", message: ChatMessage, } | { "type": "chat.history", messages: Array<ChatMessage>, more: boolean, } | { "type": "chat.typing", identity: Identity, typing: boolean, } | { "type": "react", identity: Identity, emoji: string, } | { "type": "knock", identity: Identity, name: string, } | { "type": "knock.gone", identity: Identity, } | { "type": "muted", source: Source, by: Identity, } | { "type": "removed", reason: LeaveReason, } | { "type": "stats", 
 /**
  * Send-side bandwidth estimate towards this client.
  */

@@ -1,0 +1,484 @@
+//! The room's mixer (MCU mode): when it is wanted, who gets the mix, and what it is told to make.
+//!
+//! The mixer sits in the room as a participant. What it decodes comes to its slots as to anybody's, so
+//! layers, key frames and switches are those of every receiver; what it makes are tracks of its own. Whoever
+//! wants the mix keeps what they have until the mix flows, and has it back when the mixer is gone.
+
+mod scene;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use str0m::media::{Mid, Rid};
+
+use super::allocation::Need;
+use super::{Audience, Now, Output, ParticipantKey, Room, TrackKey, seat};
+use crate::core::format::Format;
+use crate::core::ids::{Identity, SessionId};
+use crate::core::mix::{
+    FromMixer, LINE_H264, LINE_MINUS, LINE_SOUND, LINE_VP8, MixSettings, MixerOrder, RENDITIONS, Scene,
+    ToMixer,
+};
+use crate::core::participant::{Entrant, Part, Participant, Presence};
+use crate::core::protocol::{Grant, Kind, Mode, ModeReason, ServerMessage, Source};
+use crate::core::refusal::{Code, Refusal};
+use crate::core::track::{PublishedLine, SlotLine};
+
+/// The mixer stays for so long after the last who wanted it.
+const STOP_AFTER: Duration = Duration::from_secs(10);
+/// One that was started and says nothing has failed; so has one that falls silent.
+const START_WITHIN: Duration = Duration::from_secs(10);
+const SILENT_FOR: Duration = Duration::from_secs(3);
+/// Between a failure and the next start; doubles with each.
+const RESTART_AFTER: Duration = Duration::from_millis(500);
+const RESTART_AFTER_MAX: Duration = Duration::from_secs(30);
+/// A mixer that ran for so long had no fault that it was born with.
+const SOUND_AFTER: Duration = Duration::from_secs(60);
+/// A line of the mix flows if a packet of it came within this time.
+const FLOWS: Duration = Duration::from_millis(500);
+/// Pictures and voices that one mixer takes.
+pub(super) const PICTURES_MAX: usize = 25;
+const VOICES_MAX: usize = 50;
+/// Speakers who each get the sound without their own voice.
+const MINUS_MAX: u8 = 100;
+/// What the mixer does in its room: all that it needs, and no more.
+const MIXES: Grant = Grant { publish: true, subscribe: true, chat: false, files: false, admin: false };
+/// Above this estimate a receiver begins with the full picture.
+const FULL_FROM_BPS: u64 = 1_200_000;
+
+/// Where the room's mixer is.
+#[derive(Debug, Default)]
+pub struct Mixing {
+    phase: Phase,
+    seat: Option<ParticipantKey>,
+    /// What it was last told.
+    scene: Option<Scene>,
+    wanted: BTreeMap<u8, u32>,
+    bitrates: BTreeMap<(u8, u8), u64>,
+    /// Lines with the sound of all but one, by whom.
+    minus: BTreeMap<ParticipantKey, u8>,
+    failures: u32,
+    heard_at: Option<Instant>,
+    unwanted_since: Option<Instant>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
+enum Phase {
+    #[default]
+    Off,
+    Starting {
+        since: Instant,
+    },
+    Running {
+        since: Instant,
+    },
+    Failed {
+        until: Instant,
+    },
+    Refused,
+}
+
+impl Room {
+    /// The mixer's seat, while it mixes.
+    pub fn mixer_seat(&self) -> Option<ParticipantKey> {
+        self.mixing.seat
+    }
+
+    /// One was ordered and is not there yet.
+    pub fn awaits_mixer(&self) -> bool {
+        matches!(self.mixing.phase, Phase::Starting { .. })
+    }
+
+    /// # Errors
+    /// `unavailable` where the node has no mixer.
+    pub(super) fn check_mixer(&self) -> Result<(), Refusal> {
+        let words = "this node has no mixer: the room stays in SFU mode";
+        self.settings.mix.map(|_| ()).ok_or_else(|| Refusal::new(Code::Unavailable, words))
+    }
+
+    pub(super) fn choose_mode(
+        &mut self,
+        now: Instant,
+        key: ParticipantKey,
+        mode: Option<Mode>,
+    ) -> Result<(), Refusal> {
+        if mode == Some(Mode::Mcu) {
+            self.check_mixer()?;
+        }
+        if let Some(participant) = self.participant_mut(key) {
+            participant.mode_wish = mode;
+        }
+        self.poll_mixing(now);
+        self.settle(now);
+        Ok(())
+    }
+
+    /// Something that the mixer says, or that is said of it.
+    pub fn handle_mixer(&mut self, now: Now, news: FromMixer) {
+        self.mixing.heard_at = Some(now.instant);
+        match news {
+            FromMixer::Ready { .. } => self.seat_mixer(now.instant),
+            FromMixer::Keyframe { slot } => {
+                if let Some(key) = self.mixing.seat {
+                    self.handle_keyframe_request(now.instant, key, slot);
+                }
+            }
+            FromMixer::Figures(_) => {}
+            FromMixer::Gone => self.fail_mixer(now.instant),
+            FromMixer::Refused => {
+                self.unseat_mixer(now.instant);
+                self.mixing.phase = Phase::Refused;
+                self.refuse_mix(now);
+            }
+        }
+        self.poll_mixing(now.instant);
+        self.settle(now.instant);
+    }
+
+    /// Starts, stops and instructs the mixer, and moves people to the mix and back.
+    pub(super) fn poll_mixing(&mut self, now: Instant) {
+        if !self.is_branch {
+            self.poll_phase(now);
+            self.assign_minus_lines(now);
+            self.tell_scene();
+        }
+        for key in self.keys() {
+            self.poll_mode(now, key);
+        }
+        if self.mixing.seat.is_some() {
+            self.tell_wanted();
+            self.tell_bitrates();
+        }
+    }
+
+    fn poll_phase(&mut self, now: Instant) {
+        let wanted = self.is_mix_wanted();
+        let since = |at: Instant| now.saturating_duration_since(at);
+        match self.mixing.phase {
+            Phase::Off | Phase::Refused if !wanted => self.mixing.phase = Phase::Off,
+            Phase::Off => self.start_mixer(now),
+            Phase::Failed { until } if wanted && now >= until => self.start_mixer(now),
+            Phase::Failed { .. } | Phase::Refused => {}
+            Phase::Starting { since: started } if since(started) >= START_WITHIN => self.fail_mixer(now),
+            Phase::Running { .. } if self.mixing.heard_at.is_none_or(|at| since(at) >= SILENT_FOR) => {
+                self.fail_mixer(now);
+            }
+            Phase::Starting { .. } | Phase::Running { .. } => {
+                let unwanted_since = (!wanted).then(|| *self.mixing.unwanted_since.get_or_insert(now));
+                self.mixing.unwanted_since = unwanted_since;
+                if unwanted_since.is_some_and(|at| since(at) >= STOP_AFTER) {
+                    self.unseat_mixer(now);
+                    self.mixing.phase = Phase::Off;
+                    self.outputs.push_back(Output::Mixer(MixerOrder::Stop));
+                }
+            }
+        }
+    }
+
+    fn is_mix_wanted(&self) -> bool {
+        let elsewhere = self.branches.iter().any(|branch| branch.viewers > 0);
+        self.settings.mix.is_some()
+            && (self.seated().any(|(_, p)| self.wants_mix(p)) || elsewhere && self.state.mode == Mode::Mcu)
+    }
+
+    fn wants_mix(&self, participant: &Participant) -> bool {
+        let follows = match &participant.part {
+            Part::Member | Part::Viewer { of: None } => true,
+            Part::Publisher | Part::Viewer { of: Some(_) } | Part::Mixer => false,
+        };
+        let mode = participant.mode_wish.unwrap_or(self.state.mode);
+        follows && participant.is_person() && participant.may_receive() && mode == Mode::Mcu
+    }
+
+    fn start_mixer(&mut self, now: Instant) {
+        let Some(settings) = self.settings.mix else { return };
+        self.mixing.phase = Phase::Starting { since: now };
+        self.mixing.heard_at = None;
+        self.mixing.unwanted_since = None;
+        self.outputs.push_back(Output::Mixer(MixerOrder::Start(settings)));
+    }
+
+    fn fail_mixer(&mut self, now: Instant) {
+        match self.mixing.phase {
+            Phase::Off | Phase::Refused | Phase::Failed { .. } => return,
+            Phase::Running { since } if now.saturating_duration_since(since) >= SOUND_AFTER => {
+                self.mixing.failures = 0;
+            }
+            Phase::Starting { .. } | Phase::Running { .. } => {}
+        }
+        self.unseat_mixer(now);
+        let wait = RESTART_AFTER.saturating_mul(1 << self.mixing.failures.min(10)).min(RESTART_AFTER_MAX);
+        self.mixing.failures += 1;
+        self.mixing.phase = Phase::Failed { until: now + wait };
+        self.outputs.push_back(Output::Mixer(MixerOrder::Stop));
+    }
+
+    /// No mix can be had: everyone goes on without, and is told.
+    fn refuse_mix(&mut self, now: Now) {
+        if self.state.mode == Mode::Mcu {
+            self.state.mode = Mode::Sfu;
+            self.mirror_is_stale = true;
+            self.tell(Audience::All, ServerMessage::Room { room: self.state.clone() });
+        }
+        for key in self.keys() {
+            let wished = self.participant_mut(key).and_then(|p| p.mode_wish.take());
+            if wished == Some(Mode::Mcu) {
+                let words = "this node has no room for a mix now: you get the room forwarded";
+                self.refuse(key, None, Refusal::new(Code::Unavailable, words));
+            }
+        }
+        self.poll_mixing(now.instant);
+    }
+
+    fn seat_mixer(&mut self, now: Instant) {
+        if self.mixing.seat.is_some() || !matches!(self.mixing.phase, Phase::Starting { .. }) {
+            return;
+        }
+        let Some(entrant) = mixer(self.settings.mix) else { return };
+        let mut participant = Participant::new(entrant, Presence::Here, 0, u64::MAX);
+        participant.is_connected = true;
+        participant.names_tracks = true;
+        let key = ParticipantKey(seat(&mut self.participants, participant));
+        self.mixing.seat = Some(key);
+        self.mixing.phase = Phase::Running { since: now };
+        for (line, source, format) in [
+            (LINE_VP8, Source::Mix, Format::VP8),
+            (LINE_H264, Source::Mix, Format::H264_BASELINE),
+            (LINE_SOUND, Source::MixAudio, Format::OPUS),
+        ] {
+            self.publish_mix(now, key, line, source, format);
+        }
+    }
+
+    fn publish_mix(&mut self, now: Instant, key: ParticipantKey, line: u8, source: Source, format: Format) {
+        let height = self.settings.mix.map(|mix| mix.canvas.height);
+        let Some(track_key) = self.add_track(key, usize::from(line), source) else { return };
+        if let Some(track) = self.track_mut(track_key) {
+            track.height_told = height;
+            // Nothing is made before somebody asks for it.
+            track.encodings.iter_mut().for_each(|encoding| encoding.told_active = false);
+        }
+        self.set_format(now, track_key, format);
+    }
+
+    fn unseat_mixer(&mut self, now: Instant) {
+        let Some(key) = self.mixing.seat.take() else { return };
+        self.release_slots(key);
+        self.unpublish_all(key);
+        if let Some(place) = self.participants.get_mut(key.0 as usize) {
+            *place = None;
+        }
+        self.mixing.scene = None;
+        self.mixing.wanted.clear();
+        self.mixing.bitrates.clear();
+        self.mixing.minus.clear();
+        for key in self.keys() {
+            self.poll_mode(now, key);
+        }
+        self.settle(now);
+    }
+
+    /// Everyone who may speak and gets the mix has it without their own voice.
+    fn assign_minus_lines(&mut self, now: Instant) {
+        let Some(mixer) = self.mixing.seat else { return };
+        let speaks = |room: &Self, p: &Participant| {
+            let mut tracks = p.line_tracks.iter().flatten().filter_map(|&track| room.track(track));
+            tracks.any(|track| track.kind() == Kind::Audio)
+        };
+        let wants =
+            |(key, p): (ParticipantKey, &Participant)| (self.wants_mix(p) && speaks(self, p)).then_some(key);
+        let speakers: Vec<ParticipantKey> = self.seated().filter_map(wants).collect();
+        let gone: Vec<_> = self
+            .mixing
+            .minus
+            .iter()
+            .filter(|(key, _)| !speakers.contains(key))
+            .map(|(&k, &l)| (k, l))
+            .collect();
+        for (key, line) in gone {
+            self.mixing.minus.remove(&key);
+            self.unpublish(mixer, usize::from(line));
+        }
+        for key in speakers {
+            if self.mixing.minus.contains_key(&key) {
+                continue;
+            }
+            let used: Vec<u8> = self.mixing.minus.values().copied().collect();
+            let free = (LINE_MINUS..LINE_MINUS + MINUS_MAX).find(|line| !used.contains(line));
+            let Some(line) = free else { return };
+            self.mixing.minus.insert(key, line);
+            self.publish_mix(now, mixer, line, Source::MixAudio, Format::OPUS);
+            if let Some(participant) = self.participant_mut(key) {
+                participant.slots_stale = true;
+            }
+        }
+    }
+
+    /// The track of the mix that somebody gets: a picture that they can decode, the sound without their own.
+    pub(super) fn mix_for(&self, key: ParticipantKey, kind: Kind) -> Option<TrackKey> {
+        let participant = self.participant(key)?;
+        let slot = participant.slots.iter().position(|slot| slot.kind == kind)?;
+        let tracks =
+            || (0u32..).zip(&self.tracks).filter_map(|(n, track)| Some((TrackKey(n), track.as_ref()?)));
+        let minus = self.mixing.minus.get(&key).and_then(|&line| self.mixer_track(line));
+        if kind == Kind::Audio && minus.is_some() {
+            return minus;
+        }
+        let mixer = tracks().find(|(_, track)| track.source == Source::Mix).map(|(_, track)| track.owner)?;
+        let lines = &self.participant(mixer)?.line_tracks;
+        let common = lines.get(..usize::from(LINE_MINUS))?.iter().flatten().copied();
+        let mut common = common.filter(|&track| self.track(track).is_some_and(|track| track.kind() == kind));
+        common.find(|&track| self.can_carry(key, slot, track))
+    }
+
+    fn mixer_track(&self, line: u8) -> Option<TrackKey> {
+        self.participant(self.mixing.seat?)?.line_tracks.get(usize::from(line)).copied()?
+    }
+
+    /// Gives somebody the mix once it flows, takes it away where it is not wanted or gone, and says so.
+    fn poll_mode(&mut self, now: Instant, key: ParticipantKey) {
+        let Some(participant) = self.participant(key).filter(|p| p.is_person()) else { return };
+        let (wants, was_mixed) = (self.wants_mix(participant), participant.is_mixed);
+        let is_mixed = wants && (self.mix_flows(now, key) || was_mixed && self.has_mix(key));
+        let chosen = participant.mode_wish.is_some();
+        let reason = match self.mixing.phase {
+            _ if is_mixed || !wants => {
+                if chosen {
+                    ModeReason::Chosen
+                } else {
+                    ModeReason::Room
+                }
+            }
+            Phase::Failed { .. } => ModeReason::Failed,
+            Phase::Refused => ModeReason::Unavailable,
+            Phase::Off | Phase::Starting { .. } | Phase::Running { .. } => ModeReason::Starting,
+        };
+        if wants && !is_mixed {
+            self.prime_mix(now, key);
+        }
+        let mode = if is_mixed { Mode::Mcu } else { Mode::Sfu };
+        let Some(participant) = self.participant_mut(key) else { return };
+        if is_mixed != was_mixed {
+            participant.is_mixed = is_mixed;
+            participant.slots_stale = true;
+        }
+        if participant.welcomed && participant.mode_told != (mode, reason) {
+            participant.mode_told = (mode, reason);
+            self.tell(Audience::One(key), ServerMessage::Mode { mode, reason });
+        }
+    }
+
+    fn has_mix(&self, key: ParticipantKey) -> bool {
+        let has = |kind| self.mix_for(key, kind).is_some();
+        has(Kind::Video) || has(Kind::Audio)
+    }
+
+    /// All that somebody would get of the mix comes in.
+    fn mix_flows(&self, now: Instant, key: ParticipantKey) -> bool {
+        let flows = |kind| {
+            let Some(track) = self.mix_for(key, kind).and_then(|track| self.track(track)) else {
+                return false;
+            };
+            track.encodings.iter().any(|encoding| {
+                let is_new = encoding.heard_at().is_some_and(|at| now.saturating_duration_since(at) < FLOWS);
+                is_new && (kind == Kind::Audio || encoding.replay.began_at().is_some())
+            })
+        };
+        let receives =
+            |kind| self.participant(key).is_some_and(|p| p.slots.iter().any(|slot| slot.kind == kind));
+        self.has_mix(key) && [Kind::Video, Kind::Audio].into_iter().all(|kind| !receives(kind) || flows(kind))
+    }
+
+    /// Has the mix made that somebody waits for.
+    fn prime_mix(&mut self, now: Instant, key: ParticipantKey) {
+        let Some(track) = self.mix_for(key, Kind::Video) else { return };
+        let estimate_bps = self.participant(key).map_or(0, |p| p.allocator.estimate_bps());
+        let flows = |encoding: &crate::core::track::Encoding| {
+            encoding.heard_at().is_some_and(|at| now.saturating_duration_since(at) < FLOWS)
+        };
+        let index = u8::from(estimate_bps >= FULL_FROM_BPS);
+        let is_made = self.track(track).and_then(|t| t.encodings.get(usize::from(index))).is_some_and(flows);
+        if !is_made {
+            self.want_keyframe(now, track, index, Need::Beginning { estimate_bps });
+        }
+    }
+
+    pub(super) fn ask_mixer_for_keyframe(&mut self, mid: Mid, rid: Option<Rid>) {
+        let Some(mixer) = self.mixing.seat.and_then(|seat| self.participant(seat)) else { return };
+        let line = mixer.lines.iter().position(|line| line.mid == mid);
+        let Some((line, published)) = line.and_then(|line| Some((line, mixer.lines.get(line)?))) else {
+            return;
+        };
+        let encoding = published.rids.iter().position(|&other| Some(other) == rid).unwrap_or(0);
+        let words = ToMixer::Keyframe { line: line as u8, encoding: encoding as u8 };
+        self.tell_mixer(words);
+    }
+
+    /// Tells the mixer which encodings somebody takes or waits for.
+    pub(super) fn tell_wanted(&mut self) {
+        let Some(mixer) = self.mixing.seat.and_then(|seat| self.participant(seat)) else { return };
+        let waits = self.seated().any(|(_, p)| self.wants_mix(p) && !p.is_mixed);
+        let waiting: Vec<Option<TrackKey>> = if waits {
+            let waiting = self.seated().filter(|(_, p)| self.wants_mix(p) && !p.is_mixed);
+            waiting.map(|(key, _)| self.mix_for(key, Kind::Audio)).collect()
+        } else {
+            Vec::new()
+        };
+        let wanted = |&key: &TrackKey| match self.track(key) {
+            Some(track) if track.kind() == Kind::Video => {
+                let active = track.encodings.iter().enumerate().filter(|(_, encoding)| encoding.told_active);
+                active.fold(0, |mask, (index, _)| mask | 1u32 << index)
+            }
+            Some(track) => {
+                let is_taken = !track.subscribers.is_empty() || !track.relays.is_empty();
+                u32::from(is_taken || waiting.contains(&Some(key)))
+            }
+            None => 0,
+        };
+        let lines = mixer.line_tracks.iter().enumerate();
+        let lines: Vec<(u8, u32)> =
+            lines.map(|(line, track)| (line as u8, track.as_ref().map_or(0, wanted))).collect();
+        for (line, encodings) in lines {
+            let told = self.mixing.wanted.insert(line, encodings).unwrap_or(0);
+            if told != encodings {
+                self.tell_mixer(ToMixer::Wanted { line, encodings });
+            }
+        }
+    }
+
+    pub(super) fn tell_mixer(&mut self, words: ToMixer) {
+        self.outputs.push_back(Output::Mixer(MixerOrder::Tell(words)));
+    }
+}
+
+/// Who the mixer is in its room.
+fn mixer(settings: Option<MixSettings>) -> Option<Entrant> {
+    settings?;
+    let rids: Vec<Rid> = RENDITIONS.into_iter().map(Rid::from).collect();
+    let picture = |name: &str| PublishedLine { mid: Mid::from(name), kind: Kind::Video, rids: rids.clone() };
+    let sound = |name: &str| PublishedLine { mid: Mid::from(name), kind: Kind::Audio, rids: Vec::new() };
+    let minus = (0..MINUS_MAX).map(|number| sound(&format!("minus{number}")));
+    let lines = [picture("vp8"), picture("h264"), sound("sound")].into_iter().chain(minus).collect();
+    let slot = |kind, name: String| SlotLine {
+        mid: Mid::from(name.as_str()),
+        kind,
+        formats: Vec::new(),
+        described: true,
+    };
+    let slots = (0..PICTURES_MAX).map(|number| slot(Kind::Video, format!("v{number}")));
+    let slots = slots.chain((0..VOICES_MAX).map(|number| slot(Kind::Audio, format!("a{number}")))).collect();
+    Some(Entrant {
+        identity: Identity::parse("mixer").ok()?,
+        name: String::new(),
+        grant: MIXES,
+        part: Part::Mixer,
+        session: SessionId(0),
+        has_token: true,
+        lines,
+        slots,
+        seed: 0,
+    })
+}
+
+#[cfg(test)]
+mod tests;
