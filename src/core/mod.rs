@@ -11,6 +11,7 @@ pub mod forward;
 pub mod ids;
 pub mod layers;
 pub mod mix;
+pub mod mode;
 pub mod participant;
 pub mod payload;
 pub mod protocol;

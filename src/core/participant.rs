@@ -8,6 +8,7 @@ use super::format::Format;
 use super::forward::Rewriter;
 use super::ids::{Identity, SessionId};
 use super::layers::Allocator;
+use super::mode::Advice;
 use super::protocol::{Grant, Kind, Mode, ModeReason, ParticipantState, SlotState, Source};
 use super::rate::RateMeter;
 use super::room::{ParticipantKey, TrackKey};
@@ -168,6 +169,9 @@ pub struct Participant {
     pub welcomed: bool,
     /// How it wants the room; `None`: as the room has it.
     pub mode_wish: Option<Mode>,
+    /// Whether it is better off with the mix, where it did not choose.
+    pub advice: Advice,
+    pub device_strained: bool,
     /// Its slots carry the mix.
     pub is_mixed: bool,
     /// What it was last told of that.
@@ -217,6 +221,8 @@ impl Participant {
             control_open: false,
             welcomed: false,
             mode_wish: None,
+            advice: Advice::default(),
+            device_strained: false,
             is_mixed: false,
             mode_told: (Mode::Sfu, ModeReason::Room),
             watches_stats: false,

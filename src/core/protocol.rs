@@ -300,6 +300,9 @@ pub enum ClientMessage {
         #[cfg_attr(test, ts(optional))]
         mode: Option<Mode>,
     },
+    /// My device cannot keep up with the pictures that I get, or can again.
+    #[serde(rename = "device.strained")]
+    DeviceStrained { strained: bool },
     /// Turns the server's `stats` messages on or off.
     #[serde(rename = "stats.watch")]
     StatsWatch { on: bool },
@@ -445,6 +448,10 @@ pub enum ModeReason {
     Room,
     /// They chose it.
     Chosen,
+    /// Their downlink does not carry the tiles.
+    Downlink,
+    /// Their device does not keep up with the tiles.
+    Device,
     /// The mix is wanted and not there yet.
     Starting,
     /// The mixer failed; it is started again.

@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use tokio::net::UnixDatagram;
 use tokio::sync::mpsc;
 
+use super::figures::Account;
 use super::process::{self, Spawned};
 use super::wire::{self, MESSAGE_BYTES_MAX, Message};
 use crate::core::mix::{FromMixer, MixPacket, MixSettings, ToMixer};
@@ -52,6 +53,9 @@ pub fn start(
             Ok((mut bridge, child)) => {
                 tracing::info!(process = child.id(), "mixer started");
                 let ended = bridge.run(&deliver).await;
+                if ended.is_err() {
+                    bridge.account.fail();
+                }
                 drop(bridge);
                 reap(child, ended).await;
             }
@@ -84,6 +88,7 @@ struct Bridge {
     packets: mpsc::Receiver<MixPacket>,
     out: Vec<u8>,
     inward: Vec<u8>,
+    account: Account,
 }
 
 impl Bridge {
@@ -96,7 +101,7 @@ impl Bridge {
         let Spawned { child, socket } = process::spawn(program)?;
         let socket = UnixDatagram::from_std(std::os::fd::OwnedFd::from(socket).into())?;
         let (out, inward) = (Vec::new(), vec![0; MESSAGE_BYTES_MAX]);
-        let mut bridge = Self { socket, words, packets, out, inward };
+        let mut bridge = Self { socket, words, packets, out, inward, account: Account::open() };
         bridge.say(&ToMixer::Begin(settings))?;
         Ok((bridge, child))
     }
@@ -116,6 +121,9 @@ impl Bridge {
                 ready = self.socket.readable() => {
                     ready?;
                     for delivery in read(&self.socket, &mut self.inward)? {
+                        if let Delivery::News(news) = &delivery {
+                            self.account.note(news);
+                        }
                         deliver(delivery).await;
                     }
                 }

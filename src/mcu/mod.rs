@@ -5,6 +5,7 @@
 
 pub mod bridge;
 mod capacity;
+mod figures;
 pub mod graph;
 pub mod process;
 pub mod wire;

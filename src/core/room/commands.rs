@@ -86,6 +86,11 @@ impl Room {
                 self.close(now, CloseReason::Closed);
             }
             M::ModeChoose { mode } => self.choose_mode(now.instant, key, mode)?,
+            M::DeviceStrained { strained } => {
+                if let Some(participant) = self.participant_mut(key) {
+                    participant.device_strained = strained;
+                }
+            }
             M::StatsWatch { on } => {
                 if let Some(participant) = self.participant_mut(key) {
                     participant.watches_stats = on;

@@ -4,6 +4,7 @@
 //! layers, key frames and switches are those of every receiver; what it makes are tracks of its own. Whoever
 //! wants the mix keeps what they have until the mix flows, and has it back when the mixer is gone.
 
+mod modes;
 mod scene;
 
 use std::collections::BTreeMap;
@@ -11,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use str0m::media::{Mid, Rid};
 
-use super::allocation::Need;
 use super::{Audience, Now, Output, ParticipantKey, Room, TrackKey, seat};
 use crate::core::format::Format;
 use crate::core::ids::{Identity, SessionId};
@@ -20,7 +20,7 @@ use crate::core::mix::{
     ToMixer,
 };
 use crate::core::participant::{Entrant, Part, Participant, Presence};
-use crate::core::protocol::{Grant, Kind, Mode, ModeReason, ServerMessage, Source};
+use crate::core::protocol::{Grant, Kind, Mode, ServerMessage, Source};
 use crate::core::refusal::{Code, Refusal};
 use crate::core::track::{PublishedLine, SlotLine};
 
@@ -96,23 +96,6 @@ impl Room {
         self.settings.mix.map(|_| ()).ok_or_else(|| Refusal::new(Code::Unavailable, words))
     }
 
-    pub(super) fn choose_mode(
-        &mut self,
-        now: Instant,
-        key: ParticipantKey,
-        mode: Option<Mode>,
-    ) -> Result<(), Refusal> {
-        if mode == Some(Mode::Mcu) {
-            self.check_mixer()?;
-        }
-        if let Some(participant) = self.participant_mut(key) {
-            participant.mode_wish = mode;
-        }
-        self.poll_mixing(now);
-        self.settle(now);
-        Ok(())
-    }
-
     /// Something that the mixer says, or that is said of it.
     pub fn handle_mixer(&mut self, now: Now, news: FromMixer) {
         self.mixing.heard_at = Some(now.instant);
@@ -143,6 +126,7 @@ impl Room {
             self.tell_scene();
         }
         for key in self.keys() {
+            self.poll_advice(now, key);
             self.poll_mode(now, key);
         }
         if self.mixing.seat.is_some() {
@@ -179,15 +163,6 @@ impl Room {
         let elsewhere = self.branches.iter().any(|branch| branch.viewers > 0);
         self.settings.mix.is_some()
             && (self.seated().any(|(_, p)| self.wants_mix(p)) || elsewhere && self.state.mode == Mode::Mcu)
-    }
-
-    fn wants_mix(&self, participant: &Participant) -> bool {
-        let follows = match &participant.part {
-            Part::Member | Part::Viewer { of: None } => true,
-            Part::Publisher | Part::Viewer { of: Some(_) } | Part::Mixer => false,
-        };
-        let mode = participant.mode_wish.unwrap_or(self.state.mode);
-        follows && participant.is_person() && participant.may_receive() && mode == Mode::Mcu
     }
 
     fn start_mixer(&mut self, now: Instant) {
@@ -314,93 +289,8 @@ impl Room {
         }
     }
 
-    /// The track of the mix that somebody gets: a picture that they can decode, the sound without their own.
-    pub(super) fn mix_for(&self, key: ParticipantKey, kind: Kind) -> Option<TrackKey> {
-        let participant = self.participant(key)?;
-        let slot = participant.slots.iter().position(|slot| slot.kind == kind)?;
-        let tracks =
-            || (0u32..).zip(&self.tracks).filter_map(|(n, track)| Some((TrackKey(n), track.as_ref()?)));
-        let minus = self.mixing.minus.get(&key).and_then(|&line| self.mixer_track(line));
-        if kind == Kind::Audio && minus.is_some() {
-            return minus;
-        }
-        let mixer = tracks().find(|(_, track)| track.source == Source::Mix).map(|(_, track)| track.owner)?;
-        let lines = &self.participant(mixer)?.line_tracks;
-        let common = lines.get(..usize::from(LINE_MINUS))?.iter().flatten().copied();
-        let mut common = common.filter(|&track| self.track(track).is_some_and(|track| track.kind() == kind));
-        common.find(|&track| self.can_carry(key, slot, track))
-    }
-
     fn mixer_track(&self, line: u8) -> Option<TrackKey> {
         self.participant(self.mixing.seat?)?.line_tracks.get(usize::from(line)).copied()?
-    }
-
-    /// Gives somebody the mix once it flows, takes it away where it is not wanted or gone, and says so.
-    fn poll_mode(&mut self, now: Instant, key: ParticipantKey) {
-        let Some(participant) = self.participant(key).filter(|p| p.is_person()) else { return };
-        let (wants, was_mixed) = (self.wants_mix(participant), participant.is_mixed);
-        let is_mixed = wants && (self.mix_flows(now, key) || was_mixed && self.has_mix(key));
-        let chosen = participant.mode_wish.is_some();
-        let reason = match self.mixing.phase {
-            _ if is_mixed || !wants => {
-                if chosen {
-                    ModeReason::Chosen
-                } else {
-                    ModeReason::Room
-                }
-            }
-            Phase::Failed { .. } => ModeReason::Failed,
-            Phase::Refused => ModeReason::Unavailable,
-            Phase::Off | Phase::Starting { .. } | Phase::Running { .. } => ModeReason::Starting,
-        };
-        if wants && !is_mixed {
-            self.prime_mix(now, key);
-        }
-        let mode = if is_mixed { Mode::Mcu } else { Mode::Sfu };
-        let Some(participant) = self.participant_mut(key) else { return };
-        if is_mixed != was_mixed {
-            participant.is_mixed = is_mixed;
-            participant.slots_stale = true;
-        }
-        if participant.welcomed && participant.mode_told != (mode, reason) {
-            participant.mode_told = (mode, reason);
-            self.tell(Audience::One(key), ServerMessage::Mode { mode, reason });
-        }
-    }
-
-    fn has_mix(&self, key: ParticipantKey) -> bool {
-        let has = |kind| self.mix_for(key, kind).is_some();
-        has(Kind::Video) || has(Kind::Audio)
-    }
-
-    /// All that somebody would get of the mix comes in.
-    fn mix_flows(&self, now: Instant, key: ParticipantKey) -> bool {
-        let flows = |kind| {
-            let Some(track) = self.mix_for(key, kind).and_then(|track| self.track(track)) else {
-                return false;
-            };
-            track.encodings.iter().any(|encoding| {
-                let is_new = encoding.heard_at().is_some_and(|at| now.saturating_duration_since(at) < FLOWS);
-                is_new && (kind == Kind::Audio || encoding.replay.began_at().is_some())
-            })
-        };
-        let receives =
-            |kind| self.participant(key).is_some_and(|p| p.slots.iter().any(|slot| slot.kind == kind));
-        self.has_mix(key) && [Kind::Video, Kind::Audio].into_iter().all(|kind| !receives(kind) || flows(kind))
-    }
-
-    /// Has the mix made that somebody waits for.
-    fn prime_mix(&mut self, now: Instant, key: ParticipantKey) {
-        let Some(track) = self.mix_for(key, Kind::Video) else { return };
-        let estimate_bps = self.participant(key).map_or(0, |p| p.allocator.estimate_bps());
-        let flows = |encoding: &crate::core::track::Encoding| {
-            encoding.heard_at().is_some_and(|at| now.saturating_duration_since(at) < FLOWS)
-        };
-        let index = u8::from(estimate_bps >= FULL_FROM_BPS);
-        let is_made = self.track(track).and_then(|t| t.encodings.get(usize::from(index))).is_some_and(flows);
-        if !is_made {
-            self.want_keyframe(now, track, index, Need::Beginning { estimate_bps });
-        }
     }
 
     pub(super) fn ask_mixer_for_keyframe(&mut self, mid: Mid, rid: Option<Rid>) {

@@ -180,7 +180,7 @@ layer?: string, bitrate_bps: number, };
 /**
  * Why somebody gets the room as they do.
  */
-export type ModeReason = "room" | "chosen" | "starting" | "failed" | "unavailable";
+export type ModeReason = "room" | "chosen" | "downlink" | "device" | "starting" | "failed" | "unavailable";
 
 /**
  * Why a participant is gone.
@@ -195,7 +195,7 @@ export type Code = "malformed" | "unknown_type" | "too_large" | "rate_limited" |
 /**
  * From the client to the server.
  */
-export type ClientMessage = { "type": "publish", tracks: Array<PublishedTrack>, } | { "type": "slots.wish", slots: Array<SlotWish>, } | { "type": "chat.send", id: MessageId, text: string, reply_to?: MessageId, } | { "type": "chat.edit", id: MessageId, text: string, } | { "type": "chat.delete", id: MessageId, } | { "type": "chat.react", id: MessageId, emoji: string, on: boolean, } | { "type": "chat.typing", typing: boolean, } | { "type": "chat.history", before?: number, } | { "type": "react", emoji: string, } | { "type": "me.update", name?: string, hand_raised?: boolean, } | { "type": "moderate.mute", participant: Identity, source?: Source, } | { "type": "moderate.remove", participant: Identity, } | { "type": "moderate.admit", participant: Identity, } | { "type": "moderate.deny", participant: Identity, } | { "type": "room.update" } & RoomChange | { "type": "room.close" } | { "type": "mode.choose", mode?: Mode, } | { "type": "stats.watch", on: boolean, } | { "type": "ping" };
+export type ClientMessage = { "type": "publish", tracks: Array<PublishedTrack>, } | { "type": "slots.wish", slots: Array<SlotWish>, } | { "type": "chat.send", id: MessageId, text: string, reply_to?: MessageId, } | { "type": "chat.edit", id: MessageId, text: string, } | { "type": "chat.delete", id: MessageId, } | { "type": "chat.react", id: MessageId, emoji: string, on: boolean, } | { "type": "chat.typing", typing: boolean, } | { "type": "chat.history", before?: number, } | { "type": "react", emoji: string, } | { "type": "me.update", name?: string, hand_raised?: boolean, } | { "type": "moderate.mute", participant: Identity, source?: Source, } | { "type": "moderate.remove", participant: Identity, } | { "type": "moderate.admit", participant: Identity, } | { "type": "moderate.deny", participant: Identity, } | { "type": "room.update" } & RoomChange | { "type": "room.close" } | { "type": "mode.choose", mode?: Mode, } | { "type": "device.strained", strained: boolean, } | { "type": "stats.watch", on: boolean, } | { "type": "ping" };
 
 /**
  * From the server to the client.

@@ -7,6 +7,7 @@ use crate::core::chat::RoomHistory;
 use crate::core::ids::RoomName;
 use crate::core::mix::layout::Layout;
 use crate::core::mix::{Figures, LINE_SOUND};
+use crate::core::protocol::ModeReason;
 use crate::core::protocol::{Access, PublishedTrack, RoomChange, RoomState};
 use crate::core::protocol::{ClientMessage, Request, SlotState};
 use crate::core::room::{Arrival, Forward, Settings};
