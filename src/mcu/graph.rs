@@ -19,6 +19,11 @@ pub enum Stage {
     DecodeOpus,
     EncodeVp8,
     EncodeH264,
+    /// By hardware, where there is any.
+    EncodeH264Nvidia,
+    EncodeH264Va,
+    EncodeH264Vaapi,
+    EncodeH264Quicksync,
     EncodeOpus,
     Label,
 }
@@ -34,6 +39,8 @@ pub enum GraphError {
     NoEnd { stage: Stage, name: &'static str },
     #[error("the graph {stage:?} does not run: {source}")]
     Stuck { stage: Stage, source: gst::StateChangeError },
+    #[error("the graph {stage:?} gives nothing")]
+    NoOutput { stage: Stage },
 }
 
 /// An element that a stage needs and this machine does not have.
@@ -56,6 +63,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
 ];
 
 impl Stage {
+    /// Those that mixing needs.
     pub const ALL: [Self; 9] = [
         Self::DecodeVp8,
         Self::DecodeVp9,
@@ -77,9 +85,29 @@ impl Stage {
             Self::DecodeOpus => include_str!("../../pipelines/decode-opus.txt"),
             Self::EncodeVp8 => include_str!("../../pipelines/encode-vp8.txt"),
             Self::EncodeH264 => include_str!("../../pipelines/encode-h264.txt"),
+            Self::EncodeH264Nvidia => include_str!("../../pipelines/encode-h264-nvidia.txt"),
+            Self::EncodeH264Va => include_str!("../../pipelines/encode-h264-va.txt"),
+            Self::EncodeH264Vaapi => include_str!("../../pipelines/encode-h264-vaapi.txt"),
+            Self::EncodeH264Quicksync => include_str!("../../pipelines/encode-h264-quicksync.txt"),
             Self::EncodeOpus => include_str!("../../pipelines/encode-opus.txt"),
             Self::Label => include_str!("../../pipelines/label.txt"),
         }
+    }
+
+    /// Ways to encode H.264 whose elements this machine has, the best first.
+    pub fn h264_encoders() -> Vec<Self> {
+        let hardware =
+            [Self::EncodeH264Nvidia, Self::EncodeH264Va, Self::EncodeH264Vaapi, Self::EncodeH264Quicksync];
+        let exists = |name: &String| gst::ElementFactory::find(name).is_some();
+        let all = hardware.into_iter().chain([Self::EncodeH264]);
+        all.filter(|stage| stage.elements().iter().all(exists)).collect()
+    }
+
+    /// The element that is called `encoder`.
+    pub fn encoder(self) -> Option<String> {
+        let text = self.describe(&[]);
+        let link = text.split('!').find(|link| link.contains("name=encoder"))?;
+        link.split_whitespace().next().map(str::to_owned)
     }
 
     /// The graph's description, its values filled in.
@@ -174,5 +202,14 @@ mod tests {
             assert!(!text.contains('{'), "{stage:?} wants a value that nobody gives: {text}");
             Graph::start(stage, &values).unwrap();
         }
+    }
+
+    #[test]
+    fn encoders_are_known_by_their_elements() {
+        start().unwrap();
+        assert_eq!(Stage::EncodeVp8.encoder().as_deref(), Some("vp8enc"));
+        assert_eq!(Stage::EncodeH264Nvidia.encoder().as_deref(), Some("nvh264enc"));
+        assert_eq!(Stage::DecodeVp8.encoder(), None);
+        assert_eq!(Stage::h264_encoders().last(), Some(&Stage::EncodeH264));
     }
 }
