@@ -1,8 +1,10 @@
-//! The command line: `serve`, `check-config`, `token`, `bench`, `keys`.
+//! The command line: `serve`, `check-config`, `token`, `bench`, `keys`, and
+//! `mix`, which is for servers alone.
 //!
 //! Exit codes: 0, 1 for what failed, 2 for a wrong usage or configuration. Output meant for programs goes to
 //! stdout, words for people to stderr.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -13,9 +15,12 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
 use crate::bench;
-use crate::config::{Config, DEV_KEY_ID, DEV_KEY_SECRET, Flags, LoadError, Sources};
+use crate::config::{Config, DEV_KEY_ID, DEV_KEY_SECRET, Flags, LoadError, Log, Sources};
 use crate::core::ids::{Identity, RoomName};
+use crate::mcu::graph::{self, Missing};
+use crate::mcu::mixer;
 use crate::node;
+use crate::telemetry;
 use crate::token::{EVERY_ROOM, Keys, RoomGrant, Token, new_key};
 
 /// Video rooms that forward, with chat over data channels
@@ -39,6 +44,13 @@ enum Command {
     Bench(bench::Bench),
     /// Print a new key, ready for the configuration
     Keys,
+    /// Mix one room; started by a server, which speaks to it through standard input
+    #[command(hide = true)]
+    Mix {
+        /// Only say whether this machine can mix
+        #[arg(long)]
+        check: bool,
+    },
 }
 
 /// Where the configuration comes from. Flags win over environment over file.
@@ -147,6 +159,14 @@ impl Command {
                 keys();
                 Ok(())
             }
+            Self::Mix { check: true } => {
+                anyhow::ensure!(check_mixing(), "mixing is not possible here");
+                Ok(())
+            }
+            Self::Mix { check: false } => {
+                telemetry::start_log(&Log::default());
+                Ok(mixer::run()?)
+            }
         }
     }
 }
@@ -167,7 +187,28 @@ fn check_config(config: &Config) -> anyhow::Result<()> {
     for warning in config.warnings() {
         eprintln!("warning: {warning}");
     }
+    check_mixing();
     Ok(())
+}
+
+/// Says whether this machine can mix. Mixing needs GStreamer's elements, which come in packages of their own.
+fn check_mixing() -> bool {
+    if let Err(error) = graph::start() {
+        eprintln!("mixing is not possible: {error}");
+        return false;
+    }
+    let missing = graph::missing();
+    for Missing { element, package } in &missing {
+        eprintln!("missing: {element}, of the package {package}");
+    }
+    if missing.is_empty() {
+        eprintln!("mixing is possible");
+        return true;
+    }
+    let packages: BTreeSet<&str> = missing.iter().map(|missing| missing.package).collect();
+    let packages: Vec<&str> = packages.into_iter().collect();
+    eprintln!("mixing is not possible: install {}", packages.join(" "));
+    false
 }
 
 fn token(args: TokenArgs) -> anyhow::Result<()> {

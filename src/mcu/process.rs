@@ -1,27 +1,49 @@
-//! A mixer's process, as the node starts it.
+//! A mixer's process, from both sides: how a node starts one, and what it allows itself.
 
 use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::{Resource, Rlimit};
 use socket2::{Domain, Socket, Type};
 
-/// A mixer that was just started.
+/// Asked of the kernel for each direction. It may grant less.
+const BUFFER_BYTES: usize = 4 << 20;
+/// Of writable memory. A stream that makes a decoder ask for more costs its own room a mixer, not the node
+/// its memory. Stacks and arenas that are only reserved count, so that it is far above what is used.
+const MEMORY_BYTES_MAX: u64 = 3 << 30;
+/// Behind the node, which forwards packets.
+const NICENESS: i32 = 5;
+
+/// A mixer that runs.
 #[derive(Debug)]
 pub struct Spawned {
     pub child: Child,
-    /// Non-blocking; one message a datagram.
+    /// Nonblocking; the mixer ends when it is closed.
     pub socket: Socket,
 }
 
+/// Starts `program` as a mixer. It has the socket as its standard input, and its log goes where ours goes.
+///
 /// # Errors
-/// The system gives no socket or no process.
+/// The kernel gives no sockets or no process.
 pub fn spawn(program: &Path) -> io::Result<Spawned> {
-    let (socket, theirs) = Socket::pair(Domain::UNIX, Type::SEQPACKET, None)?;
-    socket.set_nonblocking(true)?;
-    let theirs: std::os::fd::OwnedFd = theirs.into();
-    let child = Command::new(program).arg("mix").stdin(Stdio::from(theirs)).spawn()?;
-    Ok(Spawned { child, socket })
+    let (ours, theirs) = Socket::pair(Domain::UNIX, Type::SEQPACKET, None)?;
+    for socket in [&ours, &theirs] {
+        socket.set_send_buffer_size(BUFFER_BYTES)?;
+        socket.set_recv_buffer_size(BUFFER_BYTES)?;
+    }
+    ours.set_nonblocking(true)?;
+    let child = Command::new(program)
+        .arg("mix")
+        // A terminal interrupts its whole group; the node says itself when a mixer ends.
+        .process_group(0)
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .spawn()?;
+    Ok(Spawned { child, socket: ours })
 }
 
 /// Asks a mixer that mixes nothing whether it could; in a process of its own, as the node itself has no use
@@ -37,4 +59,28 @@ pub fn check(program: &Path) -> Result<PathBuf, String> {
     }
     let words = String::from_utf8_lossy(&output.stderr);
     Err(words.lines().last().unwrap_or("the mixer says nothing").trim().to_owned())
+}
+
+/// The mixer's end of the socket that [`spawn`] made.
+///
+/// # Errors
+/// Standard input cannot be duplicated, or is no socket.
+pub(super) fn inherited_socket() -> io::Result<Socket> {
+    let socket = Socket::from(rustix::io::dup(io::stdin())?);
+    socket.r#type()?;
+    Ok(socket)
+}
+
+/// Lowers what this process may use. It goes on without where the system refuses.
+pub(super) fn limit() {
+    let limit = |bytes| Rlimit { current: Some(bytes), maximum: Some(bytes) };
+    for (what, result) in [
+        ("memory", rustix::process::setrlimit(Resource::Data, limit(MEMORY_BYTES_MAX))),
+        ("core files", rustix::process::setrlimit(Resource::Core, limit(0))),
+        ("priority", rustix::process::nice(NICENESS).map(drop)),
+    ] {
+        if let Err(error) = result {
+            tracing::warn!(%error, what, "a mixer cannot limit itself");
+        }
+    }
 }

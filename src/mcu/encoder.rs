@@ -1,0 +1,352 @@
+//! One encoding of a line: pictures in, RTP payloads out.
+//!
+//! Its encoder runs while somebody takes the encoding. Sequence numbers, picture ids and time go on from one
+//! encoder to the next, so that receivers see one stream.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app::AppSinkCallbacks;
+use gstreamer_video::UpstreamForceKeyUnitEvent;
+
+use super::graph::{Graph, GraphError, Stage};
+use super::outlet::Outlet;
+use super::packetize::packetize;
+use super::picture::Picture;
+use crate::core::mix::{LINE_H264, MixPacket, Place, Rendition, Size};
+use crate::core::payload::{Codec, VIDEO_CLOCK_RATE};
+
+/// An encoder that nobody needs stays this long, for somebody may come back.
+const KEEP_TIME: Duration = Duration::from_secs(5);
+/// Several viewers who join at once share one key frame.
+const KEYFRAME_INTERVAL: Duration = Duration::from_millis(300);
+/// After an encoder failed.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// Pictures that may wait for the encoder. Full: the picture is left out and counts as late.
+const WAITING_MAX: u64 = 2;
+/// No encoder here makes anything of less.
+const BITRATE_BPS_MIN: u64 = 50_000;
+
+/// How encoders of all lines keep up.
+#[derive(Debug)]
+pub struct Punctuality {
+    /// Of all ticks.
+    epoch: Instant,
+    interval_us: AtomicU64,
+    last_late_us: AtomicU64,
+    late: AtomicU32,
+    encoded: AtomicU32,
+    work_us: AtomicU64,
+}
+
+impl Punctuality {
+    pub fn new(epoch: Instant, interval: Duration) -> Self {
+        let this = Self {
+            epoch,
+            interval_us: AtomicU64::new(0),
+            last_late_us: AtomicU64::new(0),
+            late: AtomicU32::new(0),
+            encoded: AtomicU32::new(0),
+            work_us: AtomicU64::new(0),
+        };
+        this.set_interval(interval);
+        this
+    }
+
+    pub fn set_interval(&self, interval: Duration) {
+        self.interval_us.store(interval.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    /// The picture of `tick` was late, in one encoding or in several.
+    fn note_late(&self, tick: Duration) {
+        // A tick at the epoch itself is one, too.
+        let tick_us = tick.as_micros() as u64 + 1;
+        if self.last_late_us.fetch_max(tick_us, Ordering::Relaxed) < tick_us {
+            self.late.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn note_encoded(&self, tick: Duration) {
+        let took_us = self.epoch.elapsed().saturating_sub(tick).as_micros() as u64;
+        self.encoded.fetch_add(1, Ordering::Relaxed);
+        self.work_us.fetch_add(took_us, Ordering::Relaxed);
+        if took_us > self.interval_us.load(Ordering::Relaxed) {
+            self.note_late(tick);
+        }
+    }
+
+    /// Since last asked: pictures that were late, and how long one took on average.
+    pub fn take(&self) -> (u32, Duration) {
+        let encoded = self.encoded.swap(0, Ordering::Relaxed);
+        let work_us = self.work_us.swap(0, Ordering::Relaxed);
+        let late = self.late.swap(0, Ordering::Relaxed);
+        (late, Duration::from_micros(work_us / u64::from(encoded.max(1))))
+    }
+}
+
+/// What the next packet is to be called.
+#[derive(Debug)]
+struct Numbers {
+    seq_no: u64,
+    picture_id: u16,
+}
+
+struct Running {
+    graph: Graph,
+    element: gst::Element,
+}
+
+/// One encoding of one line.
+pub struct Encoder {
+    place: Place,
+    codec: Codec,
+    stage: Stage,
+    rendition: Rendition,
+    frames_per_second: u32,
+    bitrate_bps: u64,
+    outlet: Outlet,
+    punctuality: Arc<Punctuality>,
+    numbers: Arc<Mutex<Numbers>>,
+    running: Option<Running>,
+    failed: Option<Instant>,
+    /// When it was last wanted; none while it is.
+    unwanted_since: Option<Instant>,
+    keyframe_due: bool,
+    keyframe_made: Option<Instant>,
+}
+
+/// What all encoders of a mixer share.
+#[derive(Clone)]
+pub struct Shared {
+    pub outlet: Outlet,
+    pub punctuality: Arc<Punctuality>,
+    pub frames_per_second: u32,
+}
+
+impl Encoder {
+    /// One that nobody wants yet.
+    pub fn new(
+        line: u8,
+        encoding: u8,
+        stage: Stage,
+        rendition: Rendition,
+        shared: Shared,
+        now: Instant,
+    ) -> Self {
+        // Below half of the range, as receivers take a first number near its end for a late one.
+        let numbers =
+            Numbers { seq_no: u64::from(rand::random::<u16>() >> 1), picture_id: rand::random::<u16>() >> 1 };
+        Self {
+            place: Place::Line { line, encoding },
+            codec: if line == LINE_H264 { Codec::H264 } else { Codec::Vp8 },
+            stage,
+            rendition,
+            frames_per_second: shared.frames_per_second,
+            bitrate_bps: rendition.bitrate_bps,
+            outlet: shared.outlet,
+            punctuality: shared.punctuality,
+            numbers: Arc::new(Mutex::new(numbers)),
+            running: None,
+            failed: None,
+            unwanted_since: Some(now),
+            keyframe_due: false,
+            keyframe_made: None,
+        }
+    }
+
+    pub fn size(&self) -> Size {
+        self.rendition.size
+    }
+
+    pub fn is_wanted(&self) -> bool {
+        self.unwanted_since.is_none()
+    }
+
+    pub fn set_wanted(&mut self, wanted: bool, now: Instant) {
+        if wanted {
+            // Who comes first, or comes back, has nothing to decode on.
+            self.keyframe_due |= !self.is_wanted();
+            self.unwanted_since = None;
+        } else if self.is_wanted() {
+            self.unwanted_since = Some(now);
+        }
+    }
+
+    pub fn ask_keyframe(&mut self) {
+        self.keyframe_due = true;
+    }
+
+    /// What it may use; never more than its rendition has.
+    pub fn set_bitrate(&mut self, bps: u64) {
+        self.bitrate_bps = bps.clamp(BITRATE_BPS_MIN, self.rendition.bitrate_bps.max(BITRATE_BPS_MIN));
+        if let Some(running) = &self.running {
+            set_bitrate(self.stage, &running.element, self.bitrate_bps);
+        }
+    }
+
+    /// Encodes the picture of a tick, soon.
+    pub fn feed(&mut self, picture: &Arc<Picture>, tick: Duration, now: Instant) {
+        if !self.is_wanted() || !self.is_up(now) {
+            return;
+        }
+        let Some(running) = &self.running else { return };
+        if running.graph.input.current_level_buffers() >= WAITING_MAX {
+            self.punctuality.note_late(tick);
+            return;
+        }
+        let is_free = |made: Instant| now.saturating_duration_since(made) >= KEYFRAME_INTERVAL;
+        if self.keyframe_due && self.keyframe_made.is_none_or(is_free) {
+            self.keyframe_due = false;
+            self.keyframe_made = Some(now);
+            let event = UpstreamForceKeyUnitEvent::builder().all_headers(true).build();
+            if let Some(pad) = running.element.static_pad("src") {
+                pad.send_event(event);
+            }
+        }
+        let mut buffer = gst::Buffer::from_slice(Pushed(Arc::clone(picture)));
+        if let Some(buffer) = buffer.get_mut() {
+            buffer.set_pts(gst::ClockTime::from_nseconds(tick.as_nanos() as u64));
+        }
+        if running.graph.input.push_buffer(buffer).is_err() {
+            self.fail(now);
+        }
+    }
+
+    /// Puts away what is not wanted, and what failed.
+    pub fn check(&mut self, now: Instant) {
+        let is_stale = |since: Instant| now.saturating_duration_since(since) > KEEP_TIME;
+        if self.unwanted_since.is_some_and(is_stale) {
+            self.running = None;
+        }
+        let errors = [gst::MessageType::Error];
+        let bus = self.running.as_ref().and_then(|running| running.graph.pipeline.bus());
+        if bus.and_then(|bus| bus.pop_filtered(&errors)).is_some() {
+            self.fail(now);
+        }
+    }
+
+    fn fail(&mut self, now: Instant) {
+        tracing::warn!(stage = ?self.stage, "an encoder fails");
+        self.running = None;
+        self.failed = Some(now);
+    }
+
+    /// Starts the encoder where there is none.
+    fn is_up(&mut self, now: Instant) -> bool {
+        let is_recent = |failed: Instant| now.saturating_duration_since(failed) < RETRY_INTERVAL;
+        if self.running.is_none() && !self.failed.is_some_and(is_recent) {
+            match self.start() {
+                Ok(running) => {
+                    // The first picture is a key frame by itself.
+                    (self.running, self.keyframe_due, self.keyframe_made) = (Some(running), false, Some(now));
+                }
+                Err(error) => {
+                    self.failed = Some(now);
+                    tracing::warn!(%error, "an encoder does not start");
+                }
+            }
+        }
+        self.running.is_some()
+    }
+
+    fn start(&self) -> Result<Running, GraphError> {
+        let running = start(self.stage, &self.rendition, self.frames_per_second, self.bitrate_bps)?;
+        let (codec, place, outlet) = (self.codec, self.place, self.outlet.clone());
+        let (numbers, punctuality) = (Arc::clone(&self.numbers), Arc::clone(&self.punctuality));
+        let callbacks = AppSinkCallbacks::builder().new_sample(move |sink| {
+            let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+            let buffer = sample.buffer().ok_or(gst::FlowError::Error)?;
+            let bytes = buffer.map_readable().map_err(|_| gst::FlowError::Error)?;
+            let tick = Duration::from(buffer.pts().ok_or(gst::FlowError::Error)?);
+            let mut numbers = numbers.lock().unwrap_or_else(PoisonError::into_inner);
+            let payloads = packetize(codec, &bytes, numbers.picture_id);
+            numbers.picture_id = (numbers.picture_id + 1) & 0x7fff;
+            let count = payloads.len();
+            for (index, payload) in payloads.into_iter().enumerate() {
+                let (seq_no, marker) = (numbers.seq_no, index + 1 == count);
+                numbers.seq_no += 1;
+                let (rtp_time, payload) = (rtp_time(tick), Arc::from(payload));
+                outlet.send(&MixPacket { place, codec, seq_no, rtp_time, marker, payload });
+            }
+            punctuality.note_encoded(tick);
+            Ok(gst::FlowSuccess::Ok)
+        });
+        running.graph.output.set_callbacks(callbacks.build());
+        Ok(running)
+    }
+}
+
+/// Whether this machine encodes by a stage: its graph starts and gives something for a picture.
+pub fn is_usable(stage: Stage, rendition: &Rendition, frames_per_second: u32) -> bool {
+    const PATIENCE: gst::ClockTime = gst::ClockTime::from_seconds(5);
+    let Ok(running) = start(stage, rendition, frames_per_second, rendition.bitrate_bps) else { return false };
+    let picture = Arc::new(Picture::new(rendition.size));
+    let mut buffer = gst::Buffer::from_slice(Pushed(picture));
+    if let Some(buffer) = buffer.get_mut() {
+        buffer.set_pts(gst::ClockTime::ZERO);
+    }
+    let graph = &running.graph;
+    graph.input.push_buffer(buffer).is_ok() && graph.output.try_pull_sample(PATIENCE).is_some()
+}
+
+fn start(stage: Stage, rendition: &Rendition, rate: u32, bitrate_bps: u64) -> Result<Running, GraphError> {
+    let Size { width, height } = rendition.size;
+    let graph = Graph::start(
+        stage,
+        &[
+            ("width", &width),
+            ("height", &height),
+            ("frames_per_second", &rate),
+            ("bitrate_bps", &bitrate_bps),
+            ("bitrate_kbps", &(bitrate_bps / 1_000)),
+        ],
+    )?;
+    let element = graph.pipeline.by_name("encoder").ok_or(GraphError::NoEnd { stage, name: "encoder" })?;
+    Ok(Running { graph, element })
+}
+
+fn set_bitrate(stage: Stage, element: &gst::Element, bps: u64) {
+    let (property, value) = match stage {
+        Stage::EncodeVp8 => ("target-bitrate", bps),
+        Stage::EncodeH264 => ("bitrate", bps),
+        // Hardware's elements count in kilobits.
+        _ => ("bitrate", bps / 1_000),
+    };
+    element.set_property_from_str(property, &value.to_string());
+}
+
+/// From the epoch, at 90 kHz; it wraps.
+fn rtp_time(tick: Duration) -> u32 {
+    (tick.as_nanos() * u128::from(VIDEO_CLOCK_RATE) / 1_000_000_000) as u32
+}
+
+/// A picture in GStreamer's hands.
+struct Pushed(Arc<Picture>);
+
+impl AsRef<[u8]> for Pushed {
+    fn as_ref(&self) -> &[u8] {
+        self.0.bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tick_is_late_once_and_time_wraps() {
+        let epoch = Instant::now() - Duration::from_secs(2);
+        let punctuality = Punctuality::new(epoch, Duration::from_millis(33));
+        punctuality.note_encoded(Duration::from_secs(1));
+        punctuality.note_encoded(Duration::from_secs(1));
+        punctuality.note_encoded(epoch.elapsed());
+        let (late, work) = punctuality.take();
+        assert_eq!(late, 1);
+        assert!(work > Duration::from_millis(600), "{work:?}");
+        assert_eq!(rtp_time(Duration::from_millis(1_500)), 135_000);
+        assert_eq!(rtp_time(Duration::from_secs(47_722)), (47_722_u64 * 90_000) as u32);
+    }
+}

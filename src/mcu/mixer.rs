@@ -1,0 +1,197 @@
+//! The mixer's process: reads the node's messages and hands each to whom it concerns.
+//!
+//! It ends when the node closes the socket, without tidying up: a decoder that hangs must not keep it.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read};
+use std::sync::{Arc, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use socket2::Socket;
+
+use super::graph::{self, GraphError};
+use super::ingest::Ingest;
+use super::outlet::Outlet;
+use super::process;
+use super::sound::Sound;
+use super::video::{Command, Feeds, Video, VideoError};
+use super::wire::{self, MESSAGE_BYTES_MAX, Message, WireError};
+use crate::core::mix::{FromMixer, LINE_SOUND, MixPacket, MixSettings, Place, ToMixer};
+use crate::core::payload::Codec;
+
+/// How often decoders are looked after.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
+/// Slots that decode at a time. More: their packets are dropped.
+const SLOTS_MAX: usize = 64;
+/// The element that encodes sound.
+const SOUND_ENCODER: &str = "opusenc";
+
+/// Why a mixer ends before it is told to.
+#[derive(Debug, thiserror::Error)]
+pub enum MixerError {
+    #[error("a mixer is started by a node, with a socket as its standard input: {0}")]
+    NoSocket(std::io::Error),
+    #[error("the node's messages cannot be read: {0}")]
+    Read(std::io::Error),
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    #[error(transparent)]
+    Video(#[from] VideoError),
+    #[error("no thread is to be had: {0}")]
+    NoThread(std::io::Error),
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error("the canvas or a rendition has no size")]
+    NoSize,
+}
+
+/// Mixes until the node closes the socket.
+///
+/// # Errors
+/// [`MixerError`]: it was started by hand, or the machine lacks what it needs.
+pub fn run() -> Result<(), MixerError> {
+    let socket = process::inherited_socket().map_err(MixerError::NoSocket)?;
+    process::limit();
+    graph::start()?;
+    let outlet = Outlet::default();
+    let (writer, exit) = (outlet.clone(), socket.try_clone().map_err(MixerError::NoSocket)?);
+    let write = move || {
+        writer.write_to(&exit);
+        // Wakes the reader: a node that does not take what it is told is gone.
+        let _ = exit.shutdown(std::net::Shutdown::Both);
+    };
+    thread::Builder::new().name("outlet".into()).spawn(write).map_err(MixerError::NoThread)?;
+    socket.set_read_timeout(Some(CHECK_INTERVAL)).map_err(MixerError::NoSocket)?;
+    read_all(&socket, &outlet)
+}
+
+/// Reads until the socket is closed.
+fn read_all(mut socket: &Socket, outlet: &Outlet) -> Result<(), MixerError> {
+    let mut mixer = None;
+    let mut bytes = vec![0; MESSAGE_BYTES_MAX];
+    let mut checked = Instant::now();
+    let end = loop {
+        match socket.read(&mut bytes) {
+            Ok(0) => break Ok(()),
+            Ok(length) => match wire::read(&bytes[..length]) {
+                Ok(message) => {
+                    if let Err(error) = Mixer::handle(&mut mixer, message, outlet) {
+                        break Err(error);
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "a message of the node is not understood"),
+            },
+            Err(error) if [ErrorKind::WouldBlock, ErrorKind::Interrupted].contains(&error.kind()) => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => break Ok(()),
+            Err(error) => break Err(MixerError::Read(error)),
+        }
+        let now = Instant::now();
+        if now.saturating_duration_since(checked) >= CHECK_INTERVAL {
+            checked = now;
+            if let Some(Err(error)) = mixer.as_mut().map(|mixer| mixer.check(now)) {
+                break Err(error);
+            }
+        }
+    };
+    // See above: stopping graphs may take for ever.
+    std::mem::forget(mixer);
+    end
+}
+
+/// A mixer that has begun.
+struct Mixer {
+    video: Video,
+    sound: Arc<Sound>,
+    ingests: BTreeMap<u16, Ingest>,
+    feeds: Feeds,
+    outlet: Outlet,
+}
+
+impl Mixer {
+    fn begin(settings: MixSettings, outlet: &Outlet) -> Result<Self, MixerError> {
+        let sizes = settings.renditions.iter().map(|rendition| rendition.size).chain([settings.canvas]);
+        if sizes.into_iter().any(|size| size.width < 2 || size.height < 2) {
+            return Err(MixerError::NoSize);
+        }
+        let line = outlet.clone();
+        let sound = Arc::new(Sound::start(move |packet| line.send(&packet))?);
+        let feeds = Feeds::default();
+        let ticking = Arc::clone(&sound);
+        let ticks = Box::new(move || ticking.take_ticks());
+        let video = Video::start(settings, Arc::clone(&feeds), outlet.clone(), ticks)?;
+        let encoders = video.encoders.iter().cloned().chain([SOUND_ENCODER.to_owned()]).collect();
+        tracing::info!(?encoders, "a mixer begins");
+        outlet.say(&FromMixer::Ready { encoders })?;
+        Ok(Self { video, sound, ingests: BTreeMap::new(), feeds, outlet: outlet.clone() })
+    }
+
+    fn handle(
+        mixer: &mut Option<Self>,
+        message: Message<ToMixer>,
+        outlet: &Outlet,
+    ) -> Result<(), MixerError> {
+        match (mixer, message) {
+            (mixer @ None, Message::Words(ToMixer::Begin(settings))) => {
+                *mixer = Some(Self::begin(settings, outlet)?);
+            }
+            (Some(mixer), Message::Words(words)) => mixer.handle_words(words),
+            (Some(mixer), Message::Packet(packet)) => mixer.handle_packet(packet),
+            // Packets before it began have nowhere to go.
+            (None, _) => {}
+        }
+        Ok(())
+    }
+
+    fn handle_words(&self, words: ToMixer) {
+        match words {
+            ToMixer::Begin(_) => tracing::warn!("a mixer is told to begin twice"),
+            ToMixer::Scene(scene) => {
+                self.sound.set_voices(&scene.voices);
+                self.video.tell(Command::Scene(scene));
+            }
+            ToMixer::Keyframe { line, encoding } => self.video.tell(Command::Keyframe { line, encoding }),
+            ToMixer::Wanted { line, encodings } if line >= LINE_SOUND => {
+                self.sound.set_wanted(line, encodings != 0);
+            }
+            ToMixer::Wanted { line, encodings } => self.video.tell(Command::Wanted { line, encodings }),
+            ToMixer::Bitrate { line, encoding, bps } => {
+                self.video.tell(Command::Bitrate { line, encoding, bps });
+            }
+        }
+    }
+
+    fn handle_packet(&mut self, packet: MixPacket) {
+        let Place::Slot(slot) = packet.place else { return };
+        match packet.codec {
+            Codec::Opus => self.sound.handle_packet(packet),
+            // Nothing here asks senders for redundant sound.
+            Codec::Red => {}
+            Codec::Vp8 | Codec::Vp9 | Codec::H264 | Codec::Av1 => {
+                if !self.ingests.contains_key(&slot) {
+                    if self.ingests.len() >= SLOTS_MAX {
+                        return;
+                    }
+                    let ingest = Ingest::new(slot);
+                    let mut feeds = self.feeds.lock().unwrap_or_else(PoisonError::into_inner);
+                    feeds.insert(slot, ingest.feed());
+                    drop(feeds);
+                    self.ingests.insert(slot, ingest);
+                }
+                if let Some(ingest) = self.ingests.get_mut(&slot) {
+                    ingest.handle_packet(packet, Instant::now());
+                }
+            }
+        }
+    }
+
+    /// Looks after all decoders.
+    fn check(&mut self, now: Instant) -> Result<(), MixerError> {
+        for (slot, ingest) in &mut self.ingests {
+            if ingest.check(now) {
+                self.outlet.say(&FromMixer::Keyframe { slot: *slot })?;
+            }
+        }
+        Ok(())
+    }
+}

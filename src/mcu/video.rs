@@ -1,0 +1,311 @@
+//! The video half of the mixer: one thread that composes a picture each tick and hands it to the encoders.
+//!
+//! It is also the mixer's pulse: it tells the figures every second, so that a mixer whose picture hangs is
+//! heard no more.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::encoder::{self, Encoder, Punctuality, Shared};
+use super::graph::Stage;
+use super::ingest::Feed;
+use super::label::Labels;
+use super::outlet::Outlet;
+use super::pace::Pace;
+use super::painter::{Frame, Painter};
+use super::picture::{Picture, Pixels};
+use super::scale::Scaler;
+use crate::core::mix::{Figures, FromMixer, LINE_H264, LINE_VP8, MixSettings, Scene, Size};
+
+/// Commands that may wait. Full: the reader of the socket waits, and with it the node's messages.
+const COMMANDS_MAX: usize = 256;
+/// Pictures of one size in encoders' hands. Full: the tick is left out.
+const PICTURES_MAX: usize = 8;
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What the slots show.
+pub type Feeds = Arc<Mutex<BTreeMap<u16, Arc<Feed>>>>;
+
+#[derive(Debug)]
+pub enum Command {
+    Scene(Box<Scene>),
+    Keyframe { line: u8, encoding: u8 },
+    Wanted { line: u8, encodings: u32 },
+    Bitrate { line: u8, encoding: u8, bps: u64 },
+}
+
+/// What the rest of the mixer adds to the figures: ticks of sound.
+pub type SoundTicks = Box<dyn Fn() -> u32 + Send>;
+
+/// Why there is no video.
+#[derive(Debug, thiserror::Error)]
+pub enum VideoError {
+    #[error("no encoder for {0} works here")]
+    NoEncoder(&'static str),
+    #[error("no thread is to be had: {0}")]
+    NoThread(#[from] std::io::Error),
+}
+
+/// The video half, as the rest of the mixer sees it.
+#[derive(Debug)]
+pub struct Video {
+    commands: SyncSender<Command>,
+    /// Elements that encode, in the order of the lines.
+    pub encoders: Vec<String>,
+}
+
+impl Video {
+    /// # Errors
+    /// [`VideoError`].
+    pub fn start(
+        settings: MixSettings,
+        feeds: Feeds,
+        outlet: Outlet,
+        sound_ticks: SoundTicks,
+    ) -> Result<Self, VideoError> {
+        let lowest = &settings.renditions[0];
+        let is_usable = |stage: &Stage| encoder::is_usable(*stage, lowest, settings.frames_per_second);
+        let vp8 = [Stage::EncodeVp8].into_iter().find(is_usable).ok_or(VideoError::NoEncoder("VP8"))?;
+        let h264 =
+            Stage::h264_encoders().into_iter().find(is_usable).ok_or(VideoError::NoEncoder("H.264"))?;
+        let encoders = [vp8, h264].into_iter().filter_map(Stage::encoder).collect();
+        let (commands, received) = sync_channel(COMMANDS_MAX);
+        let labels = Labels::start()?;
+        let show =
+            Show::new(settings, [(LINE_VP8, vp8), (LINE_H264, h264)], labels, feeds, outlet, sound_ticks);
+        thread::Builder::new().name("video".into()).spawn(move || show.run(&received))?;
+        Ok(Self { commands, encoders })
+    }
+
+    /// Waits where too many commands do.
+    pub fn tell(&self, command: Command) {
+        // Without its thread the mixer has no pulse, and the node ends it.
+        let _ = self.commands.send(command);
+    }
+}
+
+/// Pictures of one size, used again when no encoder holds them any more.
+struct Pool {
+    size: Size,
+    pictures: Vec<Arc<Picture>>,
+}
+
+impl Pool {
+    /// Fills a picture that nobody holds. `None` when encoders hold all.
+    fn filled(&mut self, fill: impl FnOnce(&mut Picture)) -> Option<Arc<Picture>> {
+        let free = self.pictures.iter().position(|picture| Arc::strong_count(picture) == 1);
+        let mut picture = match free {
+            Some(place) => self.pictures.swap_remove(place),
+            None if self.pictures.len() < PICTURES_MAX => Arc::new(Picture::new(self.size)),
+            None => return None,
+        };
+        fill(Arc::get_mut(&mut picture)?);
+        self.pictures.push(Arc::clone(&picture));
+        Some(picture)
+    }
+}
+
+/// What the thread has.
+struct Show {
+    pace: Pace,
+    punctuality: Arc<Punctuality>,
+    painter: Painter,
+    labels: Labels,
+    feeds: Feeds,
+    canvas: Pool,
+    /// Of smaller renditions.
+    scaled: Vec<(Pool, Scaler)>,
+    encoders: BTreeMap<(u8, u8), Encoder>,
+    outlet: Outlet,
+    sound_ticks: SoundTicks,
+    reviewed: Instant,
+    cpu_before: Duration,
+    frames: u32,
+    ticks: u32,
+    skipped: u32,
+}
+
+impl Show {
+    fn new(
+        settings: MixSettings,
+        lines: [(u8, Stage); 2],
+        labels: Labels,
+        feeds: Feeds,
+        outlet: Outlet,
+        sound_ticks: SoundTicks,
+    ) -> Self {
+        let now = Instant::now();
+        let pace = Pace::new(settings.frames_per_second, now);
+        let punctuality = Arc::new(Punctuality::new(now, pace.interval()));
+        let shared = Shared {
+            outlet: outlet.clone(),
+            punctuality: Arc::clone(&punctuality),
+            frames_per_second: settings.frames_per_second,
+        };
+        let mut encoders = BTreeMap::new();
+        for (line, stage) in lines {
+            for (encoding, rendition) in (0..).zip(settings.renditions) {
+                let encoder = Encoder::new(line, encoding, stage, rendition, shared.clone(), now);
+                encoders.insert((line, encoding), encoder);
+            }
+        }
+        let pool = |size: Size| Pool { size, pictures: Vec::new() };
+        let smaller = settings.renditions.iter().map(|rendition| rendition.size);
+        let smaller = smaller.filter(|size| *size != settings.canvas);
+        Self {
+            pace,
+            punctuality,
+            painter: Painter::default(),
+            labels,
+            feeds,
+            canvas: pool(settings.canvas),
+            scaled: smaller.map(|size| (pool(size), Scaler::default())).collect(),
+            encoders,
+            outlet,
+            sound_ticks,
+            reviewed: now,
+            cpu_before: cpu_time(),
+            frames: 0,
+            ticks: 0,
+            skipped: 0,
+        }
+    }
+
+    fn run(mut self, commands: &Receiver<Command>) {
+        loop {
+            let now = Instant::now();
+            match commands.recv_timeout(self.pace.due().saturating_duration_since(now)) {
+                Ok(command) => self.apply(command, now),
+                Err(RecvTimeoutError::Timeout) => self.tick(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn apply(&mut self, command: Command, now: Instant) {
+        match command {
+            Command::Scene(scene) => self.painter.set_scene(&scene, now),
+            Command::Keyframe { line, encoding } => {
+                if let Some(encoder) = self.encoders.get_mut(&(line, encoding)) {
+                    encoder.ask_keyframe();
+                }
+            }
+            Command::Bitrate { line, encoding, bps } => {
+                if let Some(encoder) = self.encoders.get_mut(&(line, encoding)) {
+                    encoder.set_bitrate(bps);
+                }
+            }
+            Command::Wanted { line, encodings } => {
+                for ((of, encoding), encoder) in &mut self.encoders {
+                    if *of == line {
+                        encoder.set_wanted(encodings >> encoding & 1 != 0, now);
+                    }
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        let tick = self.pace.advance(now);
+        if self.encoders.values().any(Encoder::is_wanted) {
+            self.ticks += 1;
+            self.compose(tick, now);
+        }
+        if now.saturating_duration_since(self.reviewed) >= SECOND {
+            self.review(now);
+        }
+    }
+
+    fn compose(&mut self, tick: Duration, now: Instant) {
+        let (painter, feeds, labels) = (&mut self.painter, &self.feeds, &self.labels);
+        let newest = |slot| newest(feeds, slot);
+        let canvas = self.canvas.filled(|canvas| painter.paint(canvas, &newest, labels, now));
+        let Some(canvas) = canvas else {
+            self.skipped += 1;
+            return;
+        };
+        self.frames += 1;
+        let wanted = |encoders: &BTreeMap<(u8, u8), Encoder>, size: Size| {
+            encoders.values().any(|encoder| encoder.is_wanted() && encoder.size() == size)
+        };
+        for (pool, scaler) in &mut self.scaled {
+            if !wanted(&self.encoders, pool.size) {
+                continue;
+            }
+            let size = pool.size;
+            let Some(picture) = pool.filled(|picture| scaler.scale(&canvas.view(), picture)) else {
+                continue;
+            };
+            for encoder in self.encoders.values_mut().filter(|encoder| encoder.size() == size) {
+                encoder.feed(&picture, tick, now);
+            }
+        }
+        for encoder in self.encoders.values_mut().filter(|encoder| encoder.size() == canvas.size()) {
+            encoder.feed(&canvas, tick, now);
+        }
+    }
+
+    /// Looks back on the last second, and tells.
+    fn review(&mut self, now: Instant) {
+        for encoder in self.encoders.values_mut() {
+            encoder.check(now);
+        }
+        let (late, work) = self.punctuality.take();
+        let late = late + std::mem::take(&mut self.skipped);
+        let before = self.pace.frames_per_second();
+        self.pace.review(std::mem::take(&mut self.ticks), late, work);
+        if before != self.pace.frames_per_second() {
+            tracing::info!(
+                frames_per_second = self.pace.frames_per_second(),
+                late,
+                "a mixer changes its pace"
+            );
+            self.punctuality.set_interval(self.pace.interval());
+        }
+        let cpu = cpu_time();
+        let elapsed_s = now.saturating_duration_since(self.reviewed).as_secs_f64();
+        let undecodable = {
+            let feeds = self.feeds.lock().unwrap_or_else(PoisonError::into_inner);
+            feeds.values().map(|feed| feed.take_undecodable()).sum()
+        };
+        let figures = Figures {
+            frames: std::mem::take(&mut self.frames),
+            frames_late: late,
+            sound_ticks: (self.sound_ticks)(),
+            undecodable,
+            cpu: cpu.saturating_sub(self.cpu_before).as_secs_f64() / elapsed_s,
+            rss_bytes: rss_bytes(),
+            frames_per_second: self.pace.frames_per_second(),
+        };
+        (self.cpu_before, self.reviewed) = (cpu, now);
+        let dropped = self.outlet.take_dropped();
+        if dropped > 0 {
+            tracing::warn!(dropped, "the node does not take all of a mixer's packets");
+        }
+        if let Err(error) = self.outlet.say(&FromMixer::Figures(figures)) {
+            tracing::error!(%error, "figures cannot be told");
+        }
+    }
+}
+
+fn newest(feeds: &Feeds, slot: u16) -> Option<Arc<Frame>> {
+    let feed = feeds.lock().unwrap_or_else(PoisonError::into_inner).get(&slot).map(Arc::clone);
+    feed.and_then(|feed| feed.newest())
+}
+
+/// Of this process, all threads together.
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}
+
+/// Memory in use; 0 where the system does not tell (proc(5), statm).
+fn rss_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    pages.unwrap_or_default() * rustix::param::page_size() as u64
+}
