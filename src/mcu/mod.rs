@@ -4,8 +4,8 @@
 //! and nobody else anything. RTP and [`wire`] messages alone cross a socket between the two.
 //!
 //! On the node's side [`bridge`] starts the process and carries what crosses the socket. Within the process
-//! [`mixer`] reads the socket; `ingest` decodes each slot; `video` composes a picture each tick on a thread of
-//! its own and `encoder` encodes it; `sound` does the same for voices; `outlet` writes to the socket.
+//! [`mixer`] reads the socket; `ingest` decodes each slot; `video` composes a picture each tick on a thread
+//! of its own and `encoder` encodes it; `sound` does the same for voices; `outlet` writes to the socket.
 
 mod av1;
 pub mod bridge;

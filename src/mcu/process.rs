@@ -58,7 +58,8 @@ pub fn check(program: &Path) -> Result<PathBuf, String> {
         return Ok(program.to_owned());
     }
     let words = String::from_utf8_lossy(&output.stderr);
-    Err(words.lines().last().unwrap_or("the mixer says nothing").trim().to_owned())
+    let reason = words.lines().find(|line| line.starts_with("mixing is not possible"));
+    Err(reason.unwrap_or("a mixer cannot be run").to_owned())
 }
 
 /// The mixer's end of the socket that [`spawn`] made.
