@@ -41,6 +41,8 @@ pub enum GraphError {
     Stuck { stage: Stage, source: gst::StateChangeError },
     #[error("the graph {stage:?} gives nothing")]
     NoOutput { stage: Stage },
+    #[error("no thread can be had: {0}")]
+    NoThread(std::io::Error),
 }
 
 /// An element that a stage needs and this machine does not have.

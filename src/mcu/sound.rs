@@ -1,28 +1,154 @@
-//! The sound half of the mixer.
+//! Mixed sound: the voices of a room, 20 ms at a time, for each listener without the listener's own.
+//!
+//! One thread keeps the ticks; each decoder and encoder has GStreamer's own beside it. Nothing here blocks
+//! its callers. Ticks are counted from one moment of a monotone clock, so that they do not drift.
 
-use super::graph::GraphError;
+mod decode;
+mod desk;
+mod encode;
+mod queue;
+mod sum;
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+
+use self::desk::{Desk, Orders};
 use crate::core::mix::{MixPacket, Voice};
+use crate::mcu::graph::{self, Graph, GraphError};
 
-/// Mixes voices.
-pub struct Sound;
+const TICK: Duration = Duration::from_millis(20);
+/// After a stall so many ticks are made up for at once; those before are skipped.
+const CATCH_UP_TICKS: u64 = 4;
+/// Packets on their way to the thread: 100 ms of a hundred people. A new one is dropped when full.
+const PACKETS_MAX: usize = 512;
 
-impl Sound {
-    /// Begins to mix; `emit` gets each encoded packet.
-    ///
-    /// # Errors
-    /// [`GraphError`]: an encoder does not start.
-    pub fn start(_emit: impl Fn(MixPacket) + Send + Sync + 'static) -> Result<Self, GraphError> {
-        Ok(Self)
-    }
+/// Mixes until it is dropped.
+pub struct Sound {
+    /// `None` while it is dropped, which ends the thread.
+    packets: Option<SyncSender<MixPacket>>,
+    thread: Option<JoinHandle<()>>,
+    shared: Arc<Shared>,
+}
 
-    pub fn handle_packet(&self, _packet: MixPacket) {}
+#[derive(Default)]
+struct Shared {
+    /// Held for no longer than a pointer takes to copy.
+    orders: Mutex<Arc<Orders>>,
+    ticks: AtomicU32,
+}
 
-    pub fn set_voices(&self, _voices: &[Voice]) {}
-
-    pub fn set_wanted(&self, _line: u8, _wanted: bool) {}
-
-    /// Ticks of 20 ms since last asked.
-    pub fn take_ticks(&self) -> u32 {
-        0
+impl Shared {
+    fn order(&self, change: impl FnOnce(&mut Orders)) {
+        change(Arc::make_mut(&mut self.orders.lock().unwrap_or_else(PoisonError::into_inner)));
     }
 }
+
+impl Sound {
+    /// `emit` gets each packet of each line that is wanted, on threads of GStreamer's, and must not block.
+    ///
+    /// # Errors
+    /// [`GraphError`]: GStreamer does not start, or no thread can be had.
+    pub fn start(emit: impl Fn(MixPacket) + Send + Sync + 'static) -> Result<Self, GraphError> {
+        graph::start()?;
+        let shared = Arc::new(Shared::default());
+        let (packets, incoming) = sync_channel(PACKETS_MAX);
+        let desk = Desk::new(Arc::new(emit));
+        let seen = shared.clone();
+        let thread = std::thread::Builder::new()
+            .name("sound".into())
+            .spawn(move || run(desk, &incoming, &seen))
+            .map_err(GraphError::NoThread)?;
+        Ok(Self { packets: Some(packets), thread: Some(thread), shared })
+    }
+
+    /// Takes an Opus packet of a slot; others are passed over.
+    pub fn handle_packet(&self, packet: MixPacket) {
+        if let Some(packets) = &self.packets {
+            // Full: the thread is behind, and what is late is of no use to it.
+            let _ = packets.try_send(packet);
+        }
+    }
+
+    /// Who is heard from now on, in place of those before.
+    pub fn set_voices(&self, voices: &[Voice]) {
+        self.shared.order(|orders| orders.voices = voices.to_vec());
+    }
+
+    /// Whether anybody takes a line; none is at first.
+    pub fn set_wanted(&self, line: u8, wanted: bool) {
+        self.shared.order(|orders| {
+            if wanted {
+                orders.wanted.insert(line);
+            } else {
+                orders.wanted.remove(&line);
+            }
+        });
+    }
+
+    /// Ticks mixed since this was last asked.
+    pub fn take_ticks(&self) -> u32 {
+        self.shared.ticks.swap(0, Ordering::Relaxed)
+    }
+}
+
+impl Drop for Sound {
+    fn drop(&mut self) {
+        self.packets = None;
+        if let Some(thread) = self.thread.take() {
+            // A thread that panicked has said so already.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Mixes with the clock and decodes meanwhile, until nobody can send packets any more.
+fn run(mut desk: Desk, packets: &Receiver<MixPacket>, shared: &Shared) {
+    let epoch = Instant::now();
+    let mut tick = 1;
+    loop {
+        let due = Duration::from_nanos(TICK.as_nanos() as u64 * tick);
+        match due.checked_sub(epoch.elapsed()) {
+            Some(wait) if !wait.is_zero() => match packets.recv_timeout(wait) {
+                Ok(packet) => desk.take(&packet),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            },
+            _ => {
+                let now = (epoch.elapsed().as_nanos() / TICK.as_nanos()) as u64;
+                tick = tick.max(now.saturating_sub(CATCH_UP_TICKS));
+                let orders = shared.orders.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                desk.mix(tick, &orders);
+                shared.ticks.fetch_add(1, Ordering::Relaxed);
+                tick += 1;
+            }
+        }
+    }
+}
+
+/// Tells when a graph has failed; the reason goes to the log. What it says besides is dropped: nobody reads it,
+/// and its bus would keep it.
+fn watch(graph: &Graph) -> Arc<AtomicBool> {
+    let has_failed = Arc::new(AtomicBool::new(false));
+    let failed = has_failed.clone();
+    if let Some(bus) = graph.pipeline.bus() {
+        bus.set_sync_handler(move |_, message| {
+            if let gst::MessageView::Error(error) = message.view() {
+                let first = !failed.swap(true, Ordering::Relaxed);
+                if first {
+                    tracing::warn!(error = %error.error(), "a graph for sound has failed");
+                }
+            }
+            gst::BusSyncReply::Drop
+        });
+    }
+    has_failed
+}
+
+#[cfg(test)]
+mod tests;
