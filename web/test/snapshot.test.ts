@@ -20,6 +20,7 @@ const WELCOME: ServerMessage = {
   room: {
     name: 'tea',
     mode: 'sfu',
+    layout: { kind: 'grid' },
     access: 'open',
     locked: false,
     lobby: true,

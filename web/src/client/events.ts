@@ -1,8 +1,9 @@
 /** What a room is joined with, and what it tells of: the types around `Room`. */
 
+import type { Refused } from './errors';
 import type { SlotCounts } from './peer';
 import type { Identity, LeaveReason, SlotStats, Source } from './protocol';
-import type { Snapshot } from './snapshot';
+import type { Delivery, Snapshot } from './snapshot';
 
 export interface RoomOptions {
   room: string;
@@ -32,6 +33,10 @@ export interface RoomEvents {
   snapshot: Snapshot;
   /** A slot was bound to something else, or paused. */
   slots: undefined;
+  /** Forwarded or mixed from now on, or why not as wanted. */
+  delivery: Delivery;
+  /** The server took back what it had agreed to. */
+  refused: Refused;
   reaction: { identity: Identity; emoji: string };
   /** An admin silenced one of our tracks. */
   muted: { source: Source; by: Identity };

@@ -17,6 +17,6 @@ export { SLOTS_DEFAULT, type SlotCounts, VIDEO_SLOTS_MAX } from './peer';
 export * from './protocol';
 export { Room } from './room';
 export { createRoom, type NewRoom, presentIdentities } from './signaling';
-export { type Slot, type View, viewKey } from './slots';
-export { myGrant, type Snapshot } from './snapshot';
+export { MIXER, type Slot, type View, viewKey } from './slots';
+export { type Delivery, myGrant, type Snapshot, wantedMode } from './snapshot';
 export { type Sample, StatsSampler, type StreamRate } from './stats';

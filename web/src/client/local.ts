@@ -137,7 +137,7 @@ export class LocalMedia extends Emitter<LocalEvents> {
   /** The device went away, or the browser's own bar ended the share. */
   #ended(source: Source, track: MediaStreamTrack): void {
     if (this.#tracks.get(source)?.track !== track) return;
-    if (source === 'screen' || source === 'screen-audio') {
+    if (source !== 'camera' && source !== 'microphone') {
       this.drop(source);
       return;
     }

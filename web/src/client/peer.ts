@@ -6,6 +6,9 @@ import { narrowCodecs, wantDescriptor } from './codecs';
 import { compactOffer, preferOpusDtx, restartFragment, spliceFragment } from './fragment';
 import { CONTROL_LABEL, type Kind, LOSSY_LABEL, PROTOCOL, type Source } from './protocol';
 
+/** What a client sends; a mix is only ever received. */
+export type OwnSource = Exclude<Source, 'mix' | 'mix-audio'>;
+
 export interface SlotCounts {
   audio: number;
   video: number;
@@ -24,19 +27,19 @@ const SCREEN: RTCRtpEncodingParameters[] = [
   { rid: 'h', scaleResolutionDownBy: 2, maxBitrate: 500_000 },
   { rid: 'f', scaleResolutionDownBy: 1, maxBitrate: 2_500_000 },
 ];
-const ENCODINGS: Record<Source, RTCRtpEncodingParameters[]> = {
+const ENCODINGS: Record<OwnSource, RTCRtpEncodingParameters[]> = {
   microphone: [{ maxBitrate: 40_000 }],
   camera: CAMERA,
   screen: SCREEN,
   'screen-audio': [{ maxBitrate: 96_000 }],
 };
-const KINDS: Record<Source, Kind> = {
+const KINDS: Record<OwnSource, Kind> = {
   microphone: 'audio',
   camera: 'video',
   screen: 'video',
   'screen-audio': 'audio',
 };
-export const SOURCES = Object.keys(KINDS) as Source[];
+export const SOURCES = Object.keys(KINDS) as OwnSource[];
 
 /** Pixels from which Chromium sends three encodings of a picture, and two; of a smaller one it sends one. */
 const THREE_FROM = 960 * 540;

@@ -10,7 +10,7 @@ import type { RoomEvents, RoomOptions, Status } from './events';
 import { Link } from './link';
 import { LocalMedia } from './local';
 import { type Peer, SLOTS_DEFAULT, SOURCES } from './peer';
-import type { ClientMessage, Identity, LeaveReason, ServerMessage, Source } from './protocol';
+import type { ClientMessage, Identity, Layout, LeaveReason, Mode, ServerMessage, Source } from './protocol';
 import { Reconnector } from './reconnect';
 import type { Address } from './signaling';
 import { SlotTable, type View } from './slots';
@@ -29,6 +29,7 @@ export class Room extends Emitter<RoomEvents> {
   readonly #viewing = new Viewing(this.slots, (slots) => this.#send({ type: 'slots.wish', slots }));
   #typing = new Map<Identity, ReturnType<typeof setTimeout>>();
   #watchingStats = false;
+  #chosen: Mode | undefined;
   #reconnector: Reconnector;
   readonly #address: Address;
   readonly #onOnline = () => this.#networkChanged();
@@ -85,6 +86,22 @@ export class Room extends Emitter<RoomEvents> {
   /** While nobody sees the page, no video is asked for. */
   setHidden(hidden: boolean): void {
     this.#viewing.setHidden(hidden);
+  }
+
+  /** How I want the room; without `mode`, as the room has it. @throws Refused */
+  async chooseMode(mode?: Mode): Promise<void> {
+    await this.request({ type: 'mode.choose', ...(mode && { mode }) });
+    this.#chosen = mode;
+  }
+
+  /** How all get the room who have not chosen; for admins. @throws Refused */
+  setRoomMode(mode: Mode): Promise<void> {
+    return this.request({ type: 'room.update', mode });
+  }
+
+  /** Lays out the mixed picture; for admins. @throws Refused */
+  setLayout(layout: Layout): Promise<void> {
+    return this.request({ type: 'room.update', layout });
   }
 
   /** Turns the server's `stats` on or off. */
@@ -197,6 +214,12 @@ export class Room extends Emitter<RoomEvents> {
         this.emit('slots', undefined);
         this.#viewing.planSoon();
         break;
+      case 'mode':
+        this.emit('delivery', this.snapshot.delivery);
+        break;
+      case 'error':
+        if (message.request === undefined) this.#refused(new Refused(message.code, message.message));
+        break;
       case 'layers':
         this.#link?.peer.want(message.mid, message.active).catch(() => undefined);
         break;
@@ -227,9 +250,16 @@ export class Room extends Emitter<RoomEvents> {
     if (this.#link) await this.#attach(this.#link.peer).catch(() => undefined);
     this.#publish();
     if (this.#watchingStats) this.watchStats(true);
+    // One that came in anew is not known to have chosen.
+    if (this.#chosen) this.#send({ type: 'mode.choose', mode: this.#chosen });
     this.emit('slots', undefined);
     this.#viewing.planSoon();
     this.chat.resend();
+  }
+
+  #refused(refused: Refused): void {
+    if (refused.code === 'unavailable') this.#chosen = undefined;
+    this.emit('refused', refused);
   }
 
   async #publishChange(source: Source): Promise<void> {

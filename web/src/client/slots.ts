@@ -22,6 +22,9 @@ export interface View {
   pin: boolean;
 }
 
+/** Whom the mix is said to be from; no participant of the room's list. */
+export const MIXER: Identity = 'mixer';
+
 export const viewKey = (participant: Identity, source: Source): string => `${source} ${participant}`;
 
 const boundTo = (slot: Slot): string | undefined =>
@@ -56,23 +59,37 @@ export class SlotTable {
     const key = viewKey(participant, source);
     return this.all.find((slot) => boundTo(slot) === key);
   }
+
+  /** The slot with the mixed picture, while the room is had mixed. */
+  get mix(): Slot | undefined {
+    return this.all.find(isMix);
+  }
 }
+
+const isMix = ({ kind, source }: Slot): boolean => kind === 'video' && source === 'mix';
 
 /** What an emptied slot is set back to, so that a newcomer is seen before its own wish is sent. */
 const IDLE_HEIGHT = 180;
+/** Of a mix that no tile shows yet. */
+const MIX_HEIGHT = 720;
 
 /**
  * What to wish for each video slot so that the views are served: a bound slot gets its view's height, a slot
  * bound to what is not shown gets 0, and a view without a slot is pinned to one that shows nothing wanted. A
- * pin once
- * `sent` stays while its view does: let go, the room would give the slot away, and it would be pinned again.
+ * pin once `sent` stays while its view does: let go, the room would give the slot away, and it would be pinned
+ * again. While the page is `hidden` nothing is wanted.
  */
 export function planWishes(
   slots: readonly Slot[],
   views: readonly View[],
   sent: ReadonlyMap<string, SlotWish>,
+  hidden = false,
 ): SlotWish[] {
-  const unserved = new Map(views.map((view) => [viewKey(view.participant, view.source), view]));
+  const mix = slots.find(isMix);
+  if (mix) return planMix(mix, views, sent, hidden);
+  // The mix comes by itself or not at all: it cannot be pinned.
+  const wanted = hidden ? [] : views.filter(({ source }) => source !== 'mix');
+  const unserved = new Map(wanted.map((view) => [viewKey(view.participant, view.source), view]));
   const wishes = new Map<string, SlotWish>();
   const spare: Slot[] = [];
   const wish = (slot: Slot, view: View, pin: boolean) => {
@@ -109,6 +126,21 @@ export function planWishes(
     wishes.set(slot.mid, { mid: slot.mid, max_height: empty ? IDLE_HEIGHT : 0 });
   }
   return [...wishes.values()];
+}
+
+/**
+ * All other slots are silent, and what was wished for them stays: going back, they serve the same tiles again.
+ * The slot of the mix may have been one that showed nothing, so it never waits for its tile with a wish of 0.
+ */
+function planMix(
+  { mid }: Slot,
+  views: readonly View[],
+  sent: ReadonlyMap<string, SlotWish>,
+  hidden: boolean,
+): SlotWish[] {
+  if (hidden) return [{ mid, max_height: 0 }];
+  const tile = views.find(({ source }) => source === 'mix')?.height ?? 0;
+  return [{ mid, max_height: Math.ceil(tile) || sent.get(mid)?.max_height || MIX_HEIGHT }];
 }
 
 function isPinned(wish: SlotWish | undefined, view: View): boolean {

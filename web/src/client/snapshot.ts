@@ -1,9 +1,26 @@
 /** What a client knows of its room: a value that each server message turns into the next. No I/O. */
-import type { Grant, Identity, LeaveReason, ParticipantState, RoomState, ServerMessage } from './protocol';
+import type {
+  Grant,
+  Identity,
+  LeaveReason,
+  Mode,
+  ModeReason,
+  ParticipantState,
+  RoomState,
+  ServerMessage,
+  SlotState,
+} from './protocol';
+
+/** How one gets the room now, forwarded or mixed, and why. */
+export interface Delivery {
+  readonly mode: Mode;
+  readonly reason: ModeReason;
+}
 
 export interface Snapshot {
   readonly me: Identity;
   readonly room: RoomState | undefined;
+  readonly delivery: Delivery;
   /** In the order of joining. */
   readonly participants: ReadonlyMap<Identity, ParticipantState>;
   /** Loudest first. */
@@ -16,6 +33,7 @@ export interface Snapshot {
 export const EMPTY: Snapshot = {
   me: '',
   room: undefined,
+  delivery: { mode: 'sfu', reason: 'room' },
   participants: new Map(),
   speakers: [],
   knocking: new Map(),
@@ -38,6 +56,17 @@ function without<Key, Value>(map: ReadonlyMap<Key, Value>, key: Key): ReadonlyMa
   return copy;
 }
 
+/** A room is forwarded until `mode` says otherwise; a connection that is resumed may begin with the mix. */
+function deliveryAtFirst(room: RoomState, slots: readonly SlotState[]): Delivery {
+  if (!slots.some(({ source }) => source === 'mix')) return EMPTY.delivery;
+  return { mode: 'mcu', reason: room.mode === 'mcu' ? 'room' : 'chosen' };
+}
+
+/** How one is to get the room, though it may not be had yet. */
+export function wantedMode({ mode, reason }: Delivery): Mode {
+  return reason === 'room' || reason === 'chosen' ? mode : 'mcu';
+}
+
 /** The same snapshot when the message changes nothing in it. */
 export function reduce(before: Snapshot, message: ServerMessage): Snapshot {
   switch (message.type) {
@@ -45,6 +74,7 @@ export function reduce(before: Snapshot, message: ServerMessage): Snapshot {
       return {
         me: message.me,
         room: message.room,
+        delivery: deliveryAtFirst(message.room, message.slots),
         participants: new Map(message.participants.map((one) => [one.identity, one])),
         speakers: [],
         knocking: new Map(
@@ -54,6 +84,8 @@ export function reduce(before: Snapshot, message: ServerMessage): Snapshot {
       };
     case 'room':
       return { ...before, room: message.room };
+    case 'mode':
+      return { ...before, delivery: { mode: message.mode, reason: message.reason } };
     case 'participant.joined':
     case 'participant.updated': {
       const { participant } = message;

@@ -48,8 +48,9 @@ export class Viewing {
     if (!this.#used) return;
     this.#timer ??= setTimeout(() => {
       this.#timer = undefined;
-      const views = this.#hidden ? [] : [...this.#views.values()];
-      const wishes = changedWishes(planWishes(this.slots.all, views, this.#sent), this.#sent);
+      const views = [...this.#views.values()];
+      const plan = planWishes(this.slots.all, views, this.#sent, this.#hidden);
+      const wishes = changedWishes(plan, this.#sent);
       if (wishes.length > 0 && !this.send(wishes)) this.#sent.clear();
     }, DELAY_MS);
   }
