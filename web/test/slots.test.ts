@@ -1,7 +1,7 @@
 /** Slots: what is bound where, and the wishes that follow from what is on show. */
 import { beforeEach, expect, test } from 'vitest';
-import type { SlotWish } from '../src/client/protocol';
-import { changedWishes, planWishes, SlotTable, type View } from '../src/client/slots';
+import type { SlotWish, Source } from '../src/client/protocol';
+import { changedWishes, MIXER, planWishes, SlotTable, type View } from '../src/client/slots';
 
 const track = (kind: 'audio' | 'video', id: string) => ({ kind, id }) as MediaStreamTrack;
 const line = (mid: string, kind: 'audio' | 'video') => ({ mid, receiver: { track: track(kind, `t${mid}`) } });
@@ -22,7 +22,7 @@ beforeEach(() => {
   sent = new Map();
 });
 
-function bind(mid: string, participant?: string, source: 'camera' | 'screen' = 'camera') {
+function bind(mid: string, participant?: string, source: Source = 'camera') {
   table.apply([{ mid, kind: 'video', ...(participant && { participant, source }), paused: false }]);
 }
 
@@ -108,4 +108,50 @@ test('only wishes that changed are sent', () => {
   expect(changedWishes(plan([view('ana', 720), view('ben', 360)]), sent)).toEqual([
     { mid: '5', max_height: 720 },
   ]);
+});
+
+const mixView = (height: number): View => view(MIXER, height, { source: 'mix' });
+
+test('the mix is found in whichever slot carries it', () => {
+  expect(table.mix).toBeUndefined();
+  bind('6', MIXER, 'mix');
+  expect(table.mix?.mid).toBe('6');
+  table.apply([{ mid: '4', kind: 'audio', participant: MIXER, source: 'mix-audio', paused: false }]);
+  expect(table.mix?.mid).toBe('6');
+});
+
+test('the mix is wished for at the height of its tile, and other slots keep their wishes', () => {
+  bind('5', 'ana');
+  bind('6', 'ben');
+  changedWishes(plan([view('ana', 360), view('ben', 180, { pin: true })]), sent);
+  bind('5', MIXER, 'mix');
+  bind('6');
+  expect(plan([mixView(690)])).toEqual([{ mid: '5', max_height: 690 }]);
+  // Tiles that are still shown until the mix has a picture ask for nothing.
+  expect(plan([mixView(690), view('ana', 360), view('ben', 180)])).toEqual([{ mid: '5', max_height: 690 }]);
+});
+
+test('a mix without a tile yet is never wished away', () => {
+  bind('5', 'ana');
+  changedWishes(plan([]), sent);
+  expect(sent.get('5')?.max_height).toBe(0);
+  bind('5', MIXER, 'mix');
+  expect(plan([])).toEqual([{ mid: '5', max_height: 720 }]);
+  expect(plan([mixView(0)])).toEqual([{ mid: '5', max_height: 720 }]);
+  changedWishes(plan([mixView(480)]), sent);
+  expect(plan([])).toEqual([{ mid: '5', max_height: 480 }]);
+});
+
+test('a hidden page wants no picture, mixed or not', () => {
+  bind('5', 'ana');
+  expect(planWishes(table.all, [view('ana', 360)], sent, true)).toEqual([{ mid: '5', max_height: 0 }]);
+  bind('5', MIXER, 'mix');
+  expect(planWishes(table.all, [mixView(690)], sent, true)).toEqual([{ mid: '5', max_height: 0 }]);
+});
+
+test('back from the mix the people are wished for again, and the mix is not pinned', () => {
+  bind('5', MIXER, 'mix');
+  changedWishes(plan([mixView(690)]), sent);
+  bind('5', 'ana');
+  expect(plan([mixView(690), view('ana', 360)])).toEqual([{ mid: '5', max_height: 360 }]);
 });

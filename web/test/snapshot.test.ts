@@ -1,7 +1,7 @@
 /** The room's state, message by message. */
 import { expect, test } from 'vitest';
-import type { ParticipantState, ServerMessage } from '../src/client/protocol';
-import { EMPTY, myGrant, reduce, type Snapshot } from '../src/client/snapshot';
+import type { ParticipantState, ServerMessage, SlotState } from '../src/client/protocol';
+import { EMPTY, myGrant, reduce, type Snapshot, wantedMode } from '../src/client/snapshot';
 
 const person = (identity: string, more: Partial<ParticipantState> = {}): ParticipantState => ({
   identity,
@@ -14,7 +14,7 @@ const person = (identity: string, more: Partial<ParticipantState> = {}): Partici
   ...more,
 });
 
-const WELCOME: ServerMessage = {
+const WELCOME: Extract<ServerMessage, { type: 'welcome' }> = {
   type: 'welcome',
   protocol: 'antiphon.v1',
   room: {
@@ -74,4 +74,30 @@ test('a message that changes nothing, or that is unknown, gives the very same st
   const before = after();
   expect(reduce(before, { type: 'pong' })).toBe(before);
   expect(reduce(before, { type: 'tomorrow.news' } as never)).toBe(before);
+});
+
+test('how one gets the room is told, and forwarded as the room has it until then', () => {
+  expect(after().delivery).toEqual({ mode: 'sfu', reason: 'room' });
+  const starting = after({ type: 'mode', mode: 'sfu', reason: 'starting' });
+  expect(starting.delivery).toEqual({ mode: 'sfu', reason: 'starting' });
+  expect(wantedMode(starting.delivery)).toBe('mcu');
+  const chosen = reduce(starting, { type: 'mode', mode: 'mcu', reason: 'chosen' });
+  expect(wantedMode(chosen.delivery)).toBe('mcu');
+  expect(wantedMode({ mode: 'sfu', reason: 'chosen' })).toBe('sfu');
+  expect(reduce(chosen, WELCOME).delivery).toEqual({ mode: 'sfu', reason: 'room' });
+});
+
+test('a connection that is resumed with the mix in a slot is mixed from its welcome on', () => {
+  const slots: SlotState[] = [
+    { mid: '5', kind: 'video', participant: 'mixer', source: 'mix', paused: false },
+  ];
+  const mixed = reduce(EMPTY, { ...WELCOME, slots });
+  expect(mixed.delivery).toEqual({ mode: 'mcu', reason: 'chosen' });
+  const room = { ...WELCOME.room, mode: 'mcu' as const };
+  expect(reduce(EMPTY, { ...WELCOME, room, slots }).delivery).toEqual({ mode: 'mcu', reason: 'room' });
+});
+
+test('the layout of the mix comes with the room', () => {
+  const room = { ...WELCOME.room, layout: { kind: 'speaker' as const } };
+  expect(after({ type: 'room', room }).room?.layout.kind).toBe('speaker');
 });

@@ -20,6 +20,7 @@ function report(seconds: number, bytes: number, lost: number): [string, unknown]
       packetsLost: lost,
       framesPerSecond: 30,
       frameHeight: 360,
+      framesDecoded: 240,
     },
     { id: 'O', type: 'outbound-rtp', kind: 'video', mid: '1', rid: 'f', bytesSent: bytes * 2 },
     { id: 'R', type: 'remote-inbound-rtp', fractionLost: 0.02 },
@@ -38,7 +39,7 @@ test('rates are the growth between two samples', () => {
   expect(sample.rttMs).toBe(25);
   expect(sample.uplinkBps).toBe(2e6);
   expect(sample.streams).toMatchObject([
-    { mid: '5', direction: 'in', height: 360, fps: 30, codec: 'vp8' },
+    { mid: '5', direction: 'in', height: 360, fps: 30, frames: 240, codec: 'vp8' },
     { mid: '1', direction: 'out', rid: 'f' },
   ]);
 });

@@ -12,6 +12,8 @@ export interface StreamRate {
   loss: number;
   fps?: number | undefined;
   height?: number | undefined;
+  /** Decoded since the beginning. */
+  frames?: number | undefined;
   codec?: string | undefined;
 }
 
@@ -85,6 +87,7 @@ export class StatsSampler {
       loss: share(lost, lost + packets),
       fps: number(entry.framesPerSecond),
       height: number(entry.frameHeight),
+      frames: number(entry.framesDecoded),
       codec: mime?.split('/')[1]?.toLowerCase(),
     };
   }

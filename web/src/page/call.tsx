@@ -1,13 +1,13 @@
 /** The room itself: stage, panels, control bar, and the banner while the connection is being mended. */
 import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
-import type { Mode } from '../client';
 import { Voices } from './audio';
 import { ChatPanel } from './chat';
 import { Controls, DevicesSheet, nextView, type Sheet, ShortcutsSheet } from './controls';
 import { copyRoomLink } from './copy';
 import { Icon, Mark } from './icons';
 import { Knocking, PeoplePanel } from './people';
+import { ModeSwitch, PictureMenu } from './picture';
 import type { Panel, Session } from './session';
 import { listenForShortcuts } from './shortcuts';
 import { Stage } from './stage';
@@ -19,28 +19,6 @@ const TITLES: Record<Exclude<Panel, 'none'>, string> = {
   stats: 'Statistics',
 };
 
-function ModeSwitch({ session }: { session: Session }) {
-  const mode = session.state.value?.mode;
-  const button = (name: Mode, words: string) => (
-    <button
-      type="button"
-      data-testid={`mode-${name}`}
-      aria-pressed={mode === name}
-      title={words}
-      onClick={() => void session.ask({ type: 'room.update', mode: name })}
-    >
-      {name.toUpperCase()}
-    </button>
-  );
-  return (
-    // biome-ignore lint/a11y/useSemanticElements: a fieldset would bring a legend and a border to the top bar
-    <div class="segments" role="group" aria-label="How the room’s media is carried">
-      {button('sfu', 'Forward everyone’s tracks')}
-      {button('mcu', 'Mix everyone into one picture')}
-    </div>
-  );
-}
-
 function TopBar({ session }: { session: Session }) {
   const state = session.state.value;
   const count = session.participants.value.size;
@@ -50,12 +28,13 @@ function TopBar({ session }: { session: Session }) {
       <h1>{session.as.room}</h1>
       {state?.locked && (
         <span class="chip" title="Nobody new gets in">
-          <Icon name="lock" /> Locked
+          <Icon name="lock" /> <span class="roomy-text">Locked</span>
         </span>
       )}
       <span class="quiet count">{count === 1 ? 'only you' : `${count} people`}</span>
       <span class="spring" />
-      {session.grant.value.admin && <ModeSwitch session={session} />}
+      <ModeSwitch session={session} />
+      {session.grant.value.admin && <PictureMenu session={session} />}
       <button
         type="button"
         class="button small"

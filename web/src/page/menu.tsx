@@ -70,6 +70,7 @@ export function MenuItem(props: {
   icon: IconName;
   label: string;
   hint?: string;
+  testId?: string;
   pressed?: boolean;
   danger?: boolean;
   onPick: () => void;
@@ -78,6 +79,7 @@ export function MenuItem(props: {
     <button
       type="button"
       class={`menu-item ${props.danger ? 'danger' : ''}`}
+      data-testid={props.testId}
       aria-pressed={props.pressed}
       onClick={props.onPick}
     >

@@ -8,12 +8,16 @@ import {
   type ClientMessage,
   DeviceProblem,
   type Identity,
+  type Mode,
+  type ModeReason,
   myGrant,
+  type Refused,
   Room,
   type ServerStats,
   type SlotCounts,
   type Source,
   VIDEO_SLOTS_MAX,
+  wantedMode,
 } from '../client';
 import * as prefs from './prefs';
 import { toast } from './toasts';
@@ -42,6 +46,13 @@ function slotsForScreen(): SlotCounts {
   return { audio: 3, video: small ? 9 : pixels >= 2500 ? VIDEO_SLOTS_MAX : 16 };
 }
 
+const COMING: ReadonlySet<ModeReason> = new Set(['starting', 'failed']);
+/** Why the mix is not to be had, where that is not as one wanted it. */
+const NO_MIX: Partial<Record<ModeReason, string>> = {
+  failed: 'The mix has failed and is started again. Until then you get everyone’s own picture.',
+  unavailable: 'The server cannot mix this room now. You get everyone’s own picture.',
+};
+
 const wideWindow = matchMedia('(min-width: 1000px)');
 
 export class Session {
@@ -63,6 +74,10 @@ export class Session {
   readonly participants;
   readonly speakers;
   readonly state;
+  readonly delivery;
+  readonly wantedMode;
+  /** Wanted, but not flowing yet, or not any more. */
+  readonly mixIsComing;
   readonly knocking;
   readonly typing;
   readonly grant;
@@ -92,6 +107,9 @@ export class Session {
     this.participants = computed(() => this.snapshot.value.participants);
     this.speakers = computed(() => this.snapshot.value.speakers);
     this.state = computed(() => this.snapshot.value.room);
+    this.delivery = computed(() => this.snapshot.value.delivery);
+    this.wantedMode = computed(() => wantedMode(this.delivery.value));
+    this.mixIsComing = computed(() => COMING.has(this.delivery.value.reason));
     this.knocking = computed(() => this.snapshot.value.knocking);
     this.typing = computed(() => this.snapshot.value.typing);
     this.grant = computed(() => myGrant(this.snapshot.value));
@@ -138,6 +156,15 @@ export class Session {
 
   ask(message: ClientMessage): Promise<boolean> {
     return this.attempt(this.room.request(message));
+  }
+
+  /** How I want the room; undefined for as the room has it. */
+  chooseMode(mode: Mode | undefined): void {
+    this.room.chooseMode(mode).catch((error: unknown) => this.#refused(asRefused(error)));
+  }
+
+  #refused({ code, message }: Refused): void {
+    toast((code === 'unavailable' && NO_MIX.unavailable) || message, 'problem');
   }
 
   toggleMicrophone(): void {
@@ -198,6 +225,14 @@ export class Session {
     });
     room.on('stats', (stats) => {
       this.stats.value = stats;
+    });
+    room.on('delivery', ({ reason }) => {
+      const words = NO_MIX[reason];
+      if (words) toast(words, 'problem');
+    });
+    room.on('refused', (refused) => {
+      // The mix is all that is taken back later; the rest is no news to a person.
+      if (refused.code === 'unavailable') this.#refused(refused);
     });
     room.on('muted', ({ source, by }) => {
       toast(`${this.nameOf(by)} turned off your ${source.replace('-', ' ')}.`, 'note');

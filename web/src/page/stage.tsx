@@ -1,7 +1,8 @@
 /** The stage: chooses the tiles and their places, and tells the room how large each one is shown. */
 import { useSignal } from '@preact/signals';
-import { useEffect, useLayoutEffect, useRef } from 'preact/hooks';
-import { viewKey } from '../client';
+import { useCallback, useEffect, useLayoutEffect, useRef } from 'preact/hooks';
+import { MIXER, type View, viewKey } from '../client';
+import { MixTile } from './mix-tile';
 import type { Session } from './session';
 import { Tile, type TileItem } from './tile';
 import { type Arrangement, focus, grid, linesFor, type Rect, type Size } from './tiling';
@@ -59,7 +60,13 @@ interface Placed {
   big: boolean;
 }
 
-function place(session: Session, stage: Size): { placed: Placed[]; hidden: number; height: number } {
+interface Placement {
+  placed: readonly Placed[];
+  hidden: number;
+  height: number;
+}
+
+function place(session: Session, stage: Size): Placement {
   const all = itemsOf(session);
   const big = focusOf(session, all);
   let items = big ? [big, ...all.filter((item) => item !== big)] : all;
@@ -91,10 +98,13 @@ export function Stage({ session }: { session: Session }) {
     return () => observer.disconnect();
   }, [size]);
 
-  const { placed, hidden, height } = place(session, size.value);
+  void session.slots.value;
+  const { mix } = session.room.slots;
+  const { placement, onPicture } = usePlacement(session, size.value, mix !== undefined);
+  const { placed, hidden, height } = placement;
   const top = scroll.value;
   const seen = ({ rect }: Placed) => rect.y + rect.height > top && rect.y < top + size.value.height;
-  useViews(session, placed.filter(seen));
+  useViews(session, mix ? [viewOfMix(size.value)] : viewsOf(session, placed.filter(seen)));
 
   return (
     <section
@@ -107,6 +117,14 @@ export function Stage({ session }: { session: Session }) {
       }}
     >
       <div class="stage-floor" style={{ height: `${height}px` }}>
+        {mix && (
+          <MixTile
+            slot={mix}
+            rect={{ x: 0, y: 0, ...size.value }}
+            covered={placed.length > 0}
+            onPicture={onPicture}
+          />
+        )}
         {placed.map((one) => (
           <Tile
             key={one.item.key}
@@ -115,6 +133,7 @@ export function Stage({ session }: { session: Session }) {
             rect={one.rect}
             big={one.big}
             visible={seen(one)}
+            held={mix !== undefined}
           />
         ))}
       </div>
@@ -123,19 +142,44 @@ export function Stage({ session }: { session: Session }) {
   );
 }
 
+/**
+ * Where the tiles of people are: nowhere in a mixed room, but as they were last until the mix has a picture, so
+ * that nothing goes black meanwhile.
+ */
+function usePlacement(session: Session, stage: Size, mixed: boolean) {
+  const pictured = useSignal(false);
+  const last = useRef<Placement>(undefined);
+  useLayoutEffect(() => {
+    if (!mixed) pictured.value = false;
+  }, [mixed, pictured]);
+  const onPicture = useCallback(() => {
+    pictured.value = true;
+  }, [pictured]);
+  if (!mixed) last.current = place(session, stage);
+  else if (pictured.value) last.current = undefined;
+  const nobody: Placement = { placed: [], hidden: 0, height: stage.height };
+  return { placement: last.current ?? nobody, onPicture };
+}
+
+function viewsOf(session: Session, seen: readonly Placed[]): View[] {
+  return seen.flatMap(({ item: { participant, source, self }, rect, big }) => {
+    if (self || !session.hasTrack(participant, source)) return [];
+    const screen = source === 'screen';
+    const height = linesFor(rect, devicePixelRatio, screen);
+    return { participant, source, height, pin: big || screen };
+  });
+}
+
+function viewOfMix(stage: Size): View {
+  return { participant: MIXER, source: 'mix', height: linesFor(stage, devicePixelRatio, true), pin: false };
+}
+
 /** Keeps the room's views in step with what is seen. */
-function useViews(session: Session, seen: readonly Placed[]): void {
-  const shown = useRef(new Map<string, TileItem>());
+function useViews(session: Session, views: readonly View[]): void {
+  const shown = useRef(new Map<string, View>());
   useEffect(() => {
-    const now = new Map<string, TileItem>();
-    for (const { item, rect, big } of seen) {
-      const { participant, source, self, key } = item;
-      if (self || !session.hasTrack(participant, source)) continue;
-      now.set(key, item);
-      const screen = source === 'screen';
-      const height = linesFor(rect, devicePixelRatio, screen);
-      session.room.show({ participant, source, height, pin: big || screen });
-    }
+    const now = new Map(views.map((view) => [viewKey(view.participant, view.source), view]));
+    for (const view of views) session.room.show(view);
     for (const [key, { participant, source }] of shown.current) {
       if (!now.has(key)) session.room.hide(participant, source);
     }

@@ -4,7 +4,7 @@
  */
 import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
-import { type Sample, StatsSampler, type StreamRate } from '../client';
+import { type Delivery, type Sample, StatsSampler, type StreamRate } from '../client';
 import { type Line, Plot, SAMPLES_MAX } from './plot';
 import type { Session } from './session';
 
@@ -81,6 +81,15 @@ function Figures({ history, now }: { history: History; now: Moment | undefined }
   );
 }
 
+const MODE_WORDS: Record<Delivery['mode'], string> = { sfu: 'Forwarded', mcu: 'Mixed' };
+const REASON_WORDS: Record<Delivery['reason'], string> = {
+  room: 'as the room has it',
+  chosen: 'as you have chosen',
+  starting: 'until the mix has started',
+  failed: 'until the mix, which failed, has started again',
+  unavailable: 'as the server cannot mix it now',
+};
+
 interface Row {
   key: string;
   title: string;
@@ -94,11 +103,14 @@ function describe(stream: StreamRate, layer: string | undefined): string {
   const parts = [
     stream.height ? `${stream.height}p` : undefined,
     stream.fps ? `${Math.round(stream.fps)} fps` : undefined,
+    stream.frames ? `${stream.frames} frames` : undefined,
     stream.codec,
     layer ? `layer ${layer}` : undefined,
   ];
   return parts.filter(Boolean).join(' · ');
 }
+
+const isMix = (source: string): boolean => source === 'mix' || source === 'mix-audio';
 
 /** One row for each bound slot: whose, which layer, how much. */
 function receivingRows(session: Session, history: History, sample: Sample): Row[] {
@@ -111,7 +123,7 @@ function receivingRows(session: Session, history: History, sample: Sample): Row[
     const detail = stream ? describe(stream, layer) : '';
     return {
       key: slot.mid,
-      title: `${session.nameOf(slot.participant)} · ${source}`,
+      title: isMix(source) ? `Everyone · ${source}` : `${session.nameOf(slot.participant)} · ${source}`,
       detail: slot.paused ? 'paused' : detail,
       loss: stream?.loss ?? 0,
       values: history.ofMid('in', slot.mid),
@@ -179,10 +191,15 @@ export function StatsPanel({ session }: { session: Session }) {
   void tick.value;
   const all = history.value;
   const now = all.moments.at(-1);
+  const { mode, reason } = session.delivery.value;
   return (
     <section class="panel-scroll stats" data-testid="stats-panel" tabIndex={0} aria-label="Statistics">
       <Figures history={all} now={now} />
       <dl class="estimates">
+        <dt>How you get the room</dt>
+        <dd data-testid="stats-mode">
+          {MODE_WORDS[mode]}, {REASON_WORDS[reason]}
+        </dd>
         <dt>Downlink, by the server’s estimate</dt>
         <dd>{rate(session.stats.value?.estimate_bps)}</dd>
         <dt>Uplink, by the browser’s estimate</dt>

@@ -19,10 +19,20 @@ interface Props {
   /** Scrolled into view: only then is a video decoded. */
   visible: boolean;
   big: boolean;
+  /** Shown as it was last, though its slot carries the mix by now. */
+  held?: boolean;
 }
 
 /** Shows a track; the element lives as long as its tile, only its stream changes. */
-function Video({ track, mirrored, whole }: { track: MediaStreamTrack; mirrored: boolean; whole: boolean }) {
+export function Video({
+  track,
+  mirrored,
+  whole,
+}: {
+  track: MediaStreamTrack;
+  mirrored: boolean;
+  whole: boolean;
+}) {
   const ref = useRef<HTMLVideoElement>(null);
   useEffect(() => {
     const video = ref.current;
@@ -50,7 +60,7 @@ function trackOf(session: Session, { participant, source, self }: TileItem): Med
 
 const px = (value: number): string => `${value.toFixed(1)}px`;
 
-function placeOf({ x, y, width, height }: Rect) {
+export function placeOf({ x, y, width, height }: Rect) {
   return { left: px(x), top: px(y), width: px(width), height: px(height) };
 }
 
@@ -81,14 +91,18 @@ export function Avatar({ name }: { name: string }) {
   );
 }
 
-export function Tile({ session, item, rect, visible, big }: Props) {
+export function Tile({ session, item, rect, visible, big, held = false }: Props) {
   const { participant, source, self } = item;
   const person = session.participants.value.get(participant);
   const name = person?.name ?? participant;
   const screen = source === 'screen';
   const speaking = !screen && session.speakers.value.includes(participant);
   const muted = !screen && !(self ? microphoneOn(session) : session.hasTrack(participant, 'microphone'));
-  const track = trackOf(session, item);
+  const last = useRef<MediaStreamTrack>(undefined);
+  const track = held ? last.current : trackOf(session, item);
+  last.current = track;
+  // Until its first picture, the avatar is seen through a video: no tile is black.
+  const shown = visible ? track : undefined;
   const paused =
     !self && track !== undefined && session.room.slots.find(participant, source)?.paused === true;
   const pinned = session.pinned.value === item.key;
@@ -111,11 +125,8 @@ export function Tile({ session, item, rect, visible, big }: Props) {
       style={placeOf(rect)}
       onDblClick={togglePin}
     >
-      {track && visible ? (
-        <Video track={track} mirrored={self && !screen} whole={screen} />
-      ) : (
-        <Avatar name={name} />
-      )}
+      {!(screen && shown) && <Avatar name={name} />}
+      {shown && <Video track={shown} mirrored={self && !screen} whole={screen} />}
       {paused && (
         <p class="tile-note">
           <Icon name="signal" /> Picture paused: little bandwidth
