@@ -2,48 +2,27 @@
  * A room whose viewers are more than its shard shall serve: they are seated on several, and see the same.
  */
 import assert from 'node:assert/strict';
-import { after, before, describe, test } from 'node:test';
-import { startChromium, startFirefox } from '../harness/browsers.js';
-import { startPageServer } from '../harness/page-server.js';
-import { Server } from '../harness/server.js';
+import { describe, test } from 'node:test';
 import { until } from '../harness/until.js';
 import { hangUp, plays, publish, view } from '../harness/whip.js';
+import { setUp } from '../harness/world.js';
 
 const ROOM = 'spread-out';
 
 describe('a room on two shards', () => {
-  /** @type {Server} */
-  let server;
-  /** @type {{ url: string, close: () => Promise<void> }} */
-  let site;
-  /** @type {import('../harness/browsers.js').Browser} */
-  let chromium;
-  /** @type {import('../harness/browsers.js').Browser} */
-  let firefox;
-
-  before(async () => {
-    [server, site, chromium, firefox] = await Promise.all([
-      // Full from the first viewer on: each goes to the shard that has least to do.
-      Server.start({ MEDIA__SHARDS: '2', MEDIA__SPREAD_AT: '0' }),
-      startPageServer(),
-      startChromium(),
-      startFirefox(),
-    ]);
-  });
-
-  after(async () => {
-    await Promise.all([chromium?.close(), firefox?.close(), site?.close()]);
-    await server?.stop();
-  });
+  // Full from the first viewer on: each goes to the shard that has least to do.
+  const settings = { MEDIA__SHARDS: '2', MEDIA__SPREAD_AT: '0' };
+  const world = setUp({ settings, firefox: true, site: true });
 
   async function viewers() {
-    const { body } = await server.call('GET', `/rooms/${ROOM}/stats`);
+    const { body } = await world.server.call('GET', `/rooms/${ROOM}/stats`);
     return body.participants.filter((/** @type {any} */ one) => one.role === 'viewer');
   }
 
   test('viewers of both browsers see the publisher, wherever they are seated', {
     timeout: 120_000,
   }, async () => {
+    const { server, site, chromium, firefox } = world;
     const sender = await chromium.person('sender');
     await sender.page.goto(site.url);
     const endpoint = `${server.url}/v1/rooms/${ROOM}`;
@@ -76,7 +55,7 @@ describe('a room on two shards', () => {
     assert.equal(seated.length, 4, JSON.stringify(seated));
     const shards = new Set(seated.map((/** @type {any} */ one) => one.shard));
     assert.deepEqual([...shards].sort(), [0, 1]);
-    const { body: room } = await server.call('GET', `/rooms/${ROOM}`);
+    const { body: room } = await world.server.call('GET', `/rooms/${ROOM}`);
     assert.equal(room.viewers, 4);
 
     // A session is ended on the shard that serves it.

@@ -6,36 +6,13 @@
  * @import { Person } from '../harness/person.js'
  */
 import assert from 'node:assert/strict';
-import { after, before, describe, test } from 'node:test';
-import { startChromium, startFirefox } from '../harness/browsers.js';
-import { startPageServer } from '../harness/page-server.js';
-import { Server } from '../harness/server.js';
+import { describe, test } from 'node:test';
 import { until } from '../harness/until.js';
 import { hangUp, plays, publish, view } from '../harness/whip.js';
+import { setUp } from '../harness/world.js';
 
 describe('WHIP in, WHEP out, from another origin', () => {
-  /** @type {Server} */
-  let server;
-  /** @type {{ url: string, close: () => Promise<void> }} */
-  let site;
-  /** @type {Browser} */
-  let chromium;
-  /** @type {Browser} */
-  let firefox;
-
-  before(async () => {
-    [server, site, chromium, firefox] = await Promise.all([
-      Server.start(),
-      startPageServer(),
-      startChromium(),
-      startFirefox(),
-    ]);
-  });
-
-  after(async () => {
-    await Promise.all([chromium?.close(), firefox?.close(), site?.close()]);
-    await server?.stop();
-  });
+  const world = setUp({ firefox: true, site: true });
 
   /**
    * @param {Browser} browser
@@ -43,7 +20,7 @@ describe('WHIP in, WHEP out, from another origin', () => {
    */
   async function visitor(browser, name) {
     const person = await browser.person(name);
-    await person.page.goto(site.url);
+    await person.page.goto(world.site.url);
     return person;
   }
 
@@ -54,9 +31,9 @@ describe('WHIP in, WHEP out, from another origin', () => {
     ['av1', 'stage-av1'],
   ]) {
     test(`${codec} from a WHIP page plays in a WHEP page`, { timeout: 90_000 }, async () => {
-      const sender = await visitor(chromium, 'sender');
-      const viewer = await visitor(chromium, 'viewer');
-      const endpoint = `${server.url}/v1/rooms/${room}`;
+      const sender = await visitor(world.chromium, 'sender');
+      const viewer = await visitor(world.chromium, 'viewer');
+      const endpoint = `${world.server.url}/v1/rooms/${room}`;
       const published = await publish(sender, { endpoint: `${endpoint}/whip?identity=studio`, codec });
       assert.equal(published.status, 201, published.body);
       assert.ok(published.etag, 'the answer carries an ETag');
@@ -69,17 +46,17 @@ describe('WHIP in, WHEP out, from another origin', () => {
 
       assert.equal(await hangUp(sender), 200);
       assert.equal(await hangUp(viewer), 200);
-      const { body } = await server.call('GET', `/rooms/${room}/participants`);
+      const { body } = await world.server.call('GET', `/rooms/${room}/participants`);
       assert.doesNotMatch(JSON.stringify(body), /studio/);
       await Promise.all([sender.close(), viewer.close()]);
     });
   }
 
   test('a WHEP page in Firefox follows one participant of several', { timeout: 90_000 }, async () => {
-    const endpoint = `${server.url}/v1/rooms/two-stages`;
+    const endpoint = `${world.server.url}/v1/rooms/two-stages`;
     const senders = [];
     for (const identity of ['left', 'right']) {
-      const sender = await visitor(chromium, identity);
+      const sender = await visitor(world.chromium, identity);
       const answer = await publish(sender, {
         endpoint: `${endpoint}/whip?identity=${identity}`,
         codec: 'vp8',
@@ -87,11 +64,11 @@ describe('WHIP in, WHEP out, from another origin', () => {
       assert.equal(answer.status, 201, answer.body);
       senders.push(sender);
     }
-    const viewer = await visitor(firefox, 'viewer');
+    const viewer = await visitor(world.firefox, 'viewer');
     const answer = await view(viewer, `${endpoint}/whep?identity=viewer&participant=right`);
     assert.equal(answer.status, 201, answer.body);
     await plays(viewer);
-    const { body: stats } = await server.call('GET', '/rooms/two-stages/stats');
+    const { body: stats } = await world.server.call('GET', '/rooms/two-stages/stats');
     const gets = stats.participants.flatMap((/** @type {any} */ each) => each.gets);
     const bound = gets.filter((/** @type {any} */ slot) => slot.participant !== null);
     assert.ok(bound.length > 0, JSON.stringify(gets));
@@ -103,14 +80,14 @@ describe('WHIP in, WHEP out, from another origin', () => {
   });
 
   test('a WHEP page with two video lines gets two participants', { timeout: 90_000 }, async () => {
-    const endpoint = `${server.url}/v1/rooms/duet`;
+    const endpoint = `${world.server.url}/v1/rooms/duet`;
     const people = [];
     for (const identity of ['one', 'two']) {
-      const sender = await visitor(chromium, identity);
+      const sender = await visitor(world.chromium, identity);
       await publish(sender, { endpoint: `${endpoint}/whip?identity=${identity}`, codec: 'vp8' });
       people.push(sender);
     }
-    const viewer = await visitor(chromium, 'viewer');
+    const viewer = await visitor(world.chromium, 'viewer');
     people.push(viewer);
     assert.equal((await view(viewer, `${endpoint}/whep?identity=viewer`, 2)).status, 201);
     await until(
@@ -125,7 +102,7 @@ describe('WHIP in, WHEP out, from another origin', () => {
 
   test('an offer that is not SDP is refused with words', async () => {
     for (const call of ['whip', 'whep', 'participants']) {
-      const answer = await fetch(`${server.url}/v1/rooms/refusals/${call}?identity=x`, {
+      const answer = await fetch(`${world.server.url}/v1/rooms/refusals/${call}?identity=x`, {
         method: 'POST',
         headers: { 'content-type': 'application/sdp' },
         body: 'v=1\r\nnonsense',

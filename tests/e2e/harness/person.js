@@ -93,6 +93,20 @@ export class Person {
     await this.page.click(hook(testId));
   }
 
+  /** Whose tiles are on screen. */
+  async tiles() {
+    return await this.page.evaluate(
+      (selector) =>
+        [...document.querySelectorAll(selector)].map((tile) => tile.getAttribute('data-participant') ?? ''),
+      hook('tile'),
+    );
+  }
+
+  /** The room as the page was told it last. @returns {Promise<any>} */
+  async room() {
+    return await this.page.evaluate(() => /** @type {any} */ (window).probe.room, undefined);
+  }
+
   /** The text of the page, for words that it must say. */
   async text() {
     return await this.page.evaluate(() => document.body.innerText, undefined);

@@ -11,12 +11,27 @@
 export function installProbe(camera) {
   /** @type {RTCPeerConnection[]} */
   const connections = [];
+  /** @param {string} text a message of the server */
+  const keepRoom = (text) => {
+    const message = JSON.parse(text);
+    if (message.type === 'room' || message.type === 'welcome') probe.room = message.room;
+  };
   const Native = window.RTCPeerConnection;
   window.RTCPeerConnection = class extends Native {
     /** @param {RTCConfiguration} [configuration] */
     constructor(configuration) {
       super(configuration);
       connections.push(this);
+    }
+
+    /**
+     * @param {string} label
+     * @param {RTCDataChannelInit} [options]
+     */
+    createDataChannel(label, options) {
+      const channel = super.createDataChannel(label, options);
+      if (label === 'control') channel.addEventListener('message', ({ data }) => keepRoom(data));
+      return channel;
     }
   };
 
@@ -49,6 +64,8 @@ export function installProbe(camera) {
 
   const probe = {
     connections,
+    /** What the page was told last of its room. @type {any} */
+    room: undefined,
     /** What each receiving stream has got so far. */
     async inbound() {
       const all = await entries();

@@ -1,0 +1,135 @@
+/**
+ * What a page shows and plays while its room is mixed and not, measured inside the page: which tiles there were
+ * when, how long it was silent, what is in a picture, how long a switch took.
+ *
+ * @import { Person } from './person.js'
+ */
+
+/** How often sound is measured; the silences found are this exact. */
+const LISTEN_EVERY_MS = 50;
+/** A beep of a fake microphone adds about 0.1 to a stream's energy; what sounds between two adds less than this. */
+const ENERGY_MIN = 0.01;
+
+/**
+ * Notes from now on which tiles there are, and the longest time without sound; runs in the page.
+ *
+ * @param {{ everyMs: number, energyMin: number }} options
+ */
+function observeInPage({ everyMs, energyMin }) {
+  const observed = {
+    /** @type {{ atMs: number, tiles: string[] }[]} */
+    tiles: [],
+    silenceMaxMs: 0,
+  };
+  const look = () => {
+    const found = [...document.querySelectorAll('[data-testid="tile"]')];
+    const tiles = found.map((tile) => tile.getAttribute('data-participant') ?? '').sort();
+    if (String(observed.tiles.at(-1)?.tiles) !== String(tiles))
+      observed.tiles.push({ atMs: Date.now(), tiles });
+  };
+  new MutationObserver(look).observe(document.body, { childList: true, subtree: true });
+  look();
+
+  let energy = 0;
+  let heardAt = performance.now();
+  const listen = async () => {
+    const streams = await /** @type {any} */ (window).probe.inbound();
+    let sum = 0;
+    for (const stream of streams) if (stream.kind === 'audio') sum += stream.energy;
+    const now = performance.now();
+    observed.silenceMaxMs = Math.max(observed.silenceMaxMs, now - heardAt);
+    if (sum - energy >= energyMin) {
+      energy = sum;
+      heardAt = now;
+    }
+    setTimeout(listen, everyMs);
+  };
+  void listen();
+  Object.assign(window, { observed });
+}
+
+/** @param {Person} person */
+export async function observe(person) {
+  await person.page.evaluate(observeInPage, { everyMs: LISTEN_EVERY_MS, energyMin: ENERGY_MIN });
+}
+
+/**
+ * @param {Person} person
+ * @returns {Promise<{ tiles: { atMs: number, tiles: string[] }[], silenceMaxMs: number }>}
+ */
+export async function observed(person) {
+  return await person.page.evaluate(() => /** @type {any} */ (window).observed, undefined);
+}
+
+/**
+ * Presses a button and waits for the mix's tile and its pictures; runs in the page. The first picture may be
+ * the last of what the slot carried before, so it is the second one that counts.
+ *
+ * @param {{ button: string, seconds: number }} options
+ */
+async function switchInPage({ button, seconds }) {
+  const video = () =>
+    /** @type {HTMLVideoElement | null} */ (
+      document.querySelector('[data-testid="tile"][data-participant="mixer"] video')
+    );
+  const element = /** @type {HTMLElement | null} */ (document.querySelector(`[data-testid="${button}"]`));
+  if (element === null || video() !== null) throw new Error('no button, or mixed already');
+  const began = performance.now();
+  const passed = () => performance.now() - began;
+  element.click();
+  for (;;) {
+    const found = video();
+    if (found !== null) {
+      const tileMs = passed();
+      await new Promise((resolve) => found.requestVideoFrameCallback(resolve));
+      await new Promise((resolve) => found.requestVideoFrameCallback(resolve));
+      return { tileMs: Math.round(tileMs), pictureMs: Math.round(passed()) };
+    }
+    if (passed() > seconds * 1000) throw new Error(`no tile of the mix within ${seconds} s`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+/**
+ * Has somebody press `mode-mcu`; answers when the tile of the mix and its picture were there.
+ *
+ * @param {Person} person
+ * @param {number} [seconds]
+ */
+export async function switchToMix(person, seconds = 10) {
+  return await person.page.evaluate(switchInPage, { button: 'mode-mcu', seconds });
+}
+
+/**
+ * What is in the picture of a tile, seen small; runs in the page.
+ *
+ * @param {string} participant
+ */
+function pictureInPage(participant) {
+  const selector = `[data-testid="tile"][data-participant="${participant}"] video`;
+  const video = /** @type {HTMLVideoElement | null} */ (document.querySelector(selector));
+  const [width, height] = [64, 36];
+  const canvas = Object.assign(document.createElement('canvas'), { width, height });
+  const brush = canvas.getContext('2d');
+  if (video === null || brush === null) throw new Error(`no picture of ${participant}`);
+  brush.drawImage(video, 0, 0, width, height);
+  const { data } = brush.getImageData(0, 0, width, height);
+  /** @type {Map<string, number>} share of each colour, in steps of 32 */
+  const colours = new Map();
+  for (let at = 0; at < data.length; at += 4) {
+    const colour = [...data.slice(at, at + 3)].map((value) => value >> 5).join();
+    colours.set(colour, (colours.get(colour) ?? 0) + 4 / data.length);
+  }
+  const most = Math.max(...colours.values());
+  return { width: video.videoWidth, height: video.videoHeight, colours: colours.size, most };
+}
+
+/**
+ * The size of a tile's picture, how many colours it has, and the share of the most common one.
+ *
+ * @param {Person} person
+ * @param {string} participant
+ */
+export async function picture(person, participant) {
+  return await person.page.evaluate(pictureInPage, participant);
+}
