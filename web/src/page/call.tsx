@@ -37,7 +37,7 @@ function TopBar({ session }: { session: Session }) {
       {session.grant.value.admin && <PictureMenu session={session} />}
       <button
         type="button"
-        class="button small"
+        class="button small copy-link"
         aria-label="Copy link"
         onClick={() => void copyRoomLink(session.as.room)}
       >

@@ -86,7 +86,7 @@ const REASON_WORDS: Record<Delivery['reason'], string> = {
   room: 'as the room has it',
   chosen: 'as you have chosen',
   starting: 'until the mix has started',
-  failed: 'until the mix, which failed, has started again',
+  failed: 'while a mix that failed starts again',
   unavailable: 'as the server cannot mix it now',
 };
 
