@@ -1,6 +1,6 @@
 /**
- * A room mixed and forwarded, switched live: for one by the buttons in the page, for all by the owner, and back
- * to everyone's own picture for as long as the mixer is gone.
+ * A room mixed and forwarded, switched live: for one by the buttons in the page, for all by the owner, and
+ * back to everyone's own picture for as long as the mixer is gone.
  *
  * @import { Person } from '../harness/person.js'
  */

@@ -1,13 +1,13 @@
 /**
- * What a page shows and plays while its room is mixed and not, measured inside the page: which tiles there were
- * when, how long it was silent, what is in a picture, how long a switch took.
+ * What a page shows and plays while its room is mixed and not, measured inside the page: which tiles there
+ * were when, how long it was silent, what is in a picture, how long a switch took.
  *
  * @import { Person } from './person.js'
  */
 
 /** How often sound is measured; the silences found are this exact. */
 const LISTEN_EVERY_MS = 50;
-/** A beep of a fake microphone adds about 0.1 to a stream's energy; what sounds between two adds less than this. */
+/** A beep of a fake microphone adds about 0.1 to a stream's energy; what sounds between two adds less. */
 const ENERGY_MIN = 0.01;
 
 /**

@@ -76,8 +76,8 @@ const MIX_HEIGHT = 720;
 /**
  * What to wish for each video slot so that the views are served: a bound slot gets its view's height, a slot
  * bound to what is not shown gets 0, and a view without a slot is pinned to one that shows nothing wanted. A
- * pin once `sent` stays while its view does: let go, the room would give the slot away, and it would be pinned
- * again. While the page is `hidden` nothing is wanted.
+ * pin once `sent` stays while its view does: let go, the room would give the slot away, and it would be
+ * pinned again. While the page is `hidden` nothing is wanted.
  */
 export function planWishes(
   slots: readonly Slot[],
@@ -129,7 +129,7 @@ export function planWishes(
 }
 
 /**
- * All other slots are silent, and what was wished for them stays: going back, they serve the same tiles again.
+ * All other slots are silent, and what was wished for them stays: going back, they serve the same tiles.
  * The slot of the mix may have been one that showed nothing, so it never waits for its tile with a wish of 0.
  */
 function planMix(

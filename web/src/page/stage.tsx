@@ -143,8 +143,8 @@ export function Stage({ session }: { session: Session }) {
 }
 
 /**
- * Where the tiles of people are: nowhere in a mixed room, but as they were last until the mix has a picture, so
- * that nothing goes black meanwhile.
+ * Where the tiles of people are: nowhere in a mixed room, but as they were last until the mix has a picture,
+ * so that nothing goes black meanwhile.
  */
 function usePlacement(session: Session, stage: Size, mixed: boolean) {
   const pictured = useSignal(false);
