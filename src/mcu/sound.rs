@@ -131,8 +131,8 @@ fn run(mut desk: Desk, packets: &Receiver<MixPacket>, shared: &Shared) {
     }
 }
 
-/// Tells when a graph has failed; the reason goes to the log. What it says besides is dropped: nobody reads it,
-/// and its bus would keep it.
+/// Tells when a graph has failed; the reason goes to the log. What it says besides is dropped: nobody reads
+/// it, and its bus would keep it.
 fn watch(graph: &Graph) -> Arc<AtomicBool> {
     let has_failed = Arc::new(AtomicBool::new(false));
     let failed = has_failed.clone();
