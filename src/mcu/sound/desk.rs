@@ -44,8 +44,10 @@ pub struct Desk {
 
 /// A slot that packets came for.
 struct Slot {
-    /// `None`: it could not be made, at `used`.
+    /// `None`: it could not be made.
     decoder: Option<Decoder>,
+    /// When one was last made, or tried. No more often than [`RETRY_TICKS`], whatever a sender does.
+    made: Option<u64>,
     /// When it was in a scene for the last time, or made.
     used: u64,
 }
@@ -83,12 +85,16 @@ impl Desk {
         let may_grow = self.slots.len() < SLOTS_MAX;
         let slot = match self.slots.get_mut(&number) {
             Some(slot) => slot,
-            None if may_grow => self.slots.entry(number).or_insert(Slot { decoder: None, used: 0 }),
+            None if may_grow => {
+                self.slots.entry(number).or_insert(Slot { decoder: None, made: None, used: now })
+            }
             None => return,
         };
-        let may_retry = slot.used == 0 || now >= slot.used + RETRY_TICKS;
-        if slot.decoder.as_ref().map_or(may_retry, |decoder| !decoder.takes(packet)) {
+        let may_make = slot.made.is_none_or(|made| now >= made + RETRY_TICKS);
+        let is_fit = slot.decoder.as_ref().is_some_and(|decoder| decoder.takes(packet));
+        if !is_fit && may_make {
             slot.decoder = noted(Decoder::start(packet));
+            slot.made = Some(now);
             slot.used = now;
         }
         if let Some(decoder) = &mut slot.decoder {

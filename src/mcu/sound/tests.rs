@@ -78,7 +78,7 @@ fn goertzel(sound: &[f64], hz: f64) -> f64 {
 
 fn slot_packet(slot: u16, number: usize, payload: Arc<[u8]>) -> MixPacket {
     // One sender's numbers jump, as when a slot is given to somebody else.
-    let number = if slot == 1 && number > 20 { number as u64 + 40_000 } else { number as u64 };
+    let number = if slot == 1 && number > 55 { number as u64 + 40_000 } else { number as u64 };
     MixPacket {
         place: Place::Slot(slot),
         codec: Codec::Opus,
@@ -142,8 +142,10 @@ fn everyone_hears_all_but_themselves() {
     for (line, tones) in heard {
         let packets = &lines[&line];
         for (a, b) in packets.iter().zip(&packets[1..]) {
-            let blocks = b.rtp_time.wrapping_sub(a.rtp_time) / FRAMES as u32;
-            assert!(a.seq_no + 1 == b.seq_no && (1..50).contains(&blocks), "line {line}: {a:?} {b:?}");
+            let blocks = u64::from(b.rtp_time.wrapping_sub(a.rtp_time)) / FRAMES as u64;
+            // A busy machine skips ticks, and loses packets before it queues many.
+            let numbers = b.seq_no - a.seq_no;
+            assert!((1..=blocks).contains(&numbers), "line {line}: {a:?} {b:?}");
         }
         assert!(packets[0].seq_no < 1 << 15 && packets.iter().all(|packet| !packet.marker));
         let sound = decoded(packets);
