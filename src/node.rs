@@ -116,7 +116,7 @@ async fn mixers(config: &Config) -> Option<Mixers> {
     let program = std::env::current_exe().map_err(|error| error.to_string());
     let checked = tokio::task::spawn_blocking(|| program.and_then(|program| process::check(&program)));
     match checked.await.map_err(|error| error.to_string()).and_then(|checked| checked) {
-        Ok(program) => Some(Mixers::new(program)),
+        Ok(program) => Some(Mixers::new(program, config.mcu.cores_needed)),
         Err(reason) => {
             tracing::warn!(reason, "no room can be mixed");
             None

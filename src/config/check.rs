@@ -123,6 +123,9 @@ impl Config {
         if !(5..=60).contains(&mcu.frames_per_second) {
             wrong.push("`mcu.frames_per_second`: accepted is 5 to 60".into());
         }
+        if !(0.0..=64.0).contains(&mcu.cores_needed) {
+            wrong.push("`mcu.cores_needed`: accepted is 0, which refuses nobody, to 64".into());
+        }
         if !(300_000..=20_000_000).contains(&mcu.bitrate_bps) {
             wrong.push("`mcu.bitrate_bps`: accepted is 300000 to 20000000".into());
         }

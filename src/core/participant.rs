@@ -249,6 +249,8 @@ impl Participant {
         }
         self.slots_stale = true;
         self.names_tracks = false;
+        self.is_mixed = false;
+        self.mode_told = (Mode::Sfu, ModeReason::Room);
         self.goal = (0, 0);
         self.is_connected = false;
     }

@@ -7,6 +7,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::process::Child;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::net::UnixDatagram;
@@ -23,6 +24,8 @@ use crate::mailbox::{self, ControlSender, LossySender};
 const PACKETS_DEPTH: usize = 4_096;
 /// Words that may wait. Full: the mixer is stuck, and ended.
 const WORDS_DEPTH: usize = 1_024;
+/// A mixer that takes no words for so long does not mix either.
+const SAY_WITHIN: Duration = Duration::from_secs(2);
 /// Packets that are handed on at a time.
 const BATCH_MAX: usize = 64;
 
@@ -49,10 +52,10 @@ pub fn start(
     let (words, words_of) = mailbox::control(WORDS_DEPTH);
     let (packets, packets_of) = mailbox::lossy(PACKETS_DEPTH);
     tokio::spawn(async move {
-        match Bridge::open(&program, settings, words_of, packets_of) {
+        match Bridge::open(&program, words_of, packets_of) {
             Ok((mut bridge, child)) => {
                 tracing::info!(process = child.id(), "mixer started");
-                let ended = bridge.run(&deliver).await;
+                let ended = bridge.run(settings, &deliver).await;
                 if ended.is_err() {
                     bridge.account.fail();
                 }
@@ -94,24 +97,27 @@ struct Bridge {
 impl Bridge {
     fn open(
         program: &std::path::Path,
-        settings: MixSettings,
         words: mpsc::Receiver<ToMixer>,
         packets: mpsc::Receiver<MixPacket>,
     ) -> io::Result<(Self, Child)> {
         let Spawned { child, socket } = process::spawn(program)?;
         let socket = UnixDatagram::from_std(std::os::fd::OwnedFd::from(socket).into())?;
         let (out, inward) = (Vec::new(), vec![0; MESSAGE_BYTES_MAX]);
-        let mut bridge = Self { socket, words, packets, out, inward, account: Account::open() };
-        bridge.say(&ToMixer::Begin(settings))?;
+        let bridge = Self { socket, words, packets, out, inward, account: Account::open() };
         Ok((bridge, child))
     }
 
     /// Carries messages both ways until the room has enough (`Ok`) or the mixer is no more.
-    async fn run(&mut self, deliver: &impl Fn(Delivery) -> BoxFuture<'static, ()>) -> io::Result<()> {
+    async fn run(
+        &mut self,
+        settings: MixSettings,
+        deliver: &impl Fn(Delivery) -> BoxFuture<'static, ()>,
+    ) -> io::Result<()> {
+        self.say(&ToMixer::Begin(settings)).await?;
         loop {
             tokio::select! {
                 words = self.words.recv() => match words {
-                    Some(words) => self.say(&words)?,
+                    Some(words) => self.say(&words).await?,
                     None => return Ok(()),
                 },
                 packet = self.packets.recv() => match packet {
@@ -132,9 +138,10 @@ impl Bridge {
     }
 
     /// Words are few and small: a mixer that leaves no room for them has stood still for long.
-    fn say(&mut self, words: &ToMixer) -> io::Result<()> {
+    async fn say(&mut self, words: &ToMixer) -> io::Result<()> {
         wire::write_words(words, &mut self.out).map_err(io::Error::other)?;
-        self.socket.try_send(&self.out).map(drop)
+        let sent = tokio::time::timeout(SAY_WITHIN, self.socket.send(&self.out)).await;
+        sent.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the mixer does not read"))?.map(drop)
     }
 
     fn send_packet(&mut self, packet: &MixPacket) -> io::Result<()> {

@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// What a mix of four in 720p takes, in thousandths of a core.
-const MIXER_MILLICORES: u32 = 600;
 /// Between two looks at the machine.
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -13,11 +11,13 @@ const INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub struct Capacity {
     idle_millicores: Arc<AtomicU32>,
+    /// What one mixer takes.
+    needed_millicores: u32,
 }
 
 impl Capacity {
-    /// Watches the machine from now on, on the current runtime.
-    pub fn watch() -> Self {
+    /// Watches the machine from now on, on the current runtime, for mixers that take so many cores each.
+    pub fn watch(cores_needed: f64) -> Self {
         let idle_millicores = Arc::new(AtomicU32::new(u32::MAX));
         let kept = Arc::downgrade(&idle_millicores);
         tokio::spawn(async move {
@@ -32,14 +32,14 @@ impl Capacity {
                 before = now;
             }
         });
-        Self { idle_millicores }
+        Self { idle_millicores, needed_millicores: (cores_needed * 1_000.0) as u32 }
     }
 
     /// Room for one more, which is taken into account at once.
     pub fn take(&self) -> bool {
         let take = |idle: u32| match idle {
             u32::MAX => Some(idle),
-            _ => idle.checked_sub(MIXER_MILLICORES),
+            _ => idle.checked_sub(self.needed_millicores),
         };
         self.idle_millicores.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
     }
@@ -90,7 +90,8 @@ mod tests {
 
     #[test]
     fn a_mixer_takes_its_share_until_none_is_left() {
-        let capacity = Capacity { idle_millicores: Arc::new(AtomicU32::new(1_500)) };
+        let idle_millicores = Arc::new(AtomicU32::new(1_500));
+        let capacity = Capacity { idle_millicores, needed_millicores: 600 };
         assert!(capacity.take() && capacity.take());
         assert!(!capacity.take());
     }

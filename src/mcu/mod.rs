@@ -45,9 +45,9 @@ pub struct Mixers {
 }
 
 impl Mixers {
-    /// `program` is this very binary.
-    pub fn new(program: PathBuf) -> Self {
-        Self { program, capacity: Capacity::watch() }
+    /// `program` is this very binary; each mixer takes `cores_needed`.
+    pub fn new(program: PathBuf, cores_needed: f64) -> Self {
+        Self { program, capacity: Capacity::watch(cores_needed) }
     }
 
     /// `None` where the node has no room for one more.

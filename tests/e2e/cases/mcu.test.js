@@ -30,7 +30,7 @@ const ROUNDS = 3;
 
 describe('a room that is mixed', () => {
   // Fewer pictures than people would get: four browsers and a mixer share one small machine.
-  const world = setUp({ settings: { MCU__FRAMES_PER_SECOND: '15' } });
+  const world = setUp({ settings: { MCU__FRAMES_PER_SECOND: '15', MCU__CORES_NEEDED: '0' } });
   /** @type {Person[]} */
   let people;
   /** The owner, as the first who came. @type {Person} */
