@@ -3,7 +3,7 @@
 //! Its encoder runs while somebody takes the encoding. Sequence numbers, picture ids and time go on from one
 //! encoder to the next, so that receivers see one stream.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -115,7 +115,9 @@ pub struct Encoder {
     /// When it was last wanted; none while it is.
     unwanted_since: Option<Instant>,
     keyframe_due: bool,
-    keyframe_made: Option<Instant>,
+    /// Forced, and not yet seen: an encoder short of bits leaves frames out, key frames among them.
+    keyframe_pending: Arc<AtomicBool>,
+    keyframe_forced: Option<Instant>,
 }
 
 /// What all encoders of a mixer share.
@@ -153,7 +155,8 @@ impl Encoder {
             failed: None,
             unwanted_since: Some(now),
             keyframe_due: false,
-            keyframe_made: None,
+            keyframe_pending: Arc::default(),
+            keyframe_forced: None,
         }
     }
 
@@ -192,19 +195,14 @@ impl Encoder {
         if !self.is_wanted() || !self.is_up(now) {
             return;
         }
+        let is_key = self.takes_forced_key(now);
         let Some(running) = &self.running else { return };
         if running.graph.input.current_level_buffers() >= WAITING_MAX {
             self.punctuality.note_late(tick);
             return;
         }
-        let is_free = |made: Instant| now.saturating_duration_since(made) >= KEYFRAME_INTERVAL;
-        if self.keyframe_due && self.keyframe_made.is_none_or(is_free) {
-            self.keyframe_due = false;
-            self.keyframe_made = Some(now);
-            let event = UpstreamForceKeyUnitEvent::builder().all_headers(true).build();
-            if let Some(pad) = running.element.static_pad("src") {
-                pad.send_event(event);
-            }
+        if is_key && let Some(pad) = running.element.static_pad("src") {
+            pad.send_event(UpstreamForceKeyUnitEvent::builder().all_headers(true).build());
         }
         let mut buffer = gst::Buffer::from_slice(Pushed(Arc::clone(picture)));
         if let Some(buffer) = buffer.get_mut() {
@@ -213,6 +211,23 @@ impl Encoder {
         if running.graph.input.push_buffer(buffer).is_err() {
             self.fail(now);
         }
+    }
+
+    /// Whether a key frame is to be forced now.
+    fn takes_forced_key(&mut self, now: Instant) -> bool {
+        let is_free = |forced: Instant| now.saturating_duration_since(forced) >= KEYFRAME_INTERVAL;
+        let is_due = self.keyframe_due || self.keyframe_pending.load(Ordering::Relaxed);
+        let takes = is_due && self.keyframe_forced.is_none_or(is_free);
+        if takes {
+            self.note_forced(now);
+        }
+        takes
+    }
+
+    fn note_forced(&mut self, now: Instant) {
+        self.keyframe_due = false;
+        self.keyframe_pending.store(true, Ordering::Relaxed);
+        self.keyframe_forced = Some(now);
     }
 
     /// Puts away what is not wanted, and what failed.
@@ -241,7 +256,8 @@ impl Encoder {
             match self.start() {
                 Ok(running) => {
                     // The first picture is a key frame by itself.
-                    (self.running, self.keyframe_due, self.keyframe_made) = (Some(running), false, Some(now));
+                    self.running = Some(running);
+                    self.note_forced(now);
                 }
                 Err(error) => {
                     self.failed = Some(now);
@@ -256,6 +272,7 @@ impl Encoder {
         let running = start(self.stage, &self.rendition, self.frames_per_second, self.bitrate_bps)?;
         let (codec, place, outlet) = (self.codec, self.place, self.outlet.clone());
         let (numbers, punctuality) = (Arc::clone(&self.numbers), Arc::clone(&self.punctuality));
+        let pending = Arc::clone(&self.keyframe_pending);
         let callbacks = AppSinkCallbacks::builder().new_sample(move |sink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
             let buffer = sample.buffer().ok_or(gst::FlowError::Error)?;
@@ -272,6 +289,9 @@ impl Encoder {
                 outlet.send(&MixPacket { place, codec, seq_no, rtp_time, marker, payload });
             }
             punctuality.note_encoded(tick);
+            if !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT) {
+                pending.store(false, Ordering::Relaxed);
+            }
             Ok(gst::FlowSuccess::Ok)
         });
         running.graph.output.set_callbacks(callbacks.build());

@@ -1,8 +1,8 @@
 //! When the next picture is due, and how many a second this machine can make.
 //!
 //! Ticks lie on a grid from one epoch, so that they do not drift, and those missed are left out. When most
-//! frames of a second are late, every second tick is left out; after some good seconds all are tried again,
-//! each time later when that went wrong.
+//! frames of two seconds in a row are late, every second tick is left out; after some good seconds all are
+//! tried again, each time later when that went wrong. One bad second is a start or a hiccup.
 
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,8 @@ pub struct Pace {
     next: u64,
     /// Good seconds in a row.
     good_s: u32,
+    /// The last second was bad.
+    was_bad: bool,
     patience_s: u32,
 }
 
@@ -35,6 +37,7 @@ impl Pace {
             halved: false,
             next: 0,
             good_s: 0,
+            was_bad: false,
             patience_s: PATIENCE_MIN_S,
         }
     }
@@ -74,11 +77,16 @@ impl Pace {
     /// Looks back on a second: how many pictures were due, how many of them late or left out, and how long
     /// work on one took on average.
     pub fn review(&mut self, due: u32, late: u32, work: Duration) {
-        if late * 2 > due && due > 0 {
-            if self.halved {
-                self.good_s = 0;
-                return;
-            }
+        let is_bad = late * 2 > due && due > 0;
+        let was_bad = std::mem::replace(&mut self.was_bad, is_bad);
+        if is_bad && self.halved {
+            self.good_s = 0;
+            return;
+        }
+        if is_bad && !was_bad {
+            return;
+        }
+        if is_bad {
             // Trouble soon after the full rate came back: it came back too early.
             self.patience_s = match self.good_s {
                 0..10 => (self.patience_s * 2).min(PATIENCE_MAX_S),
@@ -123,6 +131,8 @@ mod tests {
         let mut waits = Vec::new();
         for _ in 0..6 {
             pace.review(30, 20, short);
+            assert_eq!(pace.frames_per_second(), 30);
+            pace.review(30, 20, short);
             assert_eq!((pace.frames_per_second(), pace.interval()), (15, Duration::from_secs(1) / 30 * 2));
             let mut wait = 0;
             while pace.frames_per_second() == 15 {
@@ -137,6 +147,7 @@ mod tests {
     #[test]
     fn work_that_would_not_fit_keeps_the_rate_down() {
         let mut pace = Pace::new(30, Instant::now());
+        pace.review(30, 30, Duration::from_millis(40));
         pace.review(30, 30, Duration::from_millis(40));
         for _ in 0..100 {
             pace.review(15, 0, Duration::from_millis(40));
