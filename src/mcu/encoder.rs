@@ -4,7 +4,7 @@
 //! encoder to the next, so that receivers see one stream.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
@@ -12,6 +12,7 @@ use gstreamer::prelude::*;
 use gstreamer_app::AppSinkCallbacks;
 use gstreamer_video::UpstreamForceKeyUnitEvent;
 
+use super::budget::Budget;
 use super::graph::{Graph, GraphError, Stage};
 use super::outlet::Outlet;
 use super::packetize::packetize;
@@ -23,6 +24,8 @@ use crate::core::payload::{Codec, VIDEO_CLOCK_RATE};
 const KEEP_TIME: Duration = Duration::from_secs(5);
 /// Several viewers who join at once share one key frame.
 const KEYFRAME_INTERVAL: Duration = Duration::from_millis(300);
+/// Pictures go in and none comes out for this long: the encoder hangs.
+const HANG: Duration = Duration::from_secs(4);
 /// After an encoder failed.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Pictures that may wait for the encoder. Full: the picture is left out and counts as late.
@@ -87,11 +90,15 @@ impl Punctuality {
     }
 }
 
-/// What the next packet is to be called.
+/// What the next packet is to be called, and what went before.
 #[derive(Debug)]
-struct Numbers {
+struct Output {
     seq_no: u64,
     picture_id: u16,
+    bitrate_bps: u64,
+    budget: Budget,
+    /// Pictures have been put in since this time, and none came out.
+    silent_since: Option<Instant>,
 }
 
 struct Running {
@@ -109,7 +116,7 @@ pub struct Encoder {
     bitrate_bps: u64,
     outlet: Outlet,
     punctuality: Arc<Punctuality>,
-    numbers: Arc<Mutex<Numbers>>,
+    output: Arc<Mutex<Output>>,
     running: Option<Running>,
     failed: Option<Instant>,
     /// When it was last wanted; none while it is.
@@ -139,8 +146,13 @@ impl Encoder {
         now: Instant,
     ) -> Self {
         // Below half of the range, as receivers take a first number near its end for a late one.
-        let numbers =
-            Numbers { seq_no: u64::from(rand::random::<u16>() >> 1), picture_id: rand::random::<u16>() >> 1 };
+        let output = Output {
+            seq_no: u64::from(rand::random::<u16>() >> 1),
+            picture_id: rand::random::<u16>() >> 1,
+            bitrate_bps: rendition.bitrate_bps,
+            budget: Budget::default(),
+            silent_since: None,
+        };
         Self {
             place: Place::Line { line, encoding },
             codec: if line == LINE_H264 { Codec::H264 } else { Codec::Vp8 },
@@ -150,7 +162,7 @@ impl Encoder {
             bitrate_bps: rendition.bitrate_bps,
             outlet: shared.outlet,
             punctuality: shared.punctuality,
-            numbers: Arc::new(Mutex::new(numbers)),
+            output: Arc::new(Mutex::new(output)),
             running: None,
             failed: None,
             unwanted_since: Some(now),
@@ -171,7 +183,10 @@ impl Encoder {
     pub fn set_wanted(&mut self, wanted: bool, now: Instant) {
         if wanted {
             // Who comes first, or comes back, has nothing to decode on.
-            self.keyframe_due |= !self.is_wanted();
+            if !self.is_wanted() {
+                self.keyframe_due = true;
+                self.output().silent_since = None;
+            }
             self.unwanted_since = None;
         } else if self.is_wanted() {
             self.unwanted_since = Some(now);
@@ -185,6 +200,7 @@ impl Encoder {
     /// What it may use; never more than its rendition has.
     pub fn set_bitrate(&mut self, bps: u64) {
         self.bitrate_bps = bps.clamp(BITRATE_BPS_MIN, self.rendition.bitrate_bps.max(BITRATE_BPS_MIN));
+        self.output().bitrate_bps = self.bitrate_bps;
         if let Some(running) = &self.running {
             set_bitrate(self.stage, &running.element, self.bitrate_bps);
         }
@@ -193,6 +209,11 @@ impl Encoder {
     /// Encodes the picture of a tick, soon.
     pub fn feed(&mut self, picture: &Arc<Picture>, tick: Duration, now: Instant) {
         if !self.is_wanted() || !self.is_up(now) {
+            return;
+        }
+        // A key frame is sent on credit.
+        let is_key_due = self.keyframe_due || self.keyframe_pending.load(Ordering::Relaxed);
+        if !self.output().budget.allows(tick) && !is_key_due {
             return;
         }
         let is_key = self.takes_forced_key(now);
@@ -208,7 +229,9 @@ impl Encoder {
         if let Some(buffer) = buffer.get_mut() {
             buffer.set_pts(gst::ClockTime::from_nseconds(tick.as_nanos() as u64));
         }
-        if running.graph.input.push_buffer(buffer).is_err() {
+        let is_pushed = running.graph.input.push_buffer(buffer).is_ok();
+        self.output().silent_since.get_or_insert(now);
+        if !is_pushed {
             self.fail(now);
         }
     }
@@ -234,18 +257,31 @@ impl Encoder {
     pub fn check(&mut self, now: Instant) {
         let is_stale = |since: Instant| now.saturating_duration_since(since) > KEEP_TIME;
         if self.unwanted_since.is_some_and(is_stale) {
-            self.running = None;
+            self.stop();
         }
+        let hangs =
+            self.output().silent_since.is_some_and(|since| now.saturating_duration_since(since) > HANG);
         let errors = [gst::MessageType::Error];
         let bus = self.running.as_ref().and_then(|running| running.graph.pipeline.bus());
-        if bus.and_then(|bus| bus.pop_filtered(&errors)).is_some() {
+        if bus.and_then(|bus| bus.pop_filtered(&errors)).is_some() || hangs {
             self.fail(now);
         }
     }
 
+    fn output(&self) -> MutexGuard<'_, Output> {
+        self.output.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.graph.put_away();
+        }
+        self.output().silent_since = None;
+    }
+
     fn fail(&mut self, now: Instant) {
         tracing::warn!(stage = ?self.stage, "an encoder fails");
-        self.running = None;
+        self.stop();
         self.failed = Some(now);
     }
 
@@ -271,20 +307,23 @@ impl Encoder {
     fn start(&self) -> Result<Running, GraphError> {
         let running = start(self.stage, &self.rendition, self.frames_per_second, self.bitrate_bps)?;
         let (codec, place, outlet) = (self.codec, self.place, self.outlet.clone());
-        let (numbers, punctuality) = (Arc::clone(&self.numbers), Arc::clone(&self.punctuality));
+        let (output, punctuality) = (Arc::clone(&self.output), Arc::clone(&self.punctuality));
         let pending = Arc::clone(&self.keyframe_pending);
         let callbacks = AppSinkCallbacks::builder().new_sample(move |sink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
             let buffer = sample.buffer().ok_or(gst::FlowError::Error)?;
             let bytes = buffer.map_readable().map_err(|_| gst::FlowError::Error)?;
             let tick = Duration::from(buffer.pts().ok_or(gst::FlowError::Error)?);
-            let mut numbers = numbers.lock().unwrap_or_else(PoisonError::into_inner);
-            let payloads = packetize(codec, &bytes, numbers.picture_id);
-            numbers.picture_id = (numbers.picture_id + 1) & 0x7fff;
+            let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
+            output.silent_since = None;
+            let bitrate_bps = output.bitrate_bps;
+            output.budget.spend(bytes.len(), bitrate_bps);
+            let payloads = packetize(codec, &bytes, output.picture_id);
+            output.picture_id = (output.picture_id + 1) & 0x7fff;
             let count = payloads.len();
             for (index, payload) in payloads.into_iter().enumerate() {
-                let (seq_no, marker) = (numbers.seq_no, index + 1 == count);
-                numbers.seq_no += 1;
+                let (seq_no, marker) = (output.seq_no, index + 1 == count);
+                output.seq_no += 1;
                 let (rtp_time, payload) = (rtp_time(tick), Arc::from(payload));
                 outlet.send(&MixPacket { place, codec, seq_no, rtp_time, marker, payload });
             }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
-use gstreamer_app::{AppSink, AppSrc};
+use gstreamer_app::{AppSink, AppSinkCallbacks, AppSrc};
 
 /// One step of the mix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,6 +153,16 @@ impl Graph {
         let stuck = |source| GraphError::Stuck { stage, source };
         graph.pipeline.set_state(gst::State::Playing).map_err(stuck)?;
         Ok(graph)
+    }
+
+    /// Stops on a thread of its own: an element that hangs hangs whoever stops it.
+    pub fn put_away(self) {
+        // What it still gives is no news.
+        self.output.set_callbacks(AppSinkCallbacks::builder().build());
+        let burial = std::thread::Builder::new().name("burial".into()).spawn(move || drop(self));
+        if let Err(error) = burial {
+            tracing::error!(%error, "no thread to put a graph away");
+        }
     }
 }
 

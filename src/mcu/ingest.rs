@@ -1,12 +1,10 @@
 //! One slot's decoder: RTP payloads in, the newest picture out.
 //!
 //! A stream that breaks its decoder costs that slot its picture until the next key frame, and nobody else
-//! anything: the graph is put away and made anew. Graphs are torn down on threads of their own, since a
-//! decoder that hangs hangs whoever stops it.
+//! anything: the graph is put away and made anew.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
@@ -184,12 +182,7 @@ impl Ingest {
 
     fn put_away(&mut self) {
         if let Some(running) = self.running.take() {
-            // What it still says is no news.
-            running.graph.output.set_callbacks(AppSinkCallbacks::builder().build());
-            let burial = thread::Builder::new().name("burial".into()).spawn(move || drop(running));
-            if let Err(error) = burial {
-                tracing::error!(%error, "no thread to put a decoder away");
-            }
+            running.graph.put_away();
         }
     }
 }

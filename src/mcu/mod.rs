@@ -9,6 +9,7 @@
 
 mod av1;
 pub mod bridge;
+mod budget;
 mod capacity;
 mod encoder;
 mod figures;
