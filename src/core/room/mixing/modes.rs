@@ -10,6 +10,7 @@ use crate::core::protocol::{Kind, Mode, ModeReason, ServerMessage, Source};
 use crate::core::refusal::Refusal;
 use crate::core::room::allocation::Need;
 use crate::core::room::{Audience, ParticipantKey, Room, TrackKey};
+use crate::core::track::Encoding;
 
 impl Room {
     pub(in crate::core::room) fn choose_mode(
@@ -121,33 +122,39 @@ impl Room {
         has(Kind::Video) || has(Kind::Audio)
     }
 
-    /// All that somebody would get of the mix comes in.
+    /// All that somebody would get of the mix comes in, and a picture can begin at once.
     fn mix_flows(&self, now: Instant, key: ParticipantKey) -> bool {
         let flows = |kind| {
-            let Some(track) = self.mix_for(key, kind).and_then(|track| self.track(track)) else {
-                return false;
-            };
-            track.encodings.iter().any(|encoding| {
-                let is_new = encoding.heard_at().is_some_and(|at| now.saturating_duration_since(at) < FLOWS);
-                is_new && (kind == Kind::Audio || encoding.replay.began_at().is_some())
-            })
+            let track = self.mix_for(key, kind).and_then(|track| self.track(track));
+            let index = if kind == Kind::Video { self.first_encoding(key) } else { 0 };
+            let encoding = track.and_then(|track| track.encodings.get(usize::from(index)));
+            encoding.is_some_and(|encoding| can_begin(now, kind, encoding))
         };
         let receives =
             |kind| self.participant(key).is_some_and(|p| p.slots.iter().any(|slot| slot.kind == kind));
         self.has_mix(key) && [Kind::Video, Kind::Audio].into_iter().all(|kind| !receives(kind) || flows(kind))
     }
 
-    /// Has the mix made that somebody waits for.
+    /// The size of the mix that somebody will most likely begin with.
+    fn first_encoding(&self, key: ParticipantKey) -> u8 {
+        let estimate_bps = self.participant(key).map_or(0, |p| p.allocator.estimate_bps());
+        u8::from(estimate_bps >= FULL_FROM_BPS)
+    }
+
+    /// Has the mix made that somebody waits for, beginning with a key frame.
     fn prime_mix(&mut self, now: Instant, key: ParticipantKey) {
         let Some(track) = self.mix_for(key, Kind::Video) else { return };
         let estimate_bps = self.participant(key).map_or(0, |p| p.allocator.estimate_bps());
-        let flows = |encoding: &crate::core::track::Encoding| {
-            encoding.heard_at().is_some_and(|at| now.saturating_duration_since(at) < FLOWS)
-        };
-        let index = u8::from(estimate_bps >= FULL_FROM_BPS);
-        let is_made = self.track(track).and_then(|t| t.encodings.get(usize::from(index))).is_some_and(flows);
-        if !is_made {
+        let index = self.first_encoding(key);
+        let encoding = self.track(track).and_then(|track| track.encodings.get(usize::from(index)));
+        if !encoding.is_some_and(|encoding| can_begin(now, Kind::Video, encoding)) {
             self.want_keyframe(now, track, index, Need::Beginning { estimate_bps });
         }
     }
+}
+
+/// It comes in; of a picture all since a key frame is at hand.
+fn can_begin(now: Instant, kind: Kind, encoding: &Encoding) -> bool {
+    let is_new = encoding.heard_at().is_some_and(|at| now.saturating_duration_since(at) < FLOWS);
+    is_new && (kind == Kind::Audio || encoding.replay.is_whole())
 }

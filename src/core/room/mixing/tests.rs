@@ -176,7 +176,13 @@ impl World {
         if let Some(mixer) = self.room.mixer_seat() {
             for (line, encodings) in self.room.mixing.wanted.clone() {
                 for encoding in (0..2).filter(|encoding| encodings >> encoding & 1 == 1) {
-                    self.packet(mixer, line, encoding, &payload);
+                    let asked = |order: &MixerOrder| {
+                        matches!(order, MixerOrder::Tell(ToMixer::Keyframe { line: of, encoding: which })
+                            if (*of, *which) == (line, encoding))
+                    };
+                    let is_asked = self.orders.iter().any(asked);
+                    self.orders.retain(|order| !asked(order));
+                    self.packet(mixer, line, encoding, if is_asked { &KEYFRAME } else { &DELTA });
                 }
             }
         }
@@ -303,6 +309,23 @@ fn one_may_choose_the_mix_and_another_not() {
     }
     assert!(world.orders[orders..].contains(&MixerOrder::Stop), "nobody wants it any more");
     assert_eq!(world.room.mixer_seat(), None);
+}
+
+#[test]
+fn whoever_comes_later_begins_with_a_key_frame_of_the_mix() {
+    let mut world = mixed();
+    for _ in 0..50 {
+        world.pass(false);
+    }
+    world.join("cyd");
+    let cyd = world.people[2];
+    for _ in 0..8 {
+        world.pass(true);
+    }
+    assert_eq!(world.sources(cyd), MIXED);
+    assert!(world.slots(cyd).iter().all(|slot| !slot.paused));
+    let slot = &world.room.participant(cyd).unwrap().slots[1];
+    assert!(slot.current.is_some(), "it has its picture");
 }
 
 #[test]
