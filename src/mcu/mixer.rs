@@ -1,6 +1,23 @@
 //! The mixer's process: reads the node's messages and hands each to whom it concerns.
 //!
-//! It ends when the node closes the socket, without tidying up: a decoder that hangs must not keep it.
+//! `ingest` decodes each slot; `video` composes a picture each tick on a thread of its own and `encoder`
+//! encodes it; `sound` does the same for voices; `outlet` writes to the socket. The process ends when the
+//! node closes the socket, without tidying up: a decoder that hangs must not keep it.
+
+mod av1;
+mod budget;
+mod encoder;
+mod ingest;
+mod label;
+mod outlet;
+mod pace;
+mod packetize;
+pub mod painter;
+pub mod picture;
+pub mod scale;
+mod sign;
+mod sound;
+mod video;
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read};
@@ -10,12 +27,13 @@ use std::time::{Duration, Instant};
 
 use socket2::Socket;
 
+use ingest::Ingest;
+use outlet::Outlet;
+use sound::Sound;
+use video::{Command, Feeds, Video, VideoError};
+
 use super::graph::{self, GraphError};
-use super::ingest::Ingest;
-use super::outlet::Outlet;
 use super::process;
-use super::sound::Sound;
-use super::video::{Command, Feeds, Video, VideoError};
 use super::wire::{self, MESSAGE_BYTES_MAX, Message, WireError};
 use crate::core::mix::{FromMixer, LINE_SOUND, MixPacket, MixSettings, Place, ToMixer};
 use crate::core::payload::Codec;

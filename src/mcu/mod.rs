@@ -3,30 +3,15 @@
 //! One process for each room that mixes, so that a codec's crash costs that room a second of mixed picture
 //! and nobody else anything. RTP and [`wire`] messages alone cross a socket between the two.
 //!
-//! On the node's side [`bridge`] starts the process and carries what crosses the socket. Within the process
-//! [`mixer`] reads the socket; `ingest` decodes each slot; `video` composes a picture each tick on a thread
-//! of its own and `encoder` encodes it; `sound` does the same for voices; `outlet` writes to the socket.
+//! On the node's side [`bridge`] starts the process and carries what crosses the socket; [`mixer`] is what
+//! runs in it.
 
-mod av1;
 pub mod bridge;
-mod budget;
 mod capacity;
-mod encoder;
 mod figures;
 pub mod graph;
-mod ingest;
-mod label;
 pub mod mixer;
-mod outlet;
-mod pace;
-mod packetize;
-pub mod painter;
-pub mod picture;
 pub mod process;
-pub mod scale;
-mod sign;
-mod sound;
-mod video;
 pub mod wire;
 
 use std::path::PathBuf;

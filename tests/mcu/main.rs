@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use antiphon::core::mix::{Fit, FromMixer, LINE_H264, LINE_VP8, Place, Scene, Tile, ToMixer};
 use antiphon::core::payload::{Codec, inspect};
-use antiphon::mcu::painter::avatar_colour;
-use antiphon::mcu::picture::Colour;
+use antiphon::mcu::mixer::painter::avatar_colour;
+use antiphon::mcu::mixer::picture::Colour;
 
 use source::Source;
 use stand::{CANVAS, News, SMALL, Stand, Viewer, middle, quarter};

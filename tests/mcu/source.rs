@@ -2,7 +2,7 @@
 
 use antiphon::core::mix::{MixPacket, Place};
 use antiphon::core::payload::Codec;
-use antiphon::mcu::picture::{Colour, Picture};
+use antiphon::mcu::mixer::picture::{Colour, Picture};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app::{AppSink, AppSrc};

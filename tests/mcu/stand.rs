@@ -11,7 +11,7 @@ use antiphon::core::mix::{
 };
 use antiphon::core::payload::Codec;
 use antiphon::mcu::graph::{Graph, Stage};
-use antiphon::mcu::picture::Colour;
+use antiphon::mcu::mixer::picture::Colour;
 use antiphon::mcu::process::{Spawned, spawn};
 use antiphon::mcu::wire::{self, MESSAGE_BYTES_MAX, Message};
 use gstreamer as gst;

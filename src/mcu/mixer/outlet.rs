@@ -10,8 +10,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use serde::Serialize;
 use socket2::Socket;
 
-use super::wire::{self, WireError};
 use crate::core::mix::MixPacket;
+use crate::mcu::wire::{self, WireError};
 
 /// Packets that may wait: more than two key frames of every rendition.
 const MEDIA_MAX: usize = 1_024;

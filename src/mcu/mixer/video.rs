@@ -10,7 +10,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::encoder::{self, Encoder, Punctuality, Shared};
-use super::graph::Stage;
 use super::ingest::Feed;
 use super::label::Labels;
 use super::outlet::Outlet;
@@ -19,6 +18,7 @@ use super::painter::{Frame, Painter};
 use super::picture::{Picture, Pixels};
 use super::scale::Scaler;
 use crate::core::mix::{Figures, FromMixer, LINE_H264, LINE_VP8, MixSettings, Scene, Size};
+use crate::mcu::graph::Stage;
 
 /// Commands that may wait. Full: the reader of the socket waits, and with it the node's messages.
 const COMMANDS_MAX: usize = 256;

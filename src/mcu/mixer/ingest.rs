@@ -13,11 +13,11 @@ use gstreamer_app::{AppSink, AppSinkCallbacks};
 use gstreamer_video::{ForceKeyUnitEvent, VideoFrame, VideoFrameExt, VideoInfo, video_frame::Readable};
 
 use super::av1::{Depacketizer, Outcome};
-use super::graph::{Graph, GraphError, Stage};
 use super::painter::Frame;
 use super::picture::{Pixels, Plane, View};
 use crate::core::mix::MixPacket;
 use crate::core::payload::Codec;
+use crate::mcu::graph::{Graph, GraphError, Stage};
 
 /// What the jitter buffer waits for a packet that is missing.
 const LATENCY_MS: u32 = 60;

@@ -13,12 +13,12 @@ use gstreamer_app::AppSinkCallbacks;
 use gstreamer_video::UpstreamForceKeyUnitEvent;
 
 use super::budget::Budget;
-use super::graph::{Graph, GraphError, Stage};
 use super::outlet::Outlet;
 use super::packetize::packetize;
 use super::picture::Picture;
 use crate::core::mix::{LINE_H264, MixPacket, Place, Rendition, Size};
 use crate::core::payload::{Codec, VIDEO_CLOCK_RATE};
+use crate::mcu::graph::{Graph, GraphError, Stage};
 
 /// An encoder that nobody needs stays this long, for somebody may come back.
 const KEEP_TIME: Duration = Duration::from_secs(5);

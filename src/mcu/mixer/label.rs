@@ -11,8 +11,8 @@ use std::thread;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
-use super::graph::{Graph, GraphError, Stage};
 use super::picture::Mask;
+use crate::mcu::graph::{Graph, GraphError, Stage};
 
 /// Texts that wait to be rendered. Full: the text is asked for again at the next picture.
 const ASKED_MAX: usize = 64;
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_line_is_rendered_whatever_it_says_and_shortened_to_fit() {
-        super::super::graph::start().unwrap();
+        crate::mcu::graph::start().unwrap();
         let line = |text: &str, width_max| Line { text: text.to_owned(), font_px: 20, width_max };
         let name = render(&line("Ada <&> Lovelace", 600)).unwrap();
         assert!((100..300).contains(&name.width), "{}", name.width);
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn labels_come_when_they_are_ready() {
-        super::super::graph::start().unwrap();
+        crate::mcu::graph::start().unwrap();
         let labels = Labels::start().unwrap();
         let line = Line { text: "Ada".into(), font_px: 16, width_max: 200 };
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
