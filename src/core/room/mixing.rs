@@ -190,15 +190,18 @@ impl Room {
 
     /// No mix can be had: everyone goes on without, and is told.
     fn refuse_mix(&mut self, now: Now) {
-        if self.state.mode == Mode::Mcu {
+        let was_mixed = self.state.mode == Mode::Mcu;
+        if was_mixed {
             self.state.mode = Mode::Sfu;
             self.mirror_is_stale = true;
             self.tell(Audience::All, ServerMessage::Room { room: self.state.clone() });
         }
         for key in self.keys() {
-            let wished = self.participant_mut(key).and_then(|p| p.mode_wish.take());
-            if wished == Some(Mode::Mcu) {
-                let words = "this node has no room for a mix now: you get the room forwarded";
+            let Some(participant) = self.participant_mut(key) else { continue };
+            let is_owner = was_mixed && participant.grant.admin && participant.is_person();
+            let wished = participant.mode_wish.take();
+            if wished == Some(Mode::Mcu) || is_owner {
+                let words = "this node has no room for a mix now: the room is forwarded";
                 self.refuse(key, None, Refusal::new(Code::Unavailable, words));
             }
         }

@@ -12,7 +12,7 @@ import { hangUp, plays, publish, view } from '../harness/whip.js';
 import { setUp } from '../harness/world.js';
 
 describe('WHIP in, WHEP out, from another origin', () => {
-  const world = setUp({ firefox: true, site: true });
+  const world = setUp({ firefox: true, site: true, settings: { MCU__CORES_NEEDED: '0' } });
 
   /**
    * @param {Browser} browser
@@ -51,6 +51,38 @@ describe('WHIP in, WHEP out, from another origin', () => {
       await Promise.all([sender.close(), viewer.close()]);
     });
   }
+
+  test('a WHEP page plays the mix of a mixed room, whatever its publishers send', {
+    timeout: 120_000,
+  }, async () => {
+    const endpoint = `${world.server.url}/v1/rooms/mixed-stage`;
+    const senders = [];
+    for (const codec of ['h264', 'vp9']) {
+      const sender = await visitor(world.chromium, codec);
+      const answer = await publish(sender, { endpoint: `${endpoint}/whip?identity=${codec}`, codec });
+      assert.equal(answer.status, 201, answer.body);
+      senders.push(sender);
+    }
+    const { status } = await world.server.call('PATCH', '/rooms/mixed-stage', { body: { mode: 'mcu' } });
+    assert.equal(status, 200);
+    const viewer = await visitor(world.firefox, 'viewer');
+    const answer = await view(viewer, `${endpoint}/whep?identity=viewer`);
+    assert.equal(answer.status, 201, answer.body);
+    await until(
+      'the viewer gets the mix',
+      async () => {
+        const { body: stats } = await world.server.call('GET', '/rooms/mixed-stage/stats');
+        const self = stats.participants.find((/** @type {any} */ each) => each.identity === 'viewer');
+        const sources = self?.gets.map((/** @type {any} */ slot) => slot.source);
+        return sources?.includes('mix') && sources.includes('mix-audio');
+      },
+      { seconds: 30 },
+    );
+    const video = await plays(viewer);
+    assert.equal(video.codec.toLowerCase(), 'video/vp8');
+    await viewerHears(viewer);
+    for (const person of [...senders, viewer]) await person.close();
+  });
 
   test('a WHEP page in Firefox follows one participant of several', { timeout: 90_000 }, async () => {
     const endpoint = `${world.server.url}/v1/rooms/two-stages`;
