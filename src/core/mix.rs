@@ -77,6 +77,8 @@ pub struct Tile {
     pub key: u32,
     /// Where its pictures come in; without one, or before the first came, an avatar is shown.
     pub slot: Option<u16>,
+    /// What comes in there: with another one, what came before is of no use any more.
+    pub serial: u64,
     pub area: Area,
     pub fit: Fit,
     /// The name on it; empty: none.
@@ -111,6 +113,8 @@ pub enum Fit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Voice {
     pub slot: u16,
+    /// As of a tile.
+    pub serial: u64,
     /// Whose it is: of the tiles' keys.
     pub key: u32,
     /// The line that carries all voices but those of this key. `None`: its owner does not listen to the mix.

@@ -35,7 +35,7 @@ use video::{Command, Feeds, Video, VideoError};
 use super::graph::{self, GraphError};
 use super::process;
 use super::wire::{self, MESSAGE_BYTES_MAX, Message, WireError};
-use crate::core::mix::{FromMixer, LINE_SOUND, MixPacket, MixSettings, Place, ToMixer};
+use crate::core::mix::{FromMixer, LINE_SOUND, MixPacket, MixSettings, Place, Scene, ToMixer};
 use crate::core::payload::Codec;
 
 /// How often decoders are looked after.
@@ -123,6 +123,8 @@ struct Mixer {
     sound: Arc<Sound>,
     ingests: BTreeMap<u16, Ingest>,
     feeds: Feeds,
+    /// What comes into each slot.
+    serials: BTreeMap<u16, u64>,
     outlet: Outlet,
 }
 
@@ -141,7 +143,8 @@ impl Mixer {
         let encoders = video.encoders.iter().cloned().chain([SOUND_ENCODER.to_owned()]).collect();
         tracing::info!(?encoders, "a mixer begins");
         outlet.say(&FromMixer::Ready { encoders })?;
-        Ok(Self { video, sound, ingests: BTreeMap::new(), feeds, outlet: outlet.clone() })
+        let (ingests, serials) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Self { video, sound, ingests, feeds, serials, outlet: outlet.clone() })
     }
 
     fn handle(
@@ -161,11 +164,12 @@ impl Mixer {
         Ok(())
     }
 
-    fn handle_words(&self, words: ToMixer) {
+    fn handle_words(&mut self, words: ToMixer) {
         match words {
             ToMixer::Begin(_) => tracing::warn!("a mixer is told to begin twice"),
             ToMixer::Scene(scene) => {
                 self.sound.set_voices(&scene.voices);
+                self.note_serials(&scene);
                 self.video.tell(Command::Scene(scene));
             }
             ToMixer::Keyframe { line, encoding } => self.video.tell(Command::Keyframe { line, encoding }),
@@ -175,6 +179,19 @@ impl Mixer {
             ToMixer::Wanted { line, encodings } => self.video.tell(Command::Wanted { line, encodings }),
             ToMixer::Bitrate { line, encoding, bps } => {
                 self.video.tell(Command::Bitrate { line, encoding, bps });
+            }
+        }
+    }
+
+    /// Nobody is shown by a picture of whoever had their slot before.
+    fn note_serials(&mut self, scene: &Scene) {
+        for tile in &scene.tiles {
+            let Some(slot) = tile.slot else { continue };
+            let before = self.serials.insert(slot, tile.serial);
+            if before.is_some_and(|before| before != tile.serial)
+                && let Some(ingest) = self.ingests.get(&slot)
+            {
+                ingest.feed().forget();
             }
         }
     }

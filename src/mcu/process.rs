@@ -14,7 +14,7 @@ const BUFFER_BYTES: usize = 4 << 20;
 /// Of writable memory. A stream that makes a decoder ask for more costs its own room a mixer, not the node
 /// its memory. Stacks and arenas that are only reserved count, so that it is far above what is used.
 const MEMORY_BYTES_MAX: u64 = 3 << 30;
-/// Behind the node, which forwards packets.
+/// Of pictures: behind the node, which forwards packets, and behind sound, which a late tick breaks.
 const NICENESS: i32 = 5;
 
 /// A mixer that runs.
@@ -78,10 +78,16 @@ pub(super) fn limit() {
     for (what, result) in [
         ("memory", rustix::process::setrlimit(Resource::Data, limit(MEMORY_BYTES_MAX))),
         ("core files", rustix::process::setrlimit(Resource::Core, limit(0))),
-        ("priority", rustix::process::nice(NICENESS).map(drop)),
     ] {
         if let Err(error) = result {
             tracing::warn!(%error, what, "a mixer cannot limit itself");
         }
+    }
+}
+
+/// Puts the calling thread, and those that it starts, behind all others.
+pub(super) fn step_back() {
+    if let Err(error) = rustix::process::nice(NICENESS) {
+        tracing::warn!(%error, "pictures cannot step back behind sound");
     }
 }

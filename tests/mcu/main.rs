@@ -28,7 +28,7 @@ fn turn() -> MutexGuard<'static, ()> {
 
 fn tile(key: u32, slot: Option<u16>, place: u32) -> Tile {
     let label = String::new();
-    Tile { key, slot, area: quarter(place), fit: Fit::Cover, label, muted: false, speaking: false }
+    Tile { key, slot, serial: 1, area: quarter(place), fit: Fit::Cover, label, muted: false, speaking: false }
 }
 
 fn scene(tiles: Vec<Tile>) -> Scene {

@@ -21,16 +21,22 @@ impl Room {
 
     /// Binds whatever has to be bound anew and tells whom it concerns.
     pub(super) fn settle(&mut self, now: Instant) {
+        let mut mixer_changed = false;
         for key in self.keys() {
             let stale = self.participant_mut(key).is_some_and(|p| std::mem::take(&mut p.slots_stale));
             if !stale {
                 continue;
             }
+            mixer_changed |= self.mixer_seat() == Some(key);
             for kind in [Kind::Audio, Kind::Video] {
                 self.bind_kind(key, kind);
             }
             self.allocate(now, key);
             self.tell_slots(key);
+        }
+        // Whose a slot of the mixer's is has to be known there when its packets come.
+        if mixer_changed {
+            self.tell_scene();
         }
     }
 

@@ -209,6 +209,7 @@ impl Room {
     ) -> Result<RoomState, Refusal> {
         if change.mode == Some(Mode::Mcu) {
             self.check_mixer()?;
+            self.ask_anew();
         }
         if let Some(layout) = &change.layout {
             layout.check()?;

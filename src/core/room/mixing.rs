@@ -16,8 +16,8 @@ use super::{Audience, Now, Output, ParticipantKey, Room, TrackKey, seat};
 use crate::core::format::Format;
 use crate::core::ids::{Identity, SessionId};
 use crate::core::mix::{
-    FromMixer, LINE_H264, LINE_MINUS, LINE_SOUND, LINE_VP8, MixSettings, MixerOrder, RENDITIONS, Scene,
-    ToMixer,
+    Figures, FromMixer, LINE_H264, LINE_MINUS, LINE_SOUND, LINE_VP8, MixSettings, MixerOrder, RENDITIONS,
+    Scene, ToMixer,
 };
 use crate::core::participant::{Entrant, Part, Participant, Presence};
 use crate::core::protocol::{Grant, Kind, Mode, ServerMessage, Source};
@@ -32,6 +32,8 @@ const SILENT_FOR: Duration = Duration::from_secs(3);
 /// Between a failure and the next start; doubles with each.
 const RESTART_AFTER: Duration = Duration::from_millis(500);
 const RESTART_AFTER_MAX: Duration = Duration::from_secs(30);
+/// A node that had no room for a mix is not asked again for so long, unless somebody wants it anew.
+const REFUSED_FOR: Duration = Duration::from_secs(30);
 /// A mixer that ran for so long had no fault that it was born with.
 const SOUND_AFTER: Duration = Duration::from_secs(60);
 /// A line of the mix flows if a packet of it came within this time.
@@ -75,7 +77,9 @@ enum Phase {
     Failed {
         until: Instant,
     },
-    Refused,
+    Refused {
+        until: Instant,
+    },
 }
 
 impl Room {
@@ -98,7 +102,6 @@ impl Room {
 
     /// Something that the mixer says, or that is said of it.
     pub fn handle_mixer(&mut self, now: Now, news: FromMixer) {
-        self.mixing.heard_at = Some(now.instant);
         match news {
             FromMixer::Ready { .. } => self.seat_mixer(now.instant),
             FromMixer::Keyframe { slot } => {
@@ -106,11 +109,15 @@ impl Room {
                     self.handle_keyframe_request(now.instant, key, slot);
                 }
             }
+            // What else it says may come from a part of it that lives on where another hangs.
+            FromMixer::Figures(Figures { sound_ticks, .. }) if sound_ticks > 0 => {
+                self.mixing.heard_at = Some(now.instant);
+            }
             FromMixer::Figures(_) => {}
             FromMixer::Gone => self.fail_mixer(now.instant),
             FromMixer::Refused => {
                 self.unseat_mixer(now.instant);
-                self.mixing.phase = Phase::Refused;
+                self.mixing.phase = Phase::Refused { until: now.instant + REFUSED_FOR };
                 self.refuse_mix(now);
             }
         }
@@ -139,10 +146,11 @@ impl Room {
         let wanted = self.is_mix_wanted();
         let since = |at: Instant| now.saturating_duration_since(at);
         match self.mixing.phase {
-            Phase::Off | Phase::Refused if !wanted => self.mixing.phase = Phase::Off,
+            Phase::Off | Phase::Refused { .. } if !wanted => self.mixing.phase = Phase::Off,
+            Phase::Refused { until } if now >= until => self.start_mixer(now),
             Phase::Off => self.start_mixer(now),
             Phase::Failed { until } if wanted && now >= until => self.start_mixer(now),
-            Phase::Failed { .. } | Phase::Refused => {}
+            Phase::Failed { .. } | Phase::Refused { .. } => {}
             Phase::Starting { since: started } if since(started) >= START_WITHIN => self.fail_mixer(now),
             Phase::Running { .. } if self.mixing.heard_at.is_none_or(|at| since(at) >= SILENT_FOR) => {
                 self.fail_mixer(now);
@@ -175,7 +183,7 @@ impl Room {
 
     fn fail_mixer(&mut self, now: Instant) {
         match self.mixing.phase {
-            Phase::Off | Phase::Refused | Phase::Failed { .. } => return,
+            Phase::Off | Phase::Refused { .. } | Phase::Failed { .. } => return,
             Phase::Running { since } if now.saturating_duration_since(since) >= SOUND_AFTER => {
                 self.mixing.failures = 0;
             }
@@ -218,6 +226,7 @@ impl Room {
         participant.names_tracks = true;
         let key = ParticipantKey(seat(&mut self.participants, participant));
         self.mixing.seat = Some(key);
+        self.mixing.heard_at = Some(now);
         self.mixing.phase = Phase::Running { since: now };
         for (line, source, format) in [
             (LINE_VP8, Source::Mix, Format::VP8),

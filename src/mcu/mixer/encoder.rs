@@ -216,12 +216,13 @@ impl Encoder {
         if !self.output().budget.allows(tick) && !is_key_due {
             return;
         }
-        let is_key = self.takes_forced_key(now);
         let Some(running) = &self.running else { return };
         if running.graph.input.current_level_buffers() >= WAITING_MAX {
             self.punctuality.note_late(tick);
             return;
         }
+        let is_key = self.takes_forced_key(now);
+        let Some(running) = &self.running else { return };
         if is_key && let Some(pad) = running.element.static_pad("src") {
             pad.send_event(UpstreamForceKeyUnitEvent::builder().all_headers(true).build());
         }

@@ -23,7 +23,7 @@ use crate::mcu::graph::{Graph, GraphError, Stage};
 const LATENCY_MS: u32 = 60;
 const KEYFRAME_INTERVAL: Duration = Duration::from_millis(200);
 /// Packets without a picture for this long: the decoder has nothing to begin with.
-const STALL: Duration = Duration::from_millis(300);
+const STALL: Duration = Duration::from_millis(500);
 /// And for this long: it hangs.
 const HANG: Duration = Duration::from_secs(5);
 /// A sender of whom nothing came for this long has nothing to send a key frame of.
@@ -49,13 +49,17 @@ pub struct Feed {
     newest: Mutex<Option<Arc<Frame>>>,
     /// Set by whoever finds that the decoder cannot go on without; cleared by a picture.
     needs_keyframe: AtomicBool,
-    has_failed: AtomicBool,
     undecodable: AtomicU32,
 }
 
 impl Feed {
     pub fn newest(&self) -> Option<Arc<Frame>> {
         self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Shows nothing until the next picture: what it has is of somebody else.
+    pub fn forget(&self) {
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Since last asked.
@@ -98,6 +102,7 @@ struct Running {
     /// Of AV1, which the graph takes in whole pictures.
     depacketizer: Depacketizer,
     started: Instant,
+    has_failed: Arc<AtomicBool>,
 }
 
 /// The decoder of one slot.
@@ -107,12 +112,22 @@ pub struct Ingest {
     running: Option<Running>,
     made: Option<Instant>,
     last_packet: Option<Instant>,
+    /// The first packet since the newest picture.
+    waits_since: Option<Instant>,
     asked: Option<Instant>,
 }
 
 impl Ingest {
     pub fn new(slot: u16) -> Self {
-        Self { slot, feed: Arc::default(), running: None, made: None, last_packet: None, asked: None }
+        Self {
+            slot,
+            feed: Arc::default(),
+            running: None,
+            made: None,
+            last_packet: None,
+            waits_since: None,
+            asked: None,
+        }
     }
 
     pub fn feed(&self) -> Arc<Feed> {
@@ -122,9 +137,12 @@ impl Ingest {
     /// Decodes a packet, soon.
     pub fn handle_packet(&mut self, packet: MixPacket, now: Instant) {
         self.last_packet = Some(now);
+        let newest = self.feed.newest().map(|frame| frame.arrived);
+        if self.waits_since.is_none_or(|since| newest.is_some_and(|newest| newest > since)) {
+            self.waits_since = Some(now);
+        }
         if self.running.as_ref().is_some_and(|running| running.codec != packet.codec) {
             self.put_away();
-            self.made = None;
         }
         if self.running.is_none() && !self.start(packet.codec, now) {
             self.feed.note_trouble();
@@ -132,7 +150,7 @@ impl Ingest {
         }
         let Some(running) = &mut self.running else { return };
         if running.push(packet, &self.feed).is_err() {
-            self.feed.has_failed.store(true, Ordering::Relaxed);
+            running.has_failed.store(true, Ordering::Relaxed);
         }
     }
 
@@ -144,10 +162,14 @@ impl Ingest {
             return silence < SILENCE && self.ask(now);
         };
         let newest = self.feed.newest().map_or(running.started, |frame| frame.arrived.max(running.started));
-        let without_picture = last_packet.saturating_duration_since(newest);
+        // From the first packet that no picture came of yet: a sender may have been quiet before it.
+        let since = self.waits_since.map_or(newest, |since| since.max(running.started));
+        let waits = newest <= since;
+        let without_picture =
+            if waits { last_packet.saturating_duration_since(since) } else { Duration::ZERO };
         let hangs = without_picture > HANG && silence < SILENCE
             || running.graph.input.current_level_bytes() > WAITING_BYTES_MAX;
-        if self.feed.has_failed.swap(false, Ordering::Relaxed) || hangs || silence > IDLE {
+        if running.has_failed.load(Ordering::Relaxed) || hangs || silence > IDLE {
             self.put_away();
             return silence < SILENCE && self.ask(now);
         }
@@ -171,7 +193,6 @@ impl Ingest {
         self.made = Some(now);
         match Running::start(codec, &self.feed, now) {
             Ok(running) => {
-                self.feed.has_failed.store(false, Ordering::Relaxed);
                 self.feed.needs_keyframe.store(true, Ordering::Relaxed);
                 self.running = running;
             }
@@ -207,9 +228,9 @@ impl Running {
             Ok(gst::FlowSuccess::Ok)
         });
         graph.output.set_callbacks(callbacks.build());
-        watch_bus(&graph, feed);
+        let has_failed = watch_bus(&graph, feed);
         watch_requests(&graph, feed);
-        Ok(Some(Self { codec, graph, depacketizer: Depacketizer::default(), started: now }))
+        Ok(Some(Self { codec, graph, depacketizer: Depacketizer::default(), started: now, has_failed }))
     }
 
     fn push(&mut self, packet: MixPacket, feed: &Feed) -> Result<(), gst::FlowError> {
@@ -255,21 +276,23 @@ fn pull(sink: &AppSink) -> Result<Option<Decoded>, gst::FlowError> {
 }
 
 /// Takes note of warnings and errors, which the graph's own threads tell.
-fn watch_bus(graph: &Graph, feed: &Arc<Feed>) {
-    let Some(bus) = graph.pipeline.bus() else { return };
-    let feed = Arc::clone(feed);
+fn watch_bus(graph: &Graph, feed: &Arc<Feed>) -> Arc<AtomicBool> {
+    let has_failed = Arc::new(AtomicBool::new(false));
+    let Some(bus) = graph.pipeline.bus() else { return has_failed };
+    let (feed, failed) = (Arc::clone(feed), Arc::clone(&has_failed));
     bus.set_sync_handler(move |_, message| {
         match message.view() {
             gst::MessageView::Error(error) => {
                 tracing::debug!(error = %error.error(), "a decoder fails");
                 feed.note_trouble();
-                feed.has_failed.store(true, Ordering::Relaxed);
+                failed.store(true, Ordering::Relaxed);
             }
             gst::MessageView::Warning(_) => feed.note_trouble(),
             _ => {}
         }
         gst::BusSyncReply::Drop
     });
+    has_failed
 }
 
 /// Depayloaders and decoders ask upstream for a key frame when they miss something.

@@ -97,7 +97,10 @@ impl Painter {
                 continue;
             }
             let frame = shown.tile.slot.and_then(newest);
-            match frame.filter(|frame| now.saturating_duration_since(frame.arrived) < HOLD_TIME) {
+            // A screen on which nothing moves sends nothing.
+            let holds = shown.tile.fit == Fit::Contain;
+            let is_fresh = |frame: &Arc<Frame>| now.saturating_duration_since(frame.arrived) < HOLD_TIME;
+            match frame.filter(|frame| holds || is_fresh(frame)) {
                 Some(frame) => shown.paint_frame(canvas, area, &frame),
                 None => paint_avatar(canvas, area, &shown.tile, typesetter),
             }

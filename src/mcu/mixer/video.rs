@@ -19,6 +19,7 @@ use super::picture::{Picture, Pixels};
 use super::scale::Scaler;
 use crate::core::mix::{Figures, FromMixer, LINE_H264, LINE_VP8, MixSettings, Scene, Size};
 use crate::mcu::graph::Stage;
+use crate::mcu::process;
 
 /// Commands that may wait. Full: the reader of the socket waits, and with it the node's messages.
 const COMMANDS_MAX: usize = 256;
@@ -76,7 +77,10 @@ impl Video {
         let labels = Labels::start()?;
         let show =
             Show::new(settings, [(LINE_VP8, vp8), (LINE_H264, h264)], labels, feeds, outlet, sound_ticks);
-        thread::Builder::new().name("video".into()).spawn(move || show.run(&received))?;
+        thread::Builder::new().name("video".into()).spawn(move || {
+            process::step_back();
+            show.run(&received);
+        })?;
         Ok(Self { commands, encoders })
     }
 

@@ -21,6 +21,7 @@ impl Room {
     ) -> Result<(), Refusal> {
         if mode == Some(Mode::Mcu) {
             self.check_mixer()?;
+            self.ask_anew();
         }
         if let Some(participant) = self.participant_mut(key) {
             participant.mode_wish = mode;
@@ -28,6 +29,13 @@ impl Room {
         self.poll_mixing(now);
         self.settle(now);
         Ok(())
+    }
+
+    /// Somebody wants the mix: the node may have room for it again.
+    pub(in crate::core::room) fn ask_anew(&mut self) {
+        if matches!(self.mixing.phase, Phase::Refused { .. }) {
+            self.mixing.phase = Phase::Off;
+        }
     }
 
     pub(super) fn wants_mix(&self, participant: &Participant) -> bool {
@@ -43,7 +51,7 @@ impl Room {
     /// Takes note of how somebody fares, who may be better off with the mix.
     pub(super) fn poll_advice(&mut self, now: Instant, key: ParticipantKey) {
         let Some(participant) = self.participant(key) else { return };
-        let may_mix = self.settings.mix.is_some() && self.mixing.phase != Phase::Refused;
+        let may_mix = self.settings.mix.is_some() && !matches!(self.mixing.phase, Phase::Refused { .. });
         if !may_mix
             || !participant.is_person()
             || participant.part != Part::Member
@@ -99,7 +107,7 @@ impl Room {
         let reason = match self.mixing.phase {
             _ if is_mixed || !wants => followed,
             Phase::Failed { .. } => ModeReason::Failed,
-            Phase::Refused => ModeReason::Unavailable,
+            Phase::Refused { .. } => ModeReason::Unavailable,
             Phase::Off | Phase::Starting { .. } | Phase::Running { .. } => ModeReason::Starting,
         };
         if wants && !is_mixed {

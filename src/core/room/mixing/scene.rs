@@ -26,7 +26,7 @@ struct Picture {
 
 impl Room {
     /// Tells the mixer what to show and play, if that has changed.
-    pub(super) fn tell_scene(&mut self) {
+    pub(in crate::core::room) fn tell_scene(&mut self) {
         let (Some(mixer), Some(settings)) = (self.mixing.seat, self.settings.mix) else { return };
         let pictures = self.pictures();
         let seen: Vec<Seen<'_>> = pictures.iter().filter_map(|picture| self.seen(picture)).collect();
@@ -91,9 +91,11 @@ impl Room {
         let owner = self.participant(picture.owner)?;
         let slot = picture.track.and_then(|track| self.mixer_slot(mixer, track));
         let label = if picture.is_screen { String::new() } else { owner.name.clone() };
+        let serial = picture.track.and_then(|track| self.track(track)).map_or(0, |track| track.serial);
         Some(Tile {
             key: tile_key(picture.owner, picture.is_screen),
             slot,
+            serial,
             area: placed.area,
             fit: placed.fit,
             label,
@@ -118,9 +120,10 @@ impl Room {
         let slots = (0u16..).zip(&mixer.slots).filter(|(_, slot)| slot.kind == Kind::Audio);
         slots
             .filter_map(|(slot, bound)| {
-                let owner = self.track(bound.track?)?.owner;
+                let track = self.track(bound.track?)?;
+                let (owner, serial) = (track.owner, track.serial);
                 let minus = self.mixing.minus.get(&owner).copied();
-                Some(Voice { slot, key: tile_key(owner, false), minus })
+                Some(Voice { slot, serial, key: tile_key(owner, false), minus })
             })
             .collect()
     }

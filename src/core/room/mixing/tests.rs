@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::*;
 use crate::core::chat::RoomHistory;
 use crate::core::ids::RoomName;
+use crate::core::mix::LINE_SOUND;
 use crate::core::mix::layout::Layout;
-use crate::core::mix::{Figures, LINE_SOUND};
 use crate::core::protocol::ModeReason;
 use crate::core::protocol::{Access, PublishedTrack, RoomChange, RoomState};
 use crate::core::protocol::{ClientMessage, Request, SlotState};
@@ -187,7 +187,7 @@ impl World {
             }
         }
         self.now += Duration::from_millis(100);
-        self.hear(FromMixer::Figures(Figures::default()));
+        self.hear(FromMixer::Figures(Figures { sound_ticks: 5, ..Figures::default() }));
         let stamp = self.stamp();
         self.room.handle_timeout(stamp);
         self.drain();

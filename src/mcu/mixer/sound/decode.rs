@@ -66,6 +66,16 @@ impl Decoder {
         let _ = self.graph.input.push_buffer(gst::Buffer::from_slice(rtp(packet)));
     }
 
+    /// Ends it without waiting for that.
+    pub fn put_away(self) {
+        self.graph.put_away();
+    }
+
+    /// Drops what waits to be pulled.
+    pub fn forget(&self) {
+        *self.queue.lock().unwrap_or_else(PoisonError::into_inner) = VoiceQueue::default();
+    }
+
     /// The next 20 ms; false where there is nothing to be heard.
     pub fn pull(&self, block: &mut Block) -> bool {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).pull(block)

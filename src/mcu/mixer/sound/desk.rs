@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::decode::Decoder;
 use super::encode::{Emit, Encoder, Taker};
 use super::sum::{Block, FRAMES, SAMPLES, SAMPLES_PER_SECOND, Sum, peak};
-use crate::core::mix::{LINE_SOUND, MixPacket, Place, Voice};
+use crate::core::mix::{LINE_MINUS, LINE_SOUND, MixPacket, Place, Voice};
 use crate::core::payload::Codec;
 use crate::mcu::graph::GraphError;
 
@@ -46,6 +46,8 @@ pub struct Desk {
 struct Slot {
     /// `None`: it could not be made.
     decoder: Option<Decoder>,
+    /// What comes in, as the scene says.
+    serial: Option<u64>,
     /// When one was last made, or tried. No more often than [`RETRY_TICKS`], whatever a sender does.
     made: Option<u64>,
     /// When it was in a scene for the last time, or made.
@@ -85,14 +87,18 @@ impl Desk {
         let may_grow = self.slots.len() < SLOTS_MAX;
         let slot = match self.slots.get_mut(&number) {
             Some(slot) => slot,
-            None if may_grow => {
-                self.slots.entry(number).or_insert(Slot { decoder: None, made: None, used: now })
-            }
+            None if may_grow => self.slots.entry(number).or_insert(Slot {
+                decoder: None,
+                serial: None,
+                made: None,
+                used: now,
+            }),
             None => return,
         };
         let may_make = slot.made.is_none_or(|made| now >= made + RETRY_TICKS);
         let is_fit = slot.decoder.as_ref().is_some_and(|decoder| decoder.takes(packet));
         if !is_fit && may_make {
+            slot.decoder.take().into_iter().for_each(Decoder::put_away);
             slot.decoder = noted(Decoder::start(packet));
             slot.made = Some(now);
             slot.used = now;
@@ -109,7 +115,12 @@ impl Desk {
         // The copies that the packet of the common line goes to.
         let mut takers = Vec::new();
         let minus = orders.voices.iter().filter_map(|voice| Some((voice.minus?, voice.key)));
-        for (line, key) in minus.collect::<BTreeMap<u8, u32>>() {
+        let minus: BTreeMap<u8, u32> = minus.collect();
+        // Whoever is muted is no part of what all hear.
+        for line in orders.wanted.iter().filter(|&&line| line >= LINE_MINUS && !minus.contains_key(&line)) {
+            takers.push(self.taker(*line));
+        }
+        for (line, key) in minus {
             if line == LINE_SOUND || !orders.wanted.contains(&line) {
                 continue;
             }
@@ -138,10 +149,15 @@ impl Desk {
     fn listen(&mut self, voices: &[Voice]) -> Heard {
         let mut heard = Heard::default();
         let mut block: Block = [0; SAMPLES];
-        let keys: BTreeMap<u16, u32> = voices.iter().map(|voice| (voice.slot, voice.key)).collect();
+        let voices: BTreeMap<u16, &Voice> = voices.iter().map(|voice| (voice.slot, voice)).collect();
         for (number, slot) in &mut self.slots {
             let has_sound = slot.decoder.as_ref().is_some_and(|decoder| decoder.pull(&mut block));
-            let Some(key) = keys.get(number) else { continue };
+            let Some(Voice { serial, key, .. }) = voices.get(number) else { continue };
+            if slot.serial.replace(*serial).is_some_and(|before| before != *serial) {
+                // What waits is of whoever had the slot before: it must not pass for this one's voice.
+                slot.decoder.iter().for_each(Decoder::forget);
+                continue;
+            }
             if slot.decoder.is_some() {
                 slot.used = self.tick;
             }

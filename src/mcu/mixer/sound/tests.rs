@@ -120,7 +120,7 @@ fn mixed(voices: &[Voice], wanted: &[u8], count: usize) -> BTreeMap<u8, Vec<MixP
 
 #[test]
 fn everyone_hears_all_but_themselves() {
-    let voice = |slot, key, minus| Voice { slot, key, minus };
+    let voice = |slot, key, minus| Voice { slot, serial: 1, key, minus };
     let [first, second, two_voices, silent, unwanted] = [0, 1, 2, 3, 4].map(|n| LINE_MINUS + n);
     let voices = [
         voice(0, 10, Some(first)),
