@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Compares forwarding with other servers on this machine: each in turn on the first core, the load tool on the
-# second, the same synthetic rooms, in rounds (A/B/A/B), and the bare limit in the same run. Writes every run,
-# summary.json and summary.html into target/bench-peers/.
+# second, in network namespaces of their own (benches/network.sh), the same synthetic rooms, in rounds (A/B/A/B), and
+# the bare limit in the same run. Writes every run, summary.json and summary.html into target/bench-peers/.
 #
 #   ROUNDS=5          rounds
 #   SECONDS_EACH=15   measured seconds of each run
@@ -9,6 +9,8 @@
 #                     by default those of "antiphon livekit janus mediasoup" that are there
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+source benches/network.sh
+source benches/antiphon.sh
 source benches/peers/servers.sh
 
 rounds=${ROUNDS:-5}
@@ -21,15 +23,14 @@ livekit_server=$PWD/.tools/bin/livekit-server
 mediasoup_worker=$PWD/target/mediasoup/mediasoup-worker
 livekit_secret=a-secret-for-loopback-only-0123456789
 server= measured=
-trap 'stop; rm -rf "$work"' EXIT
+trap 'stop; network_down; rm -rf "$work"' EXIT
 
 say() { echo "bench-peers: $*" >&2; }
 
-# With one core there is nothing to pin: server and tool share it, and the shares in the reports say so.
-on_server=() on_tool=() bare_cores=()
-if [ "$(nproc)" -gt 1 ] && command -v taskset >/dev/null; then
-  on_server=(taskset -c 0) on_tool=(taskset -c 1) bare_cores=(--core 0 --receiver-core 1)
-fi
+network_up
+bare_cores=() in_bare=()
+if [ "$network" = veth ]; then in_bare=(ip netns exec "$tool_netns"); fi
+if [ ${#in_tool[@]} -gt 0 ]; then bare_cores=(--core 0 --receiver-core 1); fi
 
 # What can be measured here.
 servers=()
@@ -40,9 +41,10 @@ for name in ${SERVERS:-antiphon livekit janus mediasoup}; do
       [ -x "$livekit_server" ] || { say "no $livekit_server (scripts/livekit.sh builds it): leaving out $name"; continue; }
       ;;
     janus | janus-threads)
-      command -v janus >/dev/null && command -v cc >/dev/null && command -v dpkg >/dev/null ||
-        { say "Debian's package janus and a C compiler are needed: leaving out $name"; continue; }
-      [ -e "$work/loopback.so" ] || cc -shared -fPIC -O2 -o "$work/loopback.so" benches/peers/loopback.c -ldl
+      command -v janus >/dev/null && command -v dpkg >/dev/null ||
+        { say "Debian's package janus is needed: leaving out $name"; continue; }
+      # It offers no address of the loopback interface, even where its configuration names it.
+      [ "$network" = veth ] || { say "Janus needs the network namespaces: leaving out $name"; continue; }
       ;;
     mediasoup | mediasoup-uring)
       [ -x "$mediasoup_worker" ] && [ -d benches/peers/mediasoup/node_modules ] && command -v node >/dev/null ||
@@ -63,14 +65,14 @@ workload() {
   for name in "${servers[@]}"; do
     say "round $round of $rounds, $shape: $name"
     start "$name"
-    "${on_tool[@]}" "${bench[@]}" forward --target "$target" --url "$url" --api-secret "$livekit_secret" \
+    "${in_tool[@]}" "${bench[@]}" forward --target "$target" --url "$url" --api-secret "$livekit_secret" \
       --server-pid "$measured" --seconds "$seconds" "$@" >"$work/run.json" ||
       say "$name failed in round $round; its run is kept as it is"
     stop
     if [ -s "$work/run.json" ]; then mv "$work/run.json" "$out/$name.$shape.$round.json"; fi
   done
   say "round $round of $rounds, $shape: bare limit"
-  "${bench[@]}" bare "${bare_cores[@]}" --seconds "$seconds" "$@" >"$out/bare.$shape.$round.json"
+  "${in_bare[@]}" "${bench[@]}" bare "${bare_cores[@]}" --seconds "$seconds" "$@" >"$out/bare.$shape.$round.json"
 }
 
 for round in $(seq "$rounds"); do

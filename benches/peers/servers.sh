@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sourced by run.sh: starts one of the servers to compare, each on loopback with ports of its own and its files
+# Sourced by run.sh: starts one of the servers to compare, each on $server_address with ports of its own and its files
 # under $work. After `start NAME`: $server is its process, $measured the one that carries its media, $url where
 # it is joined, $target how.
 #
@@ -25,7 +25,7 @@ general: {
   $([ "$1" = 0 ] || echo "event_loops = $1")
 }
 nat: {
-  ice_enforce_list = "lo"
+  ice_enforce_list = "$server_interface"
 }
 EOF
   cat >"$dir/janus.transport.http.jcfg" <<EOF
@@ -34,7 +34,7 @@ general: {
   base_path = "/janus"
   http = true
   port = 17888
-  ip = "127.0.0.1"
+  ip = "$server_address"
 }
 admin: {
   admin_http = false
@@ -47,23 +47,23 @@ EOF
 livekit_config() {
   cat >"$work/livekit.yaml" <<EOF
 port: 17890
-bind_addresses: ["127.0.0.1"]
+bind_addresses: ["$server_address"]
 keys: { devkey: "a-secret-for-loopback-only-0123456789" }
 logging: { level: error }
 room: { auto_create: true }
 rtc:
   udp_port: 17892
-  node_ip: 127.0.0.1
+  node_ip: $server_address
   use_external_ip: false
   enable_loopback_candidate: true
-  interfaces: { includes: [lo] }
+  interfaces: { includes: [$server_interface] }
 EOF
   if [ "$1" = livekit-batch ]; then printf '  batch_io: { batch_size: 128, max_flush_interval: 2ms }\n' >>"$work/livekit.yaml"; fi
 }
 
 # launch COMMAND...: starts a server on the first core.
 launch() {
-  "${on_server[@]}" "$@" >"$work/$name.log" 2>&1 &
+  "${in_server[@]}" "$@" >"$work/$name.log" 2>&1 &
   server=$!
   measured=$server
 }
@@ -71,7 +71,7 @@ launch() {
 # ready URL: waits until the server answers there.
 ready() {
   local deadline=$((SECONDS + 20))
-  until curl -sS -o /dev/null "$1" 2>/dev/null; do
+  until "${in_tool[@]}" curl -sS -o /dev/null "$1" 2>/dev/null; do
     kill -0 "$server" 2>/dev/null && [ $SECONDS -lt $deadline ] || { tail -n 20 "$work/$name.log" >&2; return 1; }
     sleep 0.2
   done
@@ -81,31 +81,30 @@ start() {
   name=$1
   case $name in
     antiphon)
-      target=whip url=http://127.0.0.1:17880
+      target=whip url=http://$server_address:17880
       rm -rf "$work/antiphon" && mkdir "$work/antiphon"
-      launch env ANTIPHON_HTTP__LISTEN=127.0.0.1:17880 ANTIPHON_MEDIA__UDP_PORT=17882 ANTIPHON_MEDIA__TCP_PORT=17881 \
-        ANTIPHON_MEDIA__SHARDS=1 ANTIPHON_NODE__DATA_DIR="$work/antiphon" ANTIPHON_LOG__FILTER=warn \
-        ANTIPHON_LIMITS__JOINS_PER_SECOND=1000 target/release/antiphon serve --dev
+      antiphon_config 17880 "$work/antiphon" >"$work/antiphon.toml"
+      launch target/release/antiphon serve --config "$work/antiphon.toml"
       ready $url/readyz
       ;;
     janus | janus-threads)
-      target=janus url=http://127.0.0.1:17888
+      target=janus url=http://$server_address:17888
       janus_config "$([ "$name" = janus ] && echo 1 || echo 0)"
-      launch env LD_PRELOAD="$work/loopback.so" janus -F "$work/janus" -C "$work/janus/janus.jcfg"
+      launch janus -F "$work/janus" -C "$work/janus/janus.jcfg"
       ready $url/janus/info
       ;;
     livekit | livekit-batch)
-      target=livekit url=http://127.0.0.1:17890
+      target=livekit url=http://$server_address:17890
       livekit_config "$name"
       launch "$livekit_server" --config "$work/livekit.yaml"
       ready $url/
       ;;
     mediasoup | mediasoup-uring)
-      target=whip url=http://127.0.0.1:17895
+      target=whip url=http://$server_address:17895
       launch env MEDIASOUP_WORKER_BIN="$mediasoup_worker" \
-        node benches/peers/mediasoup/server.mjs 17895 17897 "${name#mediasoup-}"
+        node benches/peers/mediasoup/server.mjs "$server_address" 17895 17897 "${name#mediasoup-}"
       ready $url/pid
-      measured=$(curl -sS $url/pid)
+      measured=$("${in_tool[@]}" curl -sS $url/pid)
       ;;
   esac
 }

@@ -1,6 +1,6 @@
 // A mediasoup server to compare with, for `antiphon bench forward --target whip`: WHIP and WHEP, one worker.
 //
-//   MEDIASOUP_WORKER_BIN=WORKER node server.mjs HTTP-PORT UDP-PORT [uring]
+//   MEDIASOUP_WORKER_BIN=WORKER node server.mjs ADDRESS HTTP-PORT UDP-PORT [uring]
 //
 //   POST   /v1/rooms/ROOM/whip   an SDP offer that sends; a producer for each of its lines
 //   POST   /v1/rooms/ROOM/whep   an SDP offer that receives; a consumer for each of its lines
@@ -16,14 +16,13 @@ import { createServer } from 'node:http';
 import * as mediasoup from 'mediasoup';
 import { answerSdp, parseOffer, rtpCapabilities, rtpParameters } from './sdp.mjs';
 
-const ADDRESS = '127.0.0.1';
 const OFFER_MAX = 1 << 20;
 const CODECS = [
   { kind: 'audio', mimeType: 'audio/opus', preferredPayloadType: 111, clockRate: 48000, channels: 2 },
   { kind: 'video', mimeType: 'video/VP8', preferredPayloadType: 96, clockRate: 90000 },
 ];
 
-const [httpPort, udpPort, uring] = process.argv.slice(2);
+const [address, httpPort, udpPort, uring] = process.argv.slice(2);
 const worker = await mediasoup.createWorker({
   logLevel: process.env.MEDIASOUP_LOG ?? 'warn',
   logTags: ['info', 'dtls', 'srtp', 'bwe'],
@@ -31,7 +30,7 @@ const worker = await mediasoup.createWorker({
 });
 worker.on('died', () => process.exit(1));
 const webRtcServer = await worker.createWebRtcServer({
-  listenInfos: [{ protocol: 'udp', ip: ADDRESS, port: Number(udpPort) }],
+  listenInfos: [{ protocol: 'udp', ip: address, port: Number(udpPort) }],
 });
 
 /** Room name to a promise of `{ router, producers }`: many join a new room at once. */
@@ -114,7 +113,7 @@ async function body(request) {
 }
 
 async function handle(request, response) {
-  const { pathname } = new URL(request.url, `http://${ADDRESS}`);
+  const { pathname } = new URL(request.url, `http://${address}`);
   const path = pathname.split('/').slice(1).map(decodeURIComponent);
   const is = (method, ...parts) =>
     request.method === method &&
@@ -139,4 +138,4 @@ createServer((request, response) => {
     console.error(error);
     response.writeHead(500).end(`${error.message}\n`);
   });
-}).listen(Number(httpPort), ADDRESS);
+}).listen(Number(httpPort), address);
