@@ -229,6 +229,10 @@ impl Shard {
         self.around.id
     }
 
+    pub fn has_peers(&self) -> bool {
+        self.peers.iter().any(Option::is_some)
+    }
+
     /// What to send; clear it when sent.
     pub fn outbox(&mut self) -> &mut Outbox {
         &mut self.outbox

@@ -1,16 +1,21 @@
-//! The UDP sockets of one shard, one for each address family or address listened on, all on the shard's port.
+//! The UDP sockets of one shard, one for each address family or address listened on, all on the shard's port, and
+//! beside each of them, where the system can, one that RTCP comes to ([`super::steering`]).
 //!
 //! Receives batches (GRO, `recvmmsg`) and sends runs (GSO) through `quinn-udp`. A full send buffer drops the
 //! run and counts it: WebRTC recovers what is worth recovering, and the shard never waits.
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 
-use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
+use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use smallvec::SmallVec;
+use socket2::{Domain, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 use super::outbox::Run;
+use super::steering;
 
 /// Room for one GRO buffer.
 const BUFFER_BYTES: usize = 65_536;
@@ -26,16 +31,34 @@ pub struct Datagram<'a> {
     pub bytes: &'a [u8],
 }
 
+/// The sockets of one address.
+#[derive(Debug)]
+pub struct Listening {
+    media: std::net::UdpSocket,
+    /// Where RTCP comes in; without it, where all does.
+    rtcp: Option<std::net::UdpSocket>,
+}
+
 struct Bound {
     socket: UdpSocket,
     state: UdpSocketState,
+    rtcp: Option<(std::net::UdpSocket, UdpSocketState)>,
     local: SocketAddr,
 }
 
 pub struct MediaSocket {
     bound: Vec<Bound>,
     buffers: Vec<Vec<u8>>,
+    metas: [RecvMeta; BATCH_SIZE],
     dropped_runs: u64,
+}
+
+/// What one look at the sockets brought.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Received {
+    pub datagrams: usize,
+    /// There may be more at once.
+    pub more: bool,
 }
 
 impl MediaSocket {
@@ -43,52 +66,69 @@ impl MediaSocket {
     ///
     /// # Errors
     /// The kernel refuses what a UDP socket needs.
-    pub fn new(sockets: Vec<std::net::UdpSocket>) -> io::Result<Self> {
+    pub fn new(listening: Vec<Listening>) -> io::Result<Self> {
         let mut bound = Vec::new();
-        for socket in sockets {
-            let socket = UdpSocket::from_std(socket)?;
-            let state = UdpSocketState::new((&socket).into())?;
-            // A smaller buffer than asked for costs packets under load, not correctness.
-            let _ = state.set_recv_buffer_size((&socket).into(), KERNEL_BUFFER_BYTES);
-            let _ = state.set_send_buffer_size((&socket).into(), KERNEL_BUFFER_BYTES);
-            bound.push(Bound { local: socket.local_addr()?, socket, state });
+        for Listening { media, rtcp } in listening {
+            let socket = UdpSocket::from_std(media)?;
+            let state = prepare(&socket)?;
+            let rtcp = rtcp.map(|rtcp| prepare(&rtcp).map(|state| (rtcp, state))).transpose()?;
+            bound.push(Bound { local: socket.local_addr()?, socket, state, rtcp });
         }
-        Ok(Self { bound, buffers: vec![vec![0; BUFFER_BYTES]; BATCH_SIZE], dropped_runs: 0 })
+        let buffers = vec![vec![0; BUFFER_BYTES]; BATCH_SIZE];
+        Ok(Self { bound, buffers, metas: [RecvMeta::default(); BATCH_SIZE], dropped_runs: 0 })
     }
 
-    /// Waits until a socket may have something to read.
+    /// Waits until a socket may have something to read. RTCP that is kept apart is not waited for.
     pub async fn readable(&self) -> io::Result<()> {
-        let waits = self.bound.iter().map(|bound| Box::pin(bound.socket.readable()));
         match self.bound.as_slice() {
             [] => std::future::pending().await,
             [only] => only.socket.readable().await,
-            _ => futures_util::future::select_all(waits).await.0,
+            [one, other] => tokio::select! {
+                ready = one.socket.readable() => ready,
+                ready = other.socket.readable() => ready,
+            },
+            all => {
+                let waits = all.iter().map(|bound| Box::pin(bound.socket.readable()));
+                futures_util::future::select_all(waits).await.0
+            }
         }
     }
 
-    /// Hands over what waits in the sockets, at most one batch of each; true if there may be more.
-    pub fn recv_batch(&mut self, mut each: impl FnMut(Datagram<'_>)) -> bool {
-        let mut more = false;
-        let mut metas = [RecvMeta::default(); BATCH_SIZE];
+    /// Whether RTCP is kept apart anywhere, so that [`MediaSocket::recv_rtcp`] has to be called from time to time.
+    pub fn has_rtcp_apart(&self) -> bool {
+        self.bound.iter().any(|bound| bound.rtcp.is_some())
+    }
+
+    /// Hands over what waits in the sockets, at most one batch of each.
+    pub fn recv_batch(&mut self, mut each: impl FnMut(Datagram<'_>)) -> Received {
+        let mut received = Received::default();
         for bound in &self.bound {
-            let mut slices: Vec<IoSliceMut<'_>> =
-                self.buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
-            let received = bound.socket.try_io(Interest::READABLE, || {
-                bound.state.recv((&bound.socket).into(), &mut slices, &mut metas)
-            });
-            // An error here is an ICMP report or an empty socket; neither concerns any one peer.
-            let Ok(count) = received else { continue };
-            drop(slices);
-            more |= count == BATCH_SIZE;
-            for (meta, buffer) in metas.iter().zip(&self.buffers).take(count) {
-                let ip = meta.dst_ip.unwrap_or(bound.local.ip());
-                let destination = SocketAddr::new(ip, bound.local.port());
-                for bytes in buffer[..meta.len].chunks(meta.stride.max(1)) {
-                    each(Datagram { source: meta.addr, destination, bytes });
-                }
+            let Bound { socket, state, local, .. } = bound;
+            // Whether or not the runtime knows yet that something came. An error is an ICMP report or an empty socket;
+            // neither concerns any one peer.
+            let count = receive(state, socket.into(), &mut self.buffers, &mut self.metas).unwrap_or(0);
+            if count < BATCH_SIZE {
+                // That was all: the next to come makes the socket ready anew.
+                let _ = socket.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
             }
+            hand_over(&self.metas[..count], &self.buffers, *local, &mut each);
+            received.datagrams += count;
+            received.more |= count == BATCH_SIZE;
         }
-        more
+        received
+    }
+
+    /// The same for RTCP that is kept apart.
+    pub fn recv_rtcp(&mut self, mut each: impl FnMut(Datagram<'_>)) -> Received {
+        let mut received = Received::default();
+        for bound in &self.bound {
+            let Some((socket, state)) = &bound.rtcp else { continue };
+            let count = receive(state, socket.into(), &mut self.buffers, &mut self.metas).unwrap_or(0);
+            hand_over(&self.metas[..count], &self.buffers, bound.local, &mut each);
+            received.datagrams += count;
+            received.more |= count == BATCH_SIZE;
+        }
+        received
     }
 
     /// Sends one run. `source` is given to the kernel only where it is an address of this machine.
@@ -126,25 +166,108 @@ impl MediaSocket {
     }
 }
 
+/// Sets what a socket needs for batches.
+fn prepare(socket: &impl AsFd) -> io::Result<UdpSocketState> {
+    let state = UdpSocketState::new(socket.into())?;
+    // A smaller buffer than asked for costs packets under load, not correctness.
+    let _ = state.set_recv_buffer_size(socket.into(), KERNEL_BUFFER_BYTES);
+    let _ = state.set_send_buffer_size(socket.into(), KERNEL_BUFFER_BYTES);
+    Ok(state)
+}
+
+/// Fills buffers with what waits in a socket, as many as there are or come. Returns how many.
+fn receive(
+    state: &UdpSocketState,
+    socket: UdpSockRef<'_>,
+    buffers: &mut [Vec<u8>],
+    metas: &mut [RecvMeta],
+) -> io::Result<usize> {
+    let mut slices: SmallVec<[IoSliceMut<'_>; BATCH_SIZE]> =
+        buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
+    state.recv(socket, &mut slices, metas)
+}
+
+/// Takes apart what GRO has joined.
+fn hand_over(
+    metas: &[RecvMeta],
+    buffers: &[Vec<u8>],
+    local: SocketAddr,
+    each: &mut impl FnMut(Datagram<'_>),
+) {
+    for (meta, buffer) in metas.iter().zip(buffers) {
+        let destination = SocketAddr::new(meta.dst_ip.unwrap_or(local.ip()), local.port());
+        for bytes in buffer[..meta.len].chunks(meta.stride.max(1)) {
+            each(Datagram { source: meta.addr, destination, bytes });
+        }
+    }
+}
+
 /// Binds `port` on every address.
 ///
 /// # Errors
 /// The first address that cannot be bound, with the reason.
-pub fn bind(addresses: &[IpAddr], port: u16) -> io::Result<Vec<std::net::UdpSocket>> {
-    let bind_one = |ip: IpAddr| {
-        let domain = if ip.is_ipv4() { socket2::Domain::IPV4 } else { socket2::Domain::IPV6 };
-        let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, None)?;
-        if ip.is_ipv6() {
-            // IPv4 has a socket of its own.
-            socket.set_only_v6(true)?;
-        }
-        socket.set_nonblocking(true)?;
-        socket.bind(&SocketAddr::new(ip, port).into())?;
-        Ok(socket.into())
-    };
+pub fn bind(addresses: &[IpAddr], port: u16) -> io::Result<Vec<Listening>> {
     let named = |ip: IpAddr, error: io::Error| {
         let place = SocketAddr::new(ip, port);
         io::Error::new(error.kind(), format!("cannot listen for media on UDP {place}: {error}"))
     };
-    addresses.iter().map(|&ip| bind_one(ip).map_err(|error| named(ip, error))).collect()
+    addresses.iter().map(|&ip| bind_one(ip, port).map_err(|error| named(ip, error))).collect()
+}
+
+fn bind_one(ip: IpAddr, port: u16) -> io::Result<Listening> {
+    let media = unbound(ip)?;
+    media.bind(&SocketAddr::new(ip, port).into())?;
+    // Any free port was asked for.
+    let address = media.local_addr()?;
+    // Where it cannot be had, RTCP wakes the shard like everything else.
+    let apart = || {
+        let rtcp = unbound(ip)?;
+        steering::prepare(&media, &rtcp)?;
+        rtcp.bind(&address)?;
+        steering::divide(&media).map(|()| rtcp)
+    };
+    let rtcp = apart().inspect_err(|error| tracing::debug!(%error, "RTCP has no socket of its own"));
+    Ok(Listening { rtcp: rtcp.ok().map(Into::into), media: media.into() })
+}
+
+fn unbound(ip: IpAddr) -> io::Result<Socket> {
+    let domain = if ip.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+    let socket = Socket::new(domain, Type::DGRAM, None)?;
+    if ip.is_ipv6() {
+        // IPv4 has a socket of its own.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn rtcp_comes_apart_and_all_else_does_not() {
+        let ip = IpAddr::from([127, 0, 0, 1]);
+        let listening = bind(&[ip], 0).expect("a port is free");
+        let mut socket = MediaSocket::new(listening).expect("sockets");
+        assert!(socket.has_rtcp_apart());
+        let local = socket.bound[0].local;
+        assert!(bind(&[ip], local.port()).is_err(), "the port is taken");
+        let peer = std::net::UdpSocket::bind((ip, 0)).expect("a port is free");
+        let rtcp: [&[u8]; 4] = [&[0x80, 200, 1], &[0x8f, 205, 2], &[0x80, 192], &[0xbf, 223]];
+        let others: [&[u8]; 6] = [&[0x80, 96, 3], &[0x80, 191], &[0x80, 224], &[0x00, 200], &[0x16, 205], &[0x80]];
+        for datagram in rtcp.iter().chain(&others) {
+            peer.send_to(datagram, local).expect("loopback takes it");
+        }
+        let mut media: Vec<Vec<u8>> = Vec::new();
+        while media.len() < others.len() {
+            socket.readable().await.expect("readable");
+            socket.recv_batch(|datagram| media.push(datagram.bytes.to_vec()));
+        }
+        assert_eq!(media, others);
+        let mut apart: Vec<Vec<u8>> = Vec::new();
+        // Loopback delivers in order, so all of it is there.
+        while socket.recv_rtcp(|datagram| apart.push(datagram.bytes.to_vec())).datagrams > 0 {}
+        assert_eq!(apart, rtcp);
+    }
 }

@@ -1,19 +1,20 @@
 //! The thread that runs a shard: waits on its socket, its commands and its timers, ticks, and sends.
 //!
 //! One tick takes up to one batch from each socket, then whatever commands wait, then due timers; then all
-//! that came of it leaves in GSO runs. Nothing is awaited but the next thing to do.
+//! that came of it leaves in GSO runs. Nothing is awaited but the next thing to do, and while much comes in, a moment
+//! in which more of it comes ([`super::pace`]).
 
 use std::io;
-use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use tokio::sync::mpsc;
 
+use super::pace::{Pace, Wait};
 use super::relay::Relay;
 use super::shard::{Command, Counters, Load, Notice, Shard, Surroundings};
 use super::siblings::Siblings;
-use super::socket::MediaSocket;
+use super::socket::{Listening, MediaSocket};
 use crate::mailbox::{self, ControlSender, Refused};
 use crate::telemetry::{FORWARD_LATENCY, Tally};
 
@@ -26,6 +27,10 @@ const RELAY_QUEUE_DEPTH: usize = 2_048;
 const RELAYS_PER_TICK_MAX: usize = 64;
 /// Commands taken in one tick; media goes on meanwhile.
 const COMMANDS_PER_TICK_MAX: usize = 64;
+/// RTCP that is kept apart waits for the next tick, at most so long.
+const RTCP_WITHIN: Duration = Duration::from_millis(10);
+/// And is looked for no more often than this.
+const RTCP_INTERVAL_MIN: Duration = Duration::from_millis(2);
 /// How often figures leave the shard.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -70,7 +75,7 @@ impl ShardHandle {
 /// The system gives no thread, no runtime, or not the sockets' features.
 pub fn spawn(
     around: Surroundings,
-    sockets: Vec<UdpSocket>,
+    sockets: Vec<Listening>,
     core: Option<core_affinity::CoreId>,
     inbox: Inbox,
     siblings: Siblings,
@@ -101,6 +106,9 @@ struct Worker {
     latency: Tally,
     busy: Duration,
     reported_at: Instant,
+    pace: Pace,
+    /// When RTCP was last looked for.
+    rtcp_at: Instant,
 }
 
 impl Worker {
@@ -121,25 +129,30 @@ impl Worker {
             latency: Tally::default(),
             busy: Duration::ZERO,
             reported_at,
+            pace: Pace::default(),
+            rtcp_at: reported_at,
         }
     }
 
     async fn run(mut self) {
         let mut more = false;
         loop {
-            let wake_at = self.shard.poll_timeout().unwrap_or_else(|| Instant::now() + REPORT_INTERVAL);
-            let wake_at = wake_at.min(self.reported_at + REPORT_INTERVAL);
             let (mut command, mut relay) = (None, None);
-            if !more {
-                tokio::select! {
-                    biased;
-                    _ = self.socket.readable() => {}
-                    received = self.inbox.relays.recv() => relay = received,
-                    received = self.inbox.commands.recv() => match received {
-                        Some(received) => command = Some(received),
-                        None => return,
-                    },
-                    () = tokio::time::sleep_until(wake_at.into()) => {}
+            match self.pace.next() {
+                _ if more => {}
+                Wait::Until(at) => pause_until(at),
+                Wait::Readiness => {
+                    let wake_at = self.wake_at();
+                    tokio::select! {
+                        biased;
+                        _ = self.socket.readable() => {}
+                        received = self.inbox.relays.recv() => relay = received,
+                        received = self.inbox.commands.recv() => match received {
+                            Some(received) => command = Some(received),
+                            None => return,
+                        },
+                        () = tokio::time::sleep_until(wake_at.into()) => {}
+                    }
                 }
             }
             let began = Instant::now();
@@ -155,10 +168,26 @@ impl Worker {
         }
     }
 
+    /// When there is something to do even if nothing comes.
+    fn wake_at(&self) -> Instant {
+        let rtcp_at =
+            (self.shard.has_peers() && self.socket.has_rtcp_apart()).then(|| self.rtcp_at + RTCP_WITHIN);
+        let report_at = self.reported_at + REPORT_INTERVAL;
+        [self.shard.poll_timeout(), rtcp_at].into_iter().flatten().fold(report_at, Instant::min)
+    }
+
     /// True when there is more to do at once.
     fn tick(&mut self, now: Instant, first: Option<Command>, relay: Option<Relay>) -> bool {
         let shard = &mut self.shard;
-        let more = self.socket.recv_batch(|datagram| shard.handle_datagram(now, datagram));
+        let mut received = self.socket.recv_batch(|datagram| shard.handle_datagram(now, datagram));
+        self.pace.handle_tick(now, received.datagrams);
+        if now >= self.rtcp_at + RTCP_INTERVAL_MIN {
+            let rtcp = self.socket.recv_rtcp(|datagram| shard.handle_datagram(now, datagram));
+            received.more |= rtcp.more;
+            if !rtcp.more {
+                self.rtcp_at = now;
+            }
+        }
         let waiting = std::iter::from_fn(|| self.inbox.relays.try_recv().ok());
         for relay in relay.into_iter().chain(waiting.take(RELAYS_PER_TICK_MAX)) {
             self.shard.handle_relay(now, relay);
@@ -175,7 +204,7 @@ impl Worker {
         }
         self.pass_on(now);
         self.flush(now);
-        more
+        received.more
     }
 
     /// Hands other shards what is theirs.
@@ -215,6 +244,11 @@ impl Worker {
         // Only the latest matters; the next report follows in a second.
         let _ = self.notices.send(Notice::Load { shard, load });
     }
+}
+
+#[allow(clippy::disallowed_methods, reason = "what could wake it is what is waited for to gather")]
+fn pause_until(at: Instant) {
+    std::thread::sleep(at.saturating_duration_since(Instant::now()));
 }
 
 /// Reads one reason's drops.
