@@ -241,9 +241,14 @@ impl Estimator {
         (estimate_bps as u64).clamp(FLOOR_BPS, CAP_BPS)
     }
 
+    /// Whether [`Self::poll_probe`] gives one now. Cheap, as it is asked all the time.
+    pub fn is_probe_due(&self, now: Instant) -> bool {
+        self.may_probe() && self.probing.is_due(now, self.estimate_bps)
+    }
+
     /// A probe to send now, spread by the caller at its rate, in bursts of a millisecond.
     pub fn poll_probe(&mut self, now: Instant) -> Option<Probe> {
-        if !self.may_probe() {
+        if !self.is_probe_due(now) {
             return None;
         }
         let path = probing::Now {

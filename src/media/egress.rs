@@ -248,10 +248,8 @@ impl Egress {
     pub fn flush(&mut self, now: Instant, wire: &mut Wire<'_>) {
         self.protect();
         self.allowance.refill(now, self.estimator.estimate_bps());
-        // Where much is lost at random the copy may be lost, too, and so may the next request for it.
-        let copies = if self.estimator.loss().is_some_and(|loss| loss > HEAVY_LOSS) { 2 } else { 1 };
-        while let Some((slot, seq_no)) = self.resends.pop_front() {
-            self.resend(now, slot, seq_no, copies, wire);
+        if !self.resends.is_empty() {
+            self.resend_all(now, wire);
         }
         let mut queue = std::mem::take(&mut self.queue);
         for (slot, packet) in queue.drain(..) {
@@ -303,6 +301,14 @@ impl Egress {
             self.estimator.handle_sent(now, (bytes + OVERHEAD_BYTES) as u32);
         }
         self.reports_at.get_or_insert(now);
+    }
+
+    fn resend_all(&mut self, now: Instant, wire: &mut Wire<'_>) {
+        // Where much is lost at random the copy may be lost, too, and so may the next request for it.
+        let copies = if self.estimator.loss().is_some_and(|loss| loss > HEAVY_LOSS) { 2 } else { 1 };
+        while let Some((slot, seq_no)) = self.resends.pop_front() {
+            self.resend(now, slot, seq_no, copies, wire);
+        }
     }
 
     fn resend(&mut self, now: Instant, slot: u16, seq_no: u16, copies: u8, wire: &mut Wire<'_>) {

@@ -10,6 +10,7 @@ mod outbox;
 mod pace;
 mod peer;
 pub mod relay;
+mod routes;
 pub mod shard;
 mod siblings;
 mod socket;

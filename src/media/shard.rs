@@ -38,6 +38,11 @@ pub use mixer::MixerLink;
 
 /// Deadlines this close are met in the same tick: one wake-up instead of many.
 const SLACK: Duration = Duration::from_micros(500);
+/// Timers of engines are not urgent to the millisecond, and met together they cost one wake-up.
+const ENGINE_SLOT: Duration = Duration::from_millis(5);
+/// Those of egresses are: a probe is a rate.
+const EGRESS_SLOT: Duration = Duration::from_millis(1);
+const ROOM_SLOT: Duration = Duration::from_millis(1);
 /// Turns of one peer within a tick; the rest waits for the next, so that no peer starves the others.
 const TURNS_MAX: usize = 128;
 /// A closing connection gets this long to deliver its last message.
@@ -208,9 +213,9 @@ impl Shard {
             rooms_by_name: BTreeMap::new(),
             demux: Demux::new(),
             tcp: TcpConnections::new(),
-            peer_timers: Wheel::new(around.start),
-            egress_timers: Wheel::new(around.start),
-            room_timers: Wheel::new(around.start),
+            peer_timers: Wheel::new(around.start, ENGINE_SLOT),
+            egress_timers: Wheel::new(around.start, EGRESS_SLOT),
+            room_timers: Wheel::new(around.start, ROOM_SLOT),
             outbox: Outbox::default(),
             relays: VecDeque::new(),
             dirty: Vec::new(),

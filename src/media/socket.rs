@@ -7,6 +7,7 @@
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
+use std::time::Instant;
 
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use smallvec::SmallVec;
@@ -15,12 +16,17 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 use super::outbox::Run;
+use super::routes::Routes;
 use super::steering;
 
 /// Room for one GRO buffer.
 const BUFFER_BYTES: usize = 65_536;
 /// Asked of the kernel; it grants what `net.core.rmem_max` and `wmem_max` allow.
 const KERNEL_BUFFER_BYTES: usize = 4 << 20;
+
+/// Looks for RTCP after the last datagram of an address: at the highest rate of looking, half a minute of them, within
+/// which everyone who is connected has to answer for consent (RFC 7675 §5.1).
+const RTCP_LOOKS: u32 = 15_000;
 
 /// A datagram as it arrived.
 #[derive(Debug, Clone, Copy)]
@@ -44,12 +50,25 @@ struct Bound {
     state: UdpSocketState,
     rtcp: Option<(std::net::UdpSocket, UdpSocketState)>,
     local: SocketAddr,
+    /// The last look at `socket` brought something.
+    is_lively: bool,
+    /// Looks at `rtcp` that may bring something: everyone who is connected here says so from time to time.
+    rtcp_looks: u32,
+}
+
+impl Bound {
+    /// Whether a look at `socket` may bring something, by what is known without asking the kernel.
+    fn may_have_media(&self) -> bool {
+        self.is_lively || self.socket.try_io(Interest::READABLE, || Ok(())).is_ok()
+    }
 }
 
 pub struct MediaSocket {
     bound: Vec<Bound>,
     buffers: Vec<Vec<u8>>,
     metas: [RecvMeta; BATCH_SIZE],
+    local_ips: Vec<IpAddr>,
+    routes: Routes,
     dropped_runs: u64,
 }
 
@@ -62,20 +81,22 @@ pub struct Received {
 }
 
 impl MediaSocket {
-    /// Takes over sockets from [`bind`]; must run inside the shard's runtime.
+    /// Takes over sockets from [`bind`]; must run inside the shard's runtime. `local_ips` are this machine's.
     ///
     /// # Errors
     /// The kernel refuses what a UDP socket needs.
-    pub fn new(listening: Vec<Listening>) -> io::Result<Self> {
+    pub fn new(listening: Vec<Listening>, local_ips: Vec<IpAddr>) -> io::Result<Self> {
         let mut bound = Vec::new();
         for Listening { media, rtcp } in listening {
             let socket = UdpSocket::from_std(media)?;
             let state = prepare(&socket)?;
             let rtcp = rtcp.map(|rtcp| prepare(&rtcp).map(|state| (rtcp, state))).transpose()?;
-            bound.push(Bound { local: socket.local_addr()?, socket, state, rtcp });
+            let local = socket.local_addr()?;
+            bound.push(Bound { socket, state, rtcp, local, is_lively: false, rtcp_looks: 0 });
         }
         let buffers = vec![vec![0; BUFFER_BYTES]; BATCH_SIZE];
-        Ok(Self { bound, buffers, metas: [RecvMeta::default(); BATCH_SIZE], dropped_runs: 0 })
+        let (metas, routes) = ([RecvMeta::default(); BATCH_SIZE], Routes::default());
+        Ok(Self { bound, buffers, metas, local_ips, routes, dropped_runs: 0 })
     }
 
     /// Waits until a socket may have something to read. RTCP that is kept apart is not waited for.
@@ -102,16 +123,19 @@ impl MediaSocket {
     /// Hands over what waits in the sockets, at most one batch of each.
     pub fn recv_batch(&mut self, mut each: impl FnMut(Datagram<'_>)) -> Received {
         let mut received = Received::default();
-        for bound in &self.bound {
+        for bound in self.bound.iter_mut().filter(|bound| bound.may_have_media()) {
             let Bound { socket, state, local, .. } = bound;
-            // Whether or not the runtime knows yet that something came. An error is an ICMP report or an empty socket;
-            // neither concerns any one peer.
-            let count = receive(state, socket.into(), &mut self.buffers, &mut self.metas).unwrap_or(0);
+            // An error is an ICMP report or an empty socket; neither concerns any one peer.
+            let count = receive(state, (&*socket).into(), &mut self.buffers, &mut self.metas).unwrap_or(0);
             if count < BATCH_SIZE {
                 // That was all: the next to come makes the socket ready anew.
                 let _ = socket.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
             }
             hand_over(&self.metas[..count], &self.buffers, *local, &mut each);
+            bound.is_lively = count > 0;
+            if count > 0 {
+                bound.rtcp_looks = RTCP_LOOKS;
+            }
             received.datagrams += count;
             received.more |= count == BATCH_SIZE;
         }
@@ -121,18 +145,21 @@ impl MediaSocket {
     /// The same for RTCP that is kept apart.
     pub fn recv_rtcp(&mut self, mut each: impl FnMut(Datagram<'_>)) -> Received {
         let mut received = Received::default();
-        for bound in &self.bound {
+        for bound in self.bound.iter_mut().filter(|bound| bound.rtcp_looks > 0) {
             let Some((socket, state)) = &bound.rtcp else { continue };
             let count = receive(state, socket.into(), &mut self.buffers, &mut self.metas).unwrap_or(0);
             hand_over(&self.metas[..count], &self.buffers, bound.local, &mut each);
+            bound.rtcp_looks = if count > 0 { RTCP_LOOKS } else { bound.rtcp_looks - 1 };
             received.datagrams += count;
             received.more |= count == BATCH_SIZE;
         }
         received
     }
 
-    /// Sends one run. `source` is given to the kernel only where it is an address of this machine.
-    pub fn send(&mut self, run: &Run, bytes: &[u8], source: Option<IpAddr>) {
+    /// Sends one run. The kernel is told the source only where it is an address of this machine, and not the one that
+    /// it would take anyway.
+    pub fn send(&mut self, now: Instant, run: &Run, bytes: &[u8]) {
+        let source = Some(run.source).filter(|source| self.local_ips.contains(source));
         let fits = |bound: &&Bound| {
             let ip = bound.local.ip();
             let family = ip.is_ipv4() == run.destination.is_ipv4();
@@ -142,6 +169,9 @@ impl MediaSocket {
             self.dropped_runs += 1;
             return;
         };
+        let named = source.filter(|source| {
+            bound.local.ip().is_unspecified() && !self.routes.is_chosen(now, run.destination, *source)
+        });
         let segments_max = bound.state.max_gso_segments().max(1);
         for part in bytes.chunks(run.segment_bytes.saturating_mul(segments_max).max(1)) {
             let transmit = Transmit {
@@ -149,12 +179,9 @@ impl MediaSocket {
                 ecn: None,
                 contents: part,
                 segment_size: (part.len() > run.segment_bytes).then_some(run.segment_bytes),
-                src_ip: source,
+                src_ip: named,
             };
-            let sent = bound
-                .socket
-                .try_io(Interest::WRITABLE, || bound.state.try_send((&bound.socket).into(), &transmit));
-            if sent.is_err() {
+            if bound.state.try_send((&bound.socket).into(), &transmit).is_err() {
                 self.dropped_runs += 1;
             }
         }
@@ -249,13 +276,14 @@ mod tests {
     async fn rtcp_comes_apart_and_all_else_does_not() {
         let ip = IpAddr::from([127, 0, 0, 1]);
         let listening = bind(&[ip], 0).expect("a port is free");
-        let mut socket = MediaSocket::new(listening).expect("sockets");
+        let mut socket = MediaSocket::new(listening, vec![ip]).expect("sockets");
         assert!(socket.has_rtcp_apart());
         let local = socket.bound[0].local;
         assert!(bind(&[ip], local.port()).is_err(), "the port is taken");
         let peer = std::net::UdpSocket::bind((ip, 0)).expect("a port is free");
         let rtcp: [&[u8]; 4] = [&[0x80, 200, 1], &[0x8f, 205, 2], &[0x80, 192], &[0xbf, 223]];
-        let others: [&[u8]; 6] = [&[0x80, 96, 3], &[0x80, 191], &[0x80, 224], &[0x00, 200], &[0x16, 205], &[0x80]];
+        let others: [&[u8]; 6] =
+            [&[0x80, 96, 3], &[0x80, 191], &[0x80, 224], &[0x00, 200], &[0x16, 205], &[0x80]];
         for datagram in rtcp.iter().chain(&others) {
             peer.send_to(datagram, local).expect("loopback takes it");
         }

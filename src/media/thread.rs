@@ -84,7 +84,7 @@ pub fn spawn(
     let name = format!("shard-{}", around.id.0);
     let socket = {
         let _inside = runtime.enter();
-        MediaSocket::new(sockets)?
+        MediaSocket::new(sockets, around.reach.local_ips.clone())?
     };
     std::thread::Builder::new().name(name).spawn(move || {
         if let Some(core) = core {
@@ -101,7 +101,6 @@ struct Worker {
     inbox: Inbox,
     siblings: Siblings,
     notices: ControlSender<Notice>,
-    local_ips: Vec<std::net::IpAddr>,
     figures: Figures,
     latency: Tally,
     busy: Duration,
@@ -115,7 +114,6 @@ impl Worker {
     fn new(around: Surroundings, socket: MediaSocket, inbox: Inbox, siblings: Siblings) -> Self {
         let figures = Figures::new(around.id.0);
         let notices = around.notices.clone();
-        let local_ips = around.reach.local_ips.clone();
         let reported_at = around.start;
         let shard = Shard::new(around);
         Self {
@@ -124,7 +122,6 @@ impl Worker {
             inbox,
             siblings,
             notices,
-            local_ips,
             figures,
             latency: Tally::default(),
             busy: Duration::ZERO,
@@ -219,8 +216,7 @@ impl Worker {
 
     fn flush(&mut self, began: Instant) {
         for (run, bytes) in self.shard.outbox().runs() {
-            let source = self.local_ips.contains(&run.source).then_some(run.source);
-            self.socket.send(run, bytes, source);
+            self.socket.send(began, run, bytes);
         }
         self.shard.outbox().clear();
         let forwarded = std::mem::take(&mut self.shard.forwarded_in_tick);

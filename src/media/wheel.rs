@@ -1,5 +1,5 @@
-//! A hashed timer wheel: 256 slots of one millisecond, one timer for each key, for deadlines of a shard's
-//! peers.
+//! A hashed timer wheel: 256 slots of some milliseconds, one timer for each key, for deadlines of a shard's
+//! peers and rooms.
 //!
 //! A deadline beyond the wheel's span waits in its slot for another round. Setting a timer again replaces it:
 //! the entry left behind is recognised as stale when its slot comes up, so nothing is searched or removed.
@@ -8,7 +8,6 @@
 use std::time::{Duration, Instant};
 
 const SLOTS: usize = 256;
-const SLOT: Duration = Duration::from_millis(1);
 
 /// Timers by dense key (the peer's index).
 #[derive(Debug)]
@@ -17,17 +16,19 @@ pub struct Wheel {
     /// Deadline of each key, in ticks since `start`; `u64::MAX` for none.
     deadlines: Vec<u64>,
     start: Instant,
+    slot: Duration,
     /// The next tick to look at.
     tick: u64,
     armed: usize,
 }
 
 impl Wheel {
-    pub fn new(start: Instant) -> Self {
-        Self { slots: vec![Vec::new(); SLOTS], deadlines: Vec::new(), start, tick: 0, armed: 0 }
+    /// `slot`: how far apart deadlines may be that are met together.
+    pub fn new(start: Instant, slot: Duration) -> Self {
+        Self { slots: vec![Vec::new(); SLOTS], deadlines: Vec::new(), start, slot, tick: 0, armed: 0 }
     }
 
-    /// Sets the one timer of `key`, rounding up to the wheel's millisecond.
+    /// Sets the one timer of `key`, rounding up to the wheel's slots.
     pub fn set(&mut self, key: u32, deadline: Instant) {
         let tick = self.tick_at_or_after(deadline).max(self.tick);
         let index = key as usize;
@@ -54,7 +55,7 @@ impl Wheel {
 
     /// Hands over every key whose deadline has come, each once.
     pub fn expire(&mut self, now: Instant, mut fire: impl FnMut(u32)) {
-        let now_tick = now.saturating_duration_since(self.start).as_millis() as u64;
+        let now_tick = (now.saturating_duration_since(self.start).as_micros() / self.slot.as_micros()) as u64;
         if now_tick < self.tick {
             return;
         }
@@ -92,18 +93,20 @@ impl Wheel {
                 .any(|&(key, due)| due == *tick && self.deadlines[key as usize] == due)
         });
         let tick = due.unwrap_or(self.tick + SLOTS as u64 - 1);
-        Some(self.start + SLOT * u32::try_from(tick).unwrap_or(u32::MAX))
+        Some(self.start + self.slot * u32::try_from(tick).unwrap_or(u32::MAX))
     }
 
     fn tick_at_or_after(&self, instant: Instant) -> u64 {
         let since = instant.saturating_duration_since(self.start);
-        since.as_micros().div_ceil(SLOT.as_micros()) as u64
+        since.as_micros().div_ceil(self.slot.as_micros()) as u64
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const SLOT: Duration = Duration::from_millis(1);
 
     fn expired(wheel: &mut Wheel, now: Instant) -> Vec<u32> {
         let mut keys = Vec::new();
@@ -114,7 +117,7 @@ mod tests {
     #[test]
     fn fires_once_and_never_early() {
         let start = Instant::now();
-        let mut wheel = Wheel::new(start);
+        let mut wheel = Wheel::new(start, SLOT);
         wheel.set(3, start + Duration::from_micros(4_200));
         assert_eq!(expired(&mut wheel, start + Duration::from_millis(4)), [0u32; 0]);
         assert_eq!(wheel.next_deadline(), Some(start + Duration::from_millis(5)));
@@ -126,7 +129,7 @@ mod tests {
     #[test]
     fn a_timer_set_again_fires_at_its_new_time_only() {
         let start = Instant::now();
-        let mut wheel = Wheel::new(start);
+        let mut wheel = Wheel::new(start, SLOT);
         wheel.set(0, start + Duration::from_millis(5));
         wheel.set(0, start + Duration::from_millis(9));
         wheel.set(1, start + Duration::from_millis(7));
@@ -138,7 +141,7 @@ mod tests {
     #[test]
     fn a_deadline_beyond_the_span_waits_for_its_round() {
         let start = Instant::now();
-        let mut wheel = Wheel::new(start);
+        let mut wheel = Wheel::new(start, SLOT);
         wheel.set(7, start + Duration::from_millis(1_000));
         for ms in (0..1_000).step_by(50) {
             assert_eq!(expired(&mut wheel, start + Duration::from_millis(ms)), [0u32; 0]);
@@ -147,9 +150,21 @@ mod tests {
     }
 
     #[test]
+    fn deadlines_of_one_slot_fire_together() {
+        let start = Instant::now();
+        let mut wheel = Wheel::new(start, SLOT * 5);
+        for key in 0..5 {
+            wheel.set(key, start + SLOT * (6 + key));
+        }
+        assert_eq!(wheel.next_deadline(), Some(start + SLOT * 10));
+        assert_eq!(expired(&mut wheel, start + SLOT * 9), [0u32; 0]);
+        assert_eq!(expired(&mut wheel, start + SLOT * 10), [0, 1, 2, 3, 4]);
+    }
+
+    #[test]
     fn a_long_sleep_loses_no_timer() {
         let start = Instant::now();
-        let mut wheel = Wheel::new(start);
+        let mut wheel = Wheel::new(start, SLOT);
         for key in 0..500 {
             wheel.set(key, start + Duration::from_millis(u64::from(key) * 3));
         }

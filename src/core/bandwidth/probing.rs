@@ -221,6 +221,11 @@ impl Probing {
         Some((calm_at.max(self.not_before.filter(|_| beyond)), rate))
     }
 
+    /// Whether [`Probing::start`] gives one now.
+    pub fn is_due(&self, now: Instant, estimate_bps: f64) -> bool {
+        self.due(estimate_bps).is_some_and(|(due, _)| due.is_none_or(|due| now >= due))
+    }
+
     /// Whether a probe is under way, or was until a moment ago.
     pub fn is_felt(&self, now: Instant) -> bool {
         let ended = self.ended_at.is_some_and(|at| now.saturating_duration_since(at) < FELT_FOR);

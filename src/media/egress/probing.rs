@@ -25,7 +25,10 @@ pub(super) struct Probing {
 impl Egress {
     /// Sends as much of a probe as is due by its rate.
     pub(super) fn run_probe(&mut self, now: Instant, wire: &mut Wire<'_>) {
-        if self.probe.is_none() && !self.is_blind {
+        if self.probe.is_none() {
+            if self.is_blind || !self.estimator.is_probe_due(now) {
+                return;
+            }
             let Some(slot) = self.probe_slot() else { return };
             if self.streams.get(usize::from(slot)).is_none_or(|stream| stream.resend_lane(now).is_none()) {
                 return;
