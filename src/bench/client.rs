@@ -91,6 +91,8 @@ pub struct Client {
     remb_at: Instant,
     /// One-way delays of media since the last [`Client::drain_delays`], nanoseconds; only while wanted.
     delays_ns: Option<Vec<u64>>,
+    /// How long the datagram at hand had waited to be read.
+    waited: Duration,
     key_frames_requested: u64,
     foreign_packets: u64,
     closed: bool,
@@ -153,6 +155,7 @@ impl Client {
             playout_at: now,
             remb_at: now,
             delays_ns: None,
+            waited: Duration::ZERO,
             key_frames_requested: 0,
             foreign_packets: 0,
             closed: false,
@@ -214,9 +217,11 @@ impl Client {
     pub fn handle_datagram(
         &mut self,
         now: Instant,
+        arrived: Instant,
         source: SocketAddr,
         datagram: &[u8],
     ) -> Result<(), ClientError> {
+        self.waited = now.saturating_duration_since(arrived);
         let Ok(receive) = Receive::new(Protocol::Udp, source, self.local, datagram) else { return Ok(()) };
         self.rtc.handle_input(Input::Receive(now, receive))?;
         self.drain(now)
@@ -469,7 +474,8 @@ impl Client {
             self.milestones.first_frame.get_or_insert(now);
         }
         if let Some(delays) = self.delays_ns.as_mut().filter(|_| new) {
-            let arrived_ns = at.saturating_duration_since(self.clock_base).as_nanos() as u64;
+            let arrived = at.checked_sub(self.waited).unwrap_or(at);
+            let arrived_ns = arrived.saturating_duration_since(self.clock_base).as_nanos() as u64;
             delays.push(arrived_ns.saturating_sub(stamp.sent_ns));
         }
     }

@@ -15,6 +15,7 @@ use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::client::{Client, ClientError, Offer};
+use super::receive::{self, Received};
 
 /// Wakes the loop for an answer; no client has this number.
 const ANSWER: Token = Token(usize::MAX);
@@ -109,6 +110,7 @@ impl Engine {
         let mut socket = UdpSocket::bind(SocketAddr::new(self.local, 0))?;
         // A smaller buffer than asked for is no failure; what it loses is counted as loss.
         let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER_LEN);
+        receive::note_times(&socket)?;
         let seat = self.seats.len();
         self.poll.registry().register(&mut socket, Token(seat), Interest::READABLE)?;
         let (client, made) =
@@ -192,15 +194,15 @@ type Wakes = BinaryHeap<Reverse<(Instant, usize)>>;
 impl Seat {
     fn receive(&mut self, seat: usize, buffer: &mut [u8], wakes: &mut Wakes, traffic: &mut Traffic) {
         // Readiness is told once: read until there is nothing left.
-        while let Ok((len, source)) = self.socket.recv_from(buffer) {
+        while let Ok(received) = receive::receive(&self.socket, buffer) {
             traffic.received += 1;
-            traffic.received_bytes += len as u64;
+            traffic.received_bytes += received.len as u64;
             if self.failure.is_some() {
                 continue;
             }
-            let now = Instant::now();
+            let Received { len, source, arrived, now } = received;
             let Some(datagram) = buffer.get(..len) else { continue };
-            let handled = self.client.handle_datagram(now, source, datagram);
+            let handled = self.client.handle_datagram(now, arrived, source, datagram);
             self.settle(seat, now, handled, wakes, traffic);
         }
     }

@@ -12,6 +12,7 @@ pub mod join;
 pub mod offer;
 pub mod process;
 pub mod profile;
+pub mod receive;
 pub mod reception;
 pub mod report;
 pub mod source;

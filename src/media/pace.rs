@@ -1,15 +1,18 @@
-//! When a shard looks at its sockets: at once when something comes, or, while much comes, once in a while for all
-//! of it together, as network cards do with their interrupts.
+//! When a shard looks at its sockets: at once when something comes, or, while much comes, once in a while
+//! for all of it together, as network cards do with their interrupts.
 //!
-//! Waking a thread costs about as much as forwarding ten packets. A shard that many publishers send to would be woken for
-//! each of their bursts; taken together they cost one wake-up, and a receiver's packets leave in longer runs. A shard
-//! that little comes to answers at once.
+//! Waking a thread costs about as much as forwarding ten packets. A shard that many publishers send to
+//! would be woken for each of their bursts; taken together they cost one wake-up, and a receiver's packets
+//! leave in longer runs. A shard that little comes to answers at once.
 
 use std::time::{Duration, Instant};
 
-/// Ticks begin at least so far apart while packets come more often than that. What it adds to a packet's way is half of
-/// this on average.
+/// Ticks begin at least so far apart while packets come more often than that. What it adds to a packet's
+/// way is half of this on average.
 const GATHER: Duration = Duration::from_millis(1);
+
+/// After so many ticks in which nothing came it is waited for again.
+const EMPTY_MAX: u8 = 2;
 
 /// What to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,12 +29,14 @@ pub struct Pace {
     last: Option<Instant>,
     /// They come more often than [`GATHER`].
     is_dense: bool,
+    /// Since then nothing came in so many ticks.
+    empty: u8,
 }
 
 impl Pace {
     pub fn next(&self) -> Wait {
         match self.last {
-            Some(last) if self.is_dense => Wait::Until(last + GATHER),
+            Some(last) if self.is_dense => Wait::Until(last + GATHER * (u32::from(self.empty) + 1)),
             _ => Wait::Readiness,
         }
     }
@@ -39,9 +44,11 @@ impl Pace {
     /// A tick that began at `now` took so many datagrams from the socket that wakes.
     pub fn handle_tick(&mut self, now: Instant, datagrams: usize) {
         if datagrams == 0 {
-            self.is_dense = false;
+            self.empty = self.empty.saturating_add(1);
+            self.is_dense &= self.empty < EMPTY_MAX;
             return;
         }
+        self.empty = 0;
         let since = self.last.map(|last| now.saturating_duration_since(last));
         // Ticks that were put off begin a little later than they might.
         self.is_dense = since.is_some_and(|since| since < GATHER + GATHER / 2);
@@ -74,6 +81,8 @@ mod tests {
         pace.handle_tick(soon + GATHER + Duration::from_micros(80), 4);
         assert_eq!(pace.next(), Wait::Until(soon + GATHER * 2 + Duration::from_micros(80)));
         pace.handle_tick(soon + GATHER * 3, 0);
+        assert_eq!(pace.next(), Wait::Until(soon + GATHER * 3 + Duration::from_micros(80)));
+        pace.handle_tick(soon + GATHER * 4, 0);
         assert_eq!(pace.next(), Wait::Readiness);
     }
 }

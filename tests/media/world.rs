@@ -119,7 +119,7 @@ impl<S: Server> World<S> {
                 self.server.handle_datagram(now, datagram.source, &datagram.contents);
             }
             while let Some(datagram) = site.down.poll(now) {
-                let handled = site.client.handle_datagram(now, datagram.source, &datagram.contents);
+                let handled = site.client.handle_datagram(now, now, datagram.source, &datagram.contents);
                 handled.expect("the client goes on");
             }
             if site.client.timeout() <= now {

@@ -15,7 +15,7 @@ pub fn run(pair: &mut [Client; 2], mut now: Instant, time: Duration) -> Instant 
         for (from, to) in [(0, 1), (1, 0)] {
             pair[from].handle_timeout(now).expect("it goes on");
             while let Some(transmit) = pair[from].poll_transmit() {
-                let handled = pair[to].handle_datagram(now, transmit.source, &transmit.contents);
+                let handled = pair[to].handle_datagram(now, now, transmit.source, &transmit.contents);
                 handled.expect("it goes on");
             }
         }

@@ -1,0 +1,88 @@
+//! Receives datagrams with the time at which the kernel had them.
+//!
+//! How long they then waited for the load tool is the tool's own affair, and must not be taken for latency
+//! of the server.
+
+use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::cmsg_space;
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt::ReceiveTimestampns,
+};
+use nix::sys::time::TimeSpec;
+
+/// A longer wait than this is a clock that was set meanwhile.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// What came, in the buffer that it was given.
+#[derive(Debug, Clone, Copy)]
+pub struct Received {
+    pub len: usize,
+    pub source: SocketAddr,
+    /// When the kernel had it; when it was read where the kernel does not say.
+    pub arrived: Instant,
+    /// When it was read.
+    pub now: Instant,
+}
+
+/// Has the kernel note when each datagram comes.
+///
+/// # Errors
+/// It does not.
+pub fn note_times(socket: &impl AsFd) -> io::Result<()> {
+    Ok(setsockopt(socket, ReceiveTimestampns, &true)?)
+}
+
+/// Reads one datagram.
+///
+/// # Errors
+/// There is none, or the socket is broken.
+pub fn receive(socket: &impl AsRawFd, buffer: &mut [u8]) -> io::Result<Received> {
+    let mut space = cmsg_space!(TimeSpec);
+    let mut slices = [IoSliceMut::new(buffer)];
+    let flags = MsgFlags::empty();
+    let message = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut slices, Some(&mut space), flags)?;
+    let now = Instant::now();
+    let came = message.cmsgs()?.find_map(|control| match control {
+        ControlMessageOwned::ScmTimestampns(at) => Some(Duration::from(at)),
+        _ => None,
+    });
+    let waited = came.and_then(|came| SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + came).ok());
+    let waited = waited.filter(|waited| *waited < WAIT_MAX).unwrap_or_default();
+    let source = message.address.as_ref().and_then(address).ok_or(io::ErrorKind::InvalidData)?;
+    let arrived = now.checked_sub(waited).unwrap_or(now);
+    Ok(Received { len: message.bytes, source, arrived, now })
+}
+
+fn address(from: &SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = from.as_sockaddr_in().map(|v4| SocketAddr::from((v4.ip(), v4.port())));
+    v4.or_else(|| from.as_sockaddr_in6().map(|v6| SocketAddr::from((v6.ip(), v6.port()))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket;
+
+    #[test]
+    fn what_waited_is_known_to_have_waited() {
+        let here = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
+        note_times(&here).expect("timestamps");
+        let there = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
+        there.send_to(b"hello", here.local_addr().expect("an address")).expect("loopback takes it");
+        let sent = Instant::now();
+        while sent.elapsed() < Duration::from_millis(20) {
+            std::hint::spin_loop();
+        }
+        let mut buffer = [0; 100];
+        let received = receive(&here, &mut buffer).expect("it is there");
+        assert_eq!(
+            (&buffer[..received.len], received.source),
+            (&b"hello"[..], there.local_addr().expect("one"))
+        );
+        assert!(received.now - received.arrived >= Duration::from_millis(15), "{received:?}");
+    }
+}
