@@ -39,6 +39,7 @@ pub struct NewRoom {
     pub mode: Mode,
     pub access: Access,
     pub lobby: bool,
+    pub e2ee: bool,
     /// Absent: the node's limit.
     pub participants_max: Option<u32>,
 }

@@ -5,6 +5,7 @@
 //! [`Scene`]; the mixer carries it out. A scene is whole and replaces the one before, so none needs to be
 //! told twice.
 
+pub mod colour;
 pub mod layout;
 
 use std::sync::Arc;
@@ -79,6 +80,8 @@ pub struct Tile {
     pub slot: Option<u16>,
     /// What comes in there: with another one, what came before is of no use any more.
     pub serial: u64,
+    /// The slot of the sound that belongs to it: the two are kept in step.
+    pub sound: Option<u16>,
     pub area: Area,
     pub fit: Fit,
     /// The name on it; empty: none.
@@ -165,7 +168,10 @@ pub enum FromMixer {
     },
     /// The decoder of a slot needs a key frame.
     Keyframe { slot: u16 },
-    /// Every second. A mixer of which nothing is heard for some is taken for hung.
+    /// Several times a second, while its picture and its sound both go on. A mixer of which nothing is heard
+    /// is done without, and after a while taken for hung.
+    Pulse,
+    /// Every second.
     Figures(Figures),
     /// It is no more.
     Gone,
@@ -174,7 +180,7 @@ pub enum FromMixer {
 }
 
 /// What a mixer did in the last second.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Figures {
     /// Pictures composed.
     pub frames: u32,
@@ -199,6 +205,9 @@ pub struct MixPacket {
     /// RTP's sequence number, extended.
     pub seq_no: u64,
     pub rtp_time: u32,
+    /// When it was captured, in microseconds since the Unix epoch: of a slot by the clock of its sender, once
+    /// that has told it (RFC 3550 §6.4.1); of a line by this machine's.
+    pub captured_us: Option<i64>,
     pub marker: bool,
     pub payload: Arc<[u8]>,
 }

@@ -82,6 +82,8 @@ impl Node {
             name: RoomName::parse(ROOM).expect("a name"),
             mode: Mode::Sfu,
             layout: antiphon::core::mix::layout::Layout::default(),
+            background: Default::default(),
+            e2ee: false,
             access: Access::Open,
             locked: false,
             lobby: false,

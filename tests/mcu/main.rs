@@ -28,7 +28,8 @@ fn turn() -> MutexGuard<'static, ()> {
 
 fn tile(key: u32, slot: Option<u16>, place: u32) -> Tile {
     let label = String::new();
-    Tile { key, slot, serial: 1, area: quarter(place), fit: Fit::Cover, label, muted: false, speaking: false }
+    let (area, fit, sound) = (quarter(place), Fit::Cover, None);
+    Tile { key, slot, serial: 1, sound, area, fit, label, muted: false, speaking: false }
 }
 
 fn scene(tiles: Vec<Tile>) -> Scene {

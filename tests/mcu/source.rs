@@ -49,7 +49,8 @@ impl Source {
         let packets = frame.into_iter().map(|(payload, marker)| {
             self.seq_no += 1;
             let (place, payload) = (Place::Slot(self.slot), payload.into());
-            MixPacket { place, codec: self.codec, seq_no: self.seq_no, rtp_time, marker, payload }
+            let (codec, seq_no, captured_us) = (self.codec, self.seq_no, None);
+            MixPacket { place, codec, seq_no, rtp_time, captured_us, marker, payload }
         });
         packets.collect()
     }

@@ -125,6 +125,8 @@ impl Node {
                 name: self.room.clone(),
                 mode: Mode::Sfu,
                 layout: antiphon::core::mix::layout::Layout::default(),
+                background: Default::default(),
+                e2ee: false,
                 access: Access::Open,
                 locked: false,
                 lobby: false,

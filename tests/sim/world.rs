@@ -65,6 +65,8 @@ impl World {
             name: RoomName::parse("simulated").expect("a name"),
             mode: Mode::Sfu,
             layout: antiphon::core::mix::layout::Layout::default(),
+            background: Default::default(),
+            e2ee: false,
             access: Access::Open,
             locked: false,
             lobby: rng.random_bool(0.3),

@@ -328,7 +328,7 @@ impl Shard {
         let shard = self.around.id.0;
         let seat = self.seat_mut(index).ok_or_else(gone)?;
         let room = seat.room.name().clone();
-        let mut participants = seat.room.stats(now);
+        let (mut participants, mixer) = (seat.room.stats(now), seat.room.mixer_stats());
         let peers: Vec<_> = participants.iter().map(|(key, _)| seat.peer_of(*key)).collect();
         for ((_, stats), peer) in participants.iter_mut().zip(peers) {
             let Some(peer) = peer.and_then(|peer| self.peer_mut(peer)) else { continue };
@@ -341,7 +341,7 @@ impl Shard {
             stats.transport = peer.figures.transport;
         }
         let participants = participants.into_iter().map(|(_, stats)| stats).collect();
-        Ok(RoomStats { room, shard, participants })
+        Ok(RoomStats { room, shard, participants, mixer })
     }
 }
 

@@ -19,7 +19,9 @@ impl Typesetter for Boxes {
 fn tile(key: u32, slot: Option<u16>, area: [u32; 4]) -> Tile {
     let [x, y, width, height] = area;
     let area = Area { x, y, width, height };
-    Tile { key, slot, serial: 1, area, fit: Fit::Cover, label: String::new(), muted: false, speaking: false }
+    let label = String::new();
+    let (fit, sound) = (Fit::Cover, None);
+    Tile { key, slot, serial: 1, sound, area, fit, label, muted: false, speaking: false }
 }
 
 fn scene(tiles: Vec<Tile>) -> Scene {
