@@ -2,8 +2,11 @@
 //!
 //! Nothing here depends on how fast the machine is, up to [`stand::PATIENCE`].
 
+mod lips;
+mod people;
 mod source;
 mod stand;
+mod tone;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
