@@ -32,6 +32,8 @@ pub struct MixSettings {
     pub frames_per_second: u32,
     /// Of the encodings in [`RENDITIONS`], lowest first. The last is of the canvas's size.
     pub renditions: [Rendition; RENDITIONS.len()],
+    /// It runs on no more cores than this at a time.
+    pub cores_max: u32,
 }
 
 impl Default for MixSettings {
@@ -44,6 +46,7 @@ impl Default for MixSettings {
                 Rendition { size: Size { width: 640, height: 360 }, bitrate_bps: 500_000 },
                 Rendition { size: Size { width: 1_280, height: 720 }, bitrate_bps: 1_800_000 },
             ],
+            cores_max: 4,
         }
     }
 }

@@ -143,6 +143,7 @@ impl Mixer {
         if sizes.into_iter().any(|size| size.width < 2 || size.height < 2) {
             return Err(MixerError::NoSize);
         }
+        process::keep_to_cores(settings.cores_max);
         let line = outlet.clone();
         let clock = Clock::start();
         let sound = Arc::new(Sound::start(clock, move |packet| line.send(&packet))?);

@@ -197,7 +197,8 @@ fn apart_us(pictures: &Changes, sounds: &Changes) -> Option<i64> {
 fn clap(mut clapper: Clapper, what: &str, done: impl Fn(i64) -> bool) {
     let rendition = |size, bitrate_bps| Rendition { size, bitrate_bps };
     let renditions = [rendition(Size { width: 80, height: 44 }, 100_000), rendition(SIZE, 300_000)];
-    let mut stand = Stand::with(MixSettings { canvas: SIZE, frames_per_second: 30, renditions });
+    let mut stand =
+        Stand::with(MixSettings { canvas: SIZE, frames_per_second: 30, renditions, cores_max: 4 });
     let area = Area { x: 0, y: 0, width: SIZE.width, height: SIZE.height };
     let mut shown = tile(1, Some(PICTURE_SLOT), 0);
     (shown.area, shown.sound) = (area, Some(SOUND_SLOT));

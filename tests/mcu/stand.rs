@@ -69,7 +69,7 @@ impl Stand {
     pub fn new() -> Self {
         let rendition = |size, bitrate_bps| Rendition { size, bitrate_bps };
         let renditions = [rendition(SMALL, 200_000), rendition(CANVAS, 600_000)];
-        Self::with(MixSettings { canvas: CANVAS, frames_per_second: 15, renditions })
+        Self::with(MixSettings { canvas: CANVAS, frames_per_second: 15, renditions, cores_max: 4 })
     }
 
     pub fn with(settings: MixSettings) -> Self {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::core::mix::Scene;
 
 /// What nobody notices. Less is not made up for, as each hold delays people.
-const TOLERANCE_US: i64 = 15_000;
+const TOLERANCE_US: i64 = 10_000;
 /// Nobody's picture is held for longer, nor their sound: what is further apart stays so.
 const PICTURE_HOLD_US_MAX: i64 = 250_000;
 const SOUND_HOLD_US_MAX: i64 = 150_000;
@@ -170,11 +170,11 @@ mod tests {
     fn whichever_is_ahead_is_held_up_to_a_bound() {
         let now = Instant::now();
         for (picture_ms, sound_ms, expected) in [
-            // The mixer takes 70 ms with sound and 20 with pictures: 50 apart, 15 are not noticed.
-            (30, 30, (35, 0)),
+            // The mixer takes 70 ms with sound and 20 with pictures: 50 apart, 10 are not noticed.
+            (30, 30, (40, 0)),
             (70, 30, (0, 0)),
             (90, 30, (0, 0)),
-            (130, 30, (0, 35)),
+            (130, 30, (0, 40)),
             (5, 900, (250, 0)),
             (900, 5, (0, 150)),
         ] {
@@ -189,12 +189,12 @@ mod tests {
         let now = Instant::now();
         let mut step = step(now);
         pass(&mut step, now, 130, 30);
-        assert_eq!(hold(&step, 70, 35), (0, 35));
+        assert_eq!(hold(&step, 70, 40), (0, 40));
         // The picture's way has become shorter: it waits until the sound has come after.
         pass(&mut step, now + WINDOW, 30, 30);
         pass(&mut step, now + 3 * WINDOW, 30, 30);
-        assert_eq!(hold(&step, 70, 35), (70, 0));
-        assert_eq!(hold(&step, 70, 0), (35, 0));
+        assert_eq!(hold(&step, 70, 40), (80, 0));
+        assert_eq!(hold(&step, 70, 0), (40, 0));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 /** Forwarded and mixed side by side, as this session has measured them; beside each how old that is. */
 import type { ComponentChildren } from 'preact';
-import type { Comparison, Measured, Mode } from '../client';
+import type { Measured, Mode } from '../client';
 import { ms, percent, rate } from './figures';
 import type { Session } from './session';
 
@@ -64,9 +64,10 @@ function age(milliseconds: number): string {
   return `${Math.round(seconds / 60)} min ago`;
 }
 
-export function Compare({ session, comparison }: { session: Session; comparison: Comparison }) {
+/** `nowMs` is another one each time that there is something new to show. */
+export function Compare({ session, nowMs }: { session: Session; nowMs: number }) {
   const { mode: now } = session.delivery.value;
-  const columns = MODES.map((column) => ({ ...column, measured: comparison.of(column.mode) }));
+  const columns = MODES.map((column) => ({ ...column, measured: session.comparison.of(column.mode) }));
   return (
     <section class="compare" data-testid="compare-panel" aria-label="Compare">
       <h3>Compare</h3>
@@ -78,7 +79,7 @@ export function Compare({ session, comparison }: { session: Session; comparison:
               <th key={mode} scope="col" class={mode === now ? 'now' : ''}>
                 {name}
                 <small data-testid={`compare-age-${mode}`}>
-                  {measured ? age(Date.now() - measured.atMs) : mode === now ? 'measuring…' : 'not measured'}
+                  {measured ? age(nowMs - measured.atMs) : mode === now ? 'measuring…' : 'not measured'}
                 </small>
               </th>
             ))}

@@ -198,7 +198,7 @@ export function StatsPanel({ session }: { session: Session }) {
         <dt>Uplink, by the browser’s estimate</dt>
         <dd>{rate(now?.uplinkBps)}</dd>
       </dl>
-      <Compare session={session} comparison={session.comparison} />
+      <Compare session={session} nowMs={Date.now()} />
       {now && <Rows title="What comes in" colour="--answer" rows={receivingRows(session, all, now)} />}
       {now && <Rows title="What goes out" colour="--call" rows={sendingRows(session, all, now)} />}
     </section>
