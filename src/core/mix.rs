@@ -5,14 +5,18 @@
 //! [`Scene`]; the mixer carries it out. A scene is whole and replaces the one before, so none needs to be
 //! told twice.
 
+pub mod backdrop;
 pub mod colour;
 pub mod layout;
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
 use super::payload::Codec;
+use backdrop::Backdrop;
 
 /// The mixer's line of each kind. Those from [`LINE_MINUS`] on are one speaker's each.
 pub const LINE_VP8: u8 = 0;
@@ -134,6 +138,10 @@ pub enum ToMixer {
     /// First of all, and once.
     Begin(MixSettings),
     Scene(Box<Scene>),
+    /// A part of the picture behind the tiles, in their order.
+    Backdrop(BackdropPart),
+    /// None is to be there any more.
+    NoBackdrop,
     /// Somebody needs a key frame of an encoding.
     Keyframe {
         line: u8,
@@ -150,6 +158,34 @@ pub enum ToMixer {
         encoding: u8,
         bps: u64,
     },
+}
+
+/// A file that is too large for one message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackdropPart {
+    pub format: backdrop::Format,
+    /// What came before belongs to another one.
+    pub is_first: bool,
+    pub is_last: bool,
+    /// RFC 4648 §4.
+    pub base64: String,
+}
+
+impl BackdropPart {
+    /// So many bytes go into one.
+    const BYTES: usize = 32 * 1024;
+
+    /// A whole file.
+    pub fn of(backdrop: &Backdrop) -> impl Iterator<Item = Self> {
+        let parts = backdrop.bytes.chunks(Self::BYTES);
+        let last = parts.len().saturating_sub(1);
+        parts.enumerate().map(move |(index, bytes)| Self {
+            format: backdrop.format,
+            is_first: index == 0,
+            is_last: index == last,
+            base64: BASE64.encode(bytes),
+        })
+    }
 }
 
 /// What a room has done with its mixer.

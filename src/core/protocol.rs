@@ -93,6 +93,8 @@ pub struct RoomState {
     pub layout: Layout,
     /// Behind and between its tiles.
     pub background: Colour,
+    /// There is a picture over that colour.
+    pub has_backdrop: bool,
     /// Its people encrypt what they send with keys that the server has not: it forwards and cannot mix. Said
     /// when the room is made, for good.
     pub e2ee: bool,

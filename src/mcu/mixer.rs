@@ -5,6 +5,7 @@
 //! node closes the socket, without tidying up: a decoder that hangs must not keep it.
 
 mod av1;
+mod backdrop;
 mod budget;
 mod clock;
 mod encoder;
@@ -29,6 +30,7 @@ use std::time::{Duration, Instant};
 
 use socket2::Socket;
 
+use backdrop::Parts;
 use clock::Clock;
 use ingest::Ingest;
 use outlet::Outlet;
@@ -128,6 +130,7 @@ struct Mixer {
     video: Video,
     sound: Arc<Sound>,
     step: Step,
+    backdrop: Parts,
     /// How long pictures take here that are not held.
     picture_delay: Duration,
     ingests: BTreeMap<u16, Ingest>,
@@ -158,7 +161,8 @@ impl Mixer {
         // A picture waits for half of the time between two ticks on average.
         let picture_delay = DECODE_TIME + Duration::from_secs(1) / settings.frames_per_second.max(1) / 2;
         let (step, outlet) = (Step::new(clock.epoch), outlet.clone());
-        Ok(Self { video, sound, step, picture_delay, ingests, feeds, serials, outlet })
+        let backdrop = Parts::default();
+        Ok(Self { video, sound, step, backdrop, picture_delay, ingests, feeds, serials, outlet })
     }
 
     fn handle(
@@ -186,6 +190,19 @@ impl Mixer {
                 self.note_serials(&scene);
                 self.step.set_scene(&scene);
                 self.video.tell(Command::Scene(scene));
+            }
+            ToMixer::Backdrop(part) => {
+                if let Some(file) = self.backdrop.push(&part) {
+                    let (commands, serial) = (self.video.commands.clone(), self.backdrop.next_serial());
+                    backdrop::decode(part.format, file, move |picture| {
+                        // Without its thread the mixer has no pulse, and the node ends it.
+                        let _ = commands.send(Command::Backdrop { serial, picture: Some(picture) });
+                    });
+                }
+            }
+            ToMixer::NoBackdrop => {
+                let serial = self.backdrop.next_serial();
+                self.video.tell(Command::Backdrop { serial, picture: None });
             }
             ToMixer::Keyframe { line, encoding } => self.video.tell(Command::Keyframe { line, encoding }),
             ToMixer::Wanted { line, encodings } if line >= LINE_SOUND => {

@@ -180,7 +180,8 @@ impl Changes {
     }
 }
 
-/// How much later sound was than the picture, in the median of the last claps; `None` before there were enough.
+/// How much later sound was than the picture, in the median of the last claps; `None` before there were
+/// enough.
 fn apart_us(pictures: &Changes, sounds: &Changes) -> Option<i64> {
     let nearest = |at_us: &i64| {
         let apart = sounds.at_us.iter().map(|sound_us| sound_us - at_us);

@@ -175,3 +175,18 @@ fn av1_payload(unit: &[u8]) -> Vec<u8> {
     }
     payload
 }
+
+/// A picture file, all red.
+pub fn still(encode: &str) -> Vec<u8> {
+    let text = format!(
+        "videotestsrc pattern=red num-buffers=1 ! video/x-raw,width=500,height=400 ! videoconvert ! {encode} \
+         ! appsink name=out sync=false"
+    );
+    let pipeline = gst::parse::launch(&text).unwrap().downcast::<gst::Pipeline>().unwrap();
+    let output: AppSink = pipeline.by_name("out").unwrap().downcast().unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let sample = output.try_pull_sample(TIMEOUT).unwrap();
+    let file = sample.buffer().unwrap().map_readable().unwrap().to_vec();
+    pipeline.set_state(gst::State::Null).unwrap();
+    file
+}

@@ -55,8 +55,8 @@ impl Tone {
     }
 }
 
-/// Opus packets of a second, with a tone in those that `sounds` says; the encoder has had a second to get used
-/// to it.
+/// Opus packets of a second, with a tone in those that `sounds` says; the encoder has had a second to get
+/// used to it.
 pub fn record(sounds: impl Fn(usize) -> bool, hz: f64) -> Vec<Vec<u8>> {
     let encoder = Graph::start(Stage::EncodeOpus, &[("bitrate_bps", &64_000)]).unwrap();
     let take = |number: usize| {

@@ -126,6 +126,7 @@ impl Node {
                 mode: Mode::Sfu,
                 layout: antiphon::core::mix::layout::Layout::default(),
                 background: Default::default(),
+                has_backdrop: false,
                 e2ee: false,
                 access: Access::Open,
                 locked: false,

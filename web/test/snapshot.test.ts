@@ -23,6 +23,7 @@ const WELCOME: Extract<ServerMessage, { type: 'welcome' }> = {
     mode: 'sfu',
     layout: { kind: 'grid' },
     background: '#11141a',
+    has_backdrop: false,
     e2ee: false,
     access: 'open',
     locked: false,

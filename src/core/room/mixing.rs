@@ -15,12 +15,13 @@ use str0m::media::{Mid, Rid};
 use super::{Audience, Now, Output, ParticipantKey, Room, TrackKey, seat};
 use crate::core::format::Format;
 use crate::core::ids::{Identity, SessionId};
+use crate::core::mix::backdrop::Backdrop;
 use crate::core::mix::{
-    Figures, FromMixer, LINE_H264, LINE_MINUS, LINE_SOUND, LINE_VP8, MixSettings, MixerOrder, RENDITIONS,
-    Scene, ToMixer,
+    BackdropPart, Figures, FromMixer, LINE_H264, LINE_MINUS, LINE_SOUND, LINE_VP8, MixSettings, MixerOrder,
+    RENDITIONS, Scene, ToMixer,
 };
 use crate::core::participant::{Entrant, Part, Participant, Presence};
-use crate::core::protocol::{Grant, Kind, Mode, ServerMessage, Source};
+use crate::core::protocol::{Grant, Kind, Mode, RoomState, ServerMessage, Source};
 use crate::core::refusal::{Code, Refusal};
 use crate::core::stats::MixerStats;
 use crate::core::track::{PublishedLine, SlotLine};
@@ -58,6 +59,7 @@ pub struct Mixing {
     seat: Option<ParticipantKey>,
     /// What it was last told.
     scene: Option<Scene>,
+    backdrop: Option<Backdrop>,
     wanted: BTreeMap<u8, u32>,
     bitrates: BTreeMap<(u8, u8), u64>,
     /// Lines with the sound of all but one, by whom.
@@ -253,12 +255,39 @@ impl Room {
         self.mixing.seat = Some(key);
         self.mixing.heard_at = Some(now);
         self.mixing.phase = Phase::Running { since: now };
+        if self.mixing.backdrop.is_some() {
+            self.tell_backdrop();
+        }
         for (line, source, format) in [
             (LINE_VP8, Source::Mix, Format::VP8),
             (LINE_H264, Source::Mix, Format::H264_BASELINE),
             (LINE_SOUND, Source::MixAudio, Format::OPUS),
         ] {
             self.publish_mix(now, key, line, source, format);
+        }
+    }
+
+    /// Puts a picture behind the tiles, or takes it away; all are told.
+    pub fn set_backdrop(&mut self, now: Now, backdrop: Option<Backdrop>) -> RoomState {
+        self.state.has_backdrop = backdrop.is_some();
+        self.mixing.backdrop = backdrop;
+        self.tell_backdrop();
+        let room = self.state.clone();
+        self.mirror_is_stale = true;
+        self.settle(now.instant);
+        self.tell(Audience::All, ServerMessage::Room { room: room.clone() });
+        room
+    }
+
+    fn tell_backdrop(&mut self) {
+        if self.mixing.seat.is_none() {
+            return;
+        }
+        match self.mixing.backdrop.clone() {
+            Some(backdrop) => {
+                BackdropPart::of(&backdrop).for_each(|part| self.tell_mixer(ToMixer::Backdrop(part)));
+            }
+            None => self.tell_mixer(ToMixer::NoBackdrop),
         }
     }
 

@@ -121,7 +121,20 @@ impl Feed {
 }
 
 /// A picture in a decoder's memory.
-struct Decoded(VideoFrame<Readable>);
+pub struct Decoded(VideoFrame<Readable>);
+
+impl Decoded {
+    /// `None` where it is of no use.
+    pub fn of(sample: &gst::Sample) -> Option<Self> {
+        let info = sample.caps().and_then(|caps| VideoInfo::from_caps(caps).ok())?;
+        let is_fit = |side| (2..=SIDE_MAX).contains(&side);
+        if !is_fit(info.width()) || !is_fit(info.height()) {
+            return None;
+        }
+        let frame = VideoFrame::from_buffer_readable(sample.buffer_owned()?, &info).ok()?;
+        (frame.n_planes() == 3).then_some(Self(frame))
+    }
+}
 
 impl Pixels for Decoded {
     fn view(&self) -> View<'_> {
@@ -304,14 +317,7 @@ fn rtp_packet(packet: &MixPacket) -> Vec<u8> {
 /// The picture that a decoder gives, or `None` where it is of no use.
 fn pull(sink: &AppSink) -> Result<Option<Decoded>, gst::FlowError> {
     let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-    let info = sample.caps().and_then(|caps| VideoInfo::from_caps(caps).ok());
-    let fits =
-        |info: &VideoInfo| (2..=SIDE_MAX).contains(&info.width()) && (2..=SIDE_MAX).contains(&info.height());
-    let frame = info.filter(fits).zip(sample.buffer_owned()).and_then(|(info, buffer)| {
-        let frame = VideoFrame::from_buffer_readable(buffer, &info).ok()?;
-        (frame.n_planes() == 3).then_some(frame)
-    });
-    Ok(frame.map(Decoded))
+    Ok(Decoded::of(&sample))
 }
 
 /// Takes note of warnings and errors, which the graph's own threads tell.

@@ -33,12 +33,26 @@ const PULSE_INTERVAL: Duration = Duration::from_millis(200);
 /// What the slots show.
 pub type Feeds = Arc<Mutex<BTreeMap<u16, Arc<Feed>>>>;
 
-#[derive(Debug)]
 pub enum Command {
     Scene(Box<Scene>),
-    Keyframe { line: u8, encoding: u8 },
-    Wanted { line: u8, encodings: u32 },
-    Bitrate { line: u8, encoding: u8, bps: u64 },
+    /// Those with lower serials have come too late.
+    Backdrop {
+        serial: u64,
+        picture: Option<Box<dyn Pixels>>,
+    },
+    Keyframe {
+        line: u8,
+        encoding: u8,
+    },
+    Wanted {
+        line: u8,
+        encodings: u32,
+    },
+    Bitrate {
+        line: u8,
+        encoding: u8,
+        bps: u64,
+    },
 }
 
 /// What the rest of the mixer adds to the figures: ticks of sound.
@@ -56,7 +70,7 @@ pub enum VideoError {
 /// The video half, as the rest of the mixer sees it.
 #[derive(Debug)]
 pub struct Video {
-    commands: SyncSender<Command>,
+    pub commands: SyncSender<Command>,
     /// Elements that encode, in the order of the lines.
     pub encoders: Vec<String>,
 }
@@ -128,6 +142,7 @@ struct Show {
     pace: Pace,
     punctuality: Arc<Punctuality>,
     painter: Painter,
+    backdrop_serial: u64,
     labels: Labels,
     feeds: Feeds,
     canvas: Pool,
@@ -178,6 +193,7 @@ impl Show {
             pace,
             punctuality,
             painter: Painter::default(),
+            backdrop_serial: 0,
             labels,
             feeds,
             canvas: pool(settings.canvas),
@@ -209,6 +225,11 @@ impl Show {
     fn apply(&mut self, command: Command, now: Instant) {
         match command {
             Command::Scene(scene) => self.painter.set_scene(&scene, now),
+            Command::Backdrop { serial, picture } if serial >= self.backdrop_serial => {
+                self.backdrop_serial = serial;
+                self.painter.set_backdrop(picture);
+            }
+            Command::Backdrop { .. } => {}
             Command::Keyframe { line, encoding } => {
                 if let Some(encoder) = self.encoders.get_mut(&(line, encoding)) {
                     encoder.ask_keyframe();

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use super::{LogAnswer, Notice, PeerIndex, RoomSeat, Shard};
 use crate::core::event::{CloseReason, EventBody};
 use crate::core::ids::{Identity, RoomName, SessionId, ShardId};
+use crate::core::mix::backdrop::Backdrop;
 use crate::core::participant::Entrant;
 use crate::core::protocol::{ParticipantState, RoomChange, RoomState, Source};
 use crate::core::refusal::{Code, Refusal};
@@ -79,6 +80,8 @@ pub enum RoomCommand {
     Log(LogAnswer),
     Summary(Reply<RoomSummary>),
     Change(RoomChange, Reply<RoomState>),
+    /// The picture behind its mix, or none.
+    Backdrop(Option<Backdrop>, Reply<RoomState>),
     Close(Reply<()>),
     Participants(Reply<Vec<ParticipantState>>),
     Remove {
@@ -195,6 +198,9 @@ impl Shard {
             },
             RoomCommand::Summary(reply) => answer(reply, Ok(room.summary())),
             RoomCommand::Change(change, reply) => answer(reply, room.change(stamp, change, None)),
+            RoomCommand::Backdrop(backdrop, reply) => {
+                answer(reply, Ok(room.set_backdrop(stamp, backdrop)));
+            }
             RoomCommand::Close(reply) => {
                 room.close(stamp, CloseReason::Closed);
                 answer(reply, Ok(()));
@@ -360,7 +366,7 @@ fn refuse_all(command: RoomCommand) {
         RoomCommand::Join(join) => answer(join.reply, Err(gone())),
         RoomCommand::Log(_) | RoomCommand::Displace(_) => {}
         RoomCommand::Summary(reply) => answer(reply, Err(gone())),
-        RoomCommand::Change(_, reply) => answer(reply, Err(gone())),
+        RoomCommand::Change(_, reply) | RoomCommand::Backdrop(_, reply) => answer(reply, Err(gone())),
         RoomCommand::Close(reply)
         | RoomCommand::Remove { reply, .. }
         | RoomCommand::Mute { reply, .. }

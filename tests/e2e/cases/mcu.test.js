@@ -17,6 +17,7 @@ import {
   observe,
   observed,
   picture,
+  png,
   switchToMix,
 } from '../harness/mix.js';
 import { hook } from '../harness/person.js';
@@ -123,7 +124,7 @@ describe('a room that is mixed', () => {
     }
     await ben.page.screenshot(join(RESULTS, 'compared.png'));
     await ben.press('toggle-stats');
-    await ben.press('mode-follow');
+    await ben.press('mode-sfu');
     await hasTiles(ben);
   });
 
@@ -178,7 +179,23 @@ describe('a room that is mixed', () => {
       },
       { seconds: 10, show: () => corner(ben) },
     );
-    await ben.page.screenshot(join(RESULTS, 'mixed-red.png'));
+    const backdrop = async (/** @type {string} */ method, /** @type {Buffer | undefined} */ file) => {
+      const body = file && new Blob([new Uint8Array(file)]);
+      return (await fetch(`${world.server.url}/v1/rooms/${ROOM}/backdrop`, { method, body })).status;
+    };
+    assert.equal(await backdrop('PUT', Buffer.from('no picture')), 415);
+    assert.equal(await backdrop('PUT', Buffer.alloc((1 << 20) + 1)), 413);
+    assert.equal(await backdrop('PUT', await png(ben, '#2040e0')), 204);
+    await until(
+      'the corner of the mix that Ben gets is blue',
+      async () => {
+        const seen = await corner(ben);
+        return [32, 64, 224].every((value, at) => Math.abs(value - (seen[at] ?? 0)) < 30);
+      },
+      { seconds: 10, show: () => corner(ben) },
+    );
+    await ben.page.screenshot(join(RESULTS, 'mixed-blue.png'));
+    assert.equal(await backdrop('DELETE', undefined), 204);
     await change({ layout: { kind: 'grid' }, background: '#11141a' });
   });
 

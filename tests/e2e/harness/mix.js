@@ -187,3 +187,21 @@ export async function contributors(person) {
     return [...new Set(video.flatMap((one) => one.getContributingSources().map(({ source }) => source)))];
   }, undefined);
 }
+
+/**
+ * A picture file of one colour, as the page's browser makes it.
+ *
+ * @param {Person} person
+ * @param {string} colour
+ */
+export async function png(person, colour) {
+  const url = await person.page.evaluate((/** @type {string} */ fill) => {
+    const canvas = Object.assign(document.createElement('canvas'), { width: 640, height: 360 });
+    const brush = canvas.getContext('2d');
+    if (brush === null) throw new Error('nothing to draw with');
+    brush.fillStyle = fill;
+    brush.fillRect(0, 0, canvas.width, canvas.height);
+    return canvas.toDataURL('image/png');
+  }, colour);
+  return Buffer.from(url.slice(url.indexOf(',') + 1), 'base64');
+}

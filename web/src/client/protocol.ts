@@ -83,6 +83,10 @@ layout: Layout,
  */
 background: Colour, 
 /**
+ * There is a picture over that colour.
+ */
+has_backdrop: boolean, 
+/**
  * Its people encrypt what they send with keys that the server has not: it forwards and cannot mix. Said
  * when the room is made, for good.
  */

@@ -6,6 +6,7 @@ use super::*;
 use crate::core::chat::RoomHistory;
 use crate::core::ids::RoomName;
 use crate::core::mix::LINE_SOUND;
+use crate::core::mix::backdrop::{self, Backdrop};
 use crate::core::mix::colour::Colour;
 use crate::core::mix::layout::Layout;
 use crate::core::protocol::ModeReason;
@@ -49,6 +50,7 @@ impl World {
             mode: Mode::Sfu,
             layout: Layout::Grid,
             background: Colour::default(),
+            has_backdrop: false,
             e2ee: false,
             access: Access::Open,
             locked: false,
@@ -387,6 +389,41 @@ fn a_room_that_is_encrypted_end_to_end_is_not_mixed_and_says_why() {
     assert!(world.told.iter().any(refused));
     world.pass(true);
     assert_eq!((world.orders.len(), world.sources(ann)), (0, FORWARDED.to_vec()));
+}
+
+#[test]
+fn a_backdrop_goes_to_each_mixer_that_the_room_has() {
+    let mut world = World::new();
+    let format = backdrop::Format::Png;
+    let backdrop = Backdrop { format, bytes: (0..=255).cycle().take(80_000).collect() };
+    let stamp = world.stamp();
+    assert!(world.room.set_backdrop(stamp, Some(backdrop)).has_backdrop);
+    world.pass(true);
+    let told = |world: &World| -> Vec<(bool, bool, usize)> {
+        let parts = world.orders.iter().filter_map(|order| match order {
+            MixerOrder::Tell(ToMixer::Backdrop(part)) => {
+                Some((part.is_first, part.is_last, part.base64.len()))
+            }
+            _ => None,
+        });
+        parts.collect()
+    };
+    assert_eq!(told(&world), [], "there is no mixer yet");
+    world.set_mode(Mode::Mcu);
+    for _ in 0..2 {
+        world.orders.clear();
+        world.hear(ready());
+        assert_eq!(told(&world), [(true, false, 43_692), (false, false, 43_692), (false, true, 19_288)]);
+        world.hear(FromMixer::Gone);
+        for _ in 0..12 {
+            world.pass(true);
+        }
+    }
+    world.hear(ready());
+    let stamp = world.stamp();
+    assert!(!world.room.set_backdrop(stamp, None).has_backdrop);
+    world.drain();
+    assert!(world.orders.contains(&MixerOrder::Tell(ToMixer::NoBackdrop)));
 }
 
 #[test]

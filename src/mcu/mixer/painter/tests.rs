@@ -143,6 +143,29 @@ fn a_name_a_sign_and_a_frame_are_laid_over() {
 }
 
 #[test]
+fn a_picture_may_lie_behind_the_tiles_and_covers_the_canvas() {
+    let now = Instant::now();
+    let mut stand = Stand::new();
+    stand.frames.push((1, frame(1, now, 640, 360)));
+    stand.painter.set_scene(&scene(vec![tile(1, Some(1), [0, 0, 160, 90])]), now);
+    let mut square = Picture::new(Size { width: 200, height: 200 });
+    square.fill(square.area(), Colour::WHITE);
+    square.fill(Area { x: 0, y: 0, width: 200, height: 40 }, GREEN);
+    stand.painter.set_backdrop(Some(Box::new(square)));
+    for _ in 0..2 {
+        stand.paint(now);
+        // What is above and below the canvas's shape is cut off, the green with it.
+        assert_eq!(
+            (stand.at(0, 0), stand.at(600, 0), stand.at(600, 350)),
+            (RED, Colour::WHITE, Colour::WHITE)
+        );
+    }
+    stand.painter.set_backdrop(None);
+    stand.paint(now);
+    assert_eq!(stand.at(600, 0), Colour::BLACK);
+}
+
+#[test]
 fn tiny_and_outlying_tiles_do_no_harm() {
     let now = Instant::now();
     let mut stand = Stand::new();
