@@ -165,6 +165,8 @@ pub struct Mcu {
     pub bitrate_bps: u64,
     /// Cores that must be idle for one more mix; with fewer it is refused. A mix of four in 720p takes 0.6.
     pub cores_needed: f64,
+    /// Cores that one mix may run on.
+    pub cores_max: u32,
 }
 
 impl Default for Mcu {
@@ -176,6 +178,7 @@ impl Default for Mcu {
             frames_per_second: 30,
             bitrate_bps: 1_800_000,
             cores_needed: 0.6,
+            cores_max: 4,
         }
     }
 }

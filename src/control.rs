@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 
 pub use crate::core::chat::{HistoryRange, MessagePage};
 use crate::core::ids::{Identity, RoomName, SessionId};
+use crate::core::mix::backdrop::Backdrop;
 use crate::core::participant::{Entrant, Part};
 use crate::core::protocol::{Access, Grant, Mode, ParticipantState, RoomChange, RoomState, Source};
 use crate::core::refusal::{Code, Refusal};
@@ -39,6 +40,7 @@ pub struct NewRoom {
     pub mode: Mode,
     pub access: Access,
     pub lobby: bool,
+    pub e2ee: bool,
     /// Absent: the node's limit.
     pub participants_max: Option<u32>,
 }
@@ -146,6 +148,18 @@ impl Control {
     /// `not_found`, `unavailable` for a mode that cannot be had.
     pub async fn change_room(&self, room: &RoomName, change: RoomChange) -> Result<RoomState, Refusal> {
         self.in_room(room, |reply| RoomCommand::Change(change, reply)).await
+    }
+
+    /// Puts a picture behind the tiles of a room's mix, or takes it away.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn set_backdrop(
+        &self,
+        room: &RoomName,
+        backdrop: Option<Backdrop>,
+    ) -> Result<RoomState, Refusal> {
+        self.in_room(room, |reply| RoomCommand::Backdrop(backdrop, reply)).await
     }
 
     /// # Errors

@@ -126,6 +126,9 @@ impl Config {
         if !(0.0..=64.0).contains(&mcu.cores_needed) {
             wrong.push("`mcu.cores_needed`: accepted is 0, which refuses nobody, to 64".into());
         }
+        if mcu.cores_max == 0 {
+            wrong.push("`mcu.cores_max`: accepted is 1 or more".into());
+        }
         if !(300_000..=20_000_000).contains(&mcu.bitrate_bps) {
             wrong.push("`mcu.bitrate_bps`: accepted is 300000 to 20000000".into());
         }

@@ -80,5 +80,6 @@ pub(super) fn mix_settings(mcu: &Mcu) -> MixSettings {
         canvas: size(1),
         frames_per_second: mcu.frames_per_second,
         renditions: [rendition(2, mcu.bitrate_bps * 3 / 10), rendition(1, mcu.bitrate_bps)],
+        cores_max: mcu.cores_max,
     }
 }

@@ -11,10 +11,11 @@ use super::mixers::mix_settings;
 use super::{Control, NewRoom, no_room, overloaded};
 use crate::config::Config;
 use crate::core::ids::{Identity, RoomName, SessionId, ShardId};
+use crate::core::mix::colour::Colour;
 use crate::core::mix::layout::Layout;
 use crate::core::protocol::{Access, Mode, RoomState};
 use crate::core::refusal::{Code, Refusal};
-use crate::core::room::Settings;
+use crate::core::room::{Settings, no_mix_of_ciphertext};
 use crate::core::room_name;
 use crate::core::spread::{ShardLoad, shard_for_viewer};
 use crate::events::writer::EventWriter;
@@ -263,6 +264,9 @@ impl Placement {
             Some(name) => name,
             None => self.unused_name(),
         };
+        if new.mode == Mode::Mcu && new.e2ee {
+            return Err(no_mix_of_ciphertext());
+        }
         if new.mode == Mode::Mcu && self.mixers.is_none() {
             return Err(Refusal::new(Code::Unavailable, "this node has no mixer: make the room in SFU mode"));
         }
@@ -276,6 +280,9 @@ impl Placement {
             name,
             mode: new.mode,
             layout: Layout::default(),
+            background: Colour::default(),
+            has_backdrop: false,
+            e2ee: new.e2ee,
             access: new.access,
             locked: false,
             lobby: new.lobby,
@@ -350,6 +357,9 @@ impl Placement {
                     name: room.clone(),
                     mode: Mode::Sfu,
                     layout: Layout::default(),
+                    background: Colour::default(),
+                    has_backdrop: false,
+                    e2ee: false,
                     access: Access::Open,
                     locked: false,
                     lobby: false,

@@ -5,13 +5,18 @@
 //! [`Scene`]; the mixer carries it out. A scene is whole and replaces the one before, so none needs to be
 //! told twice.
 
+pub mod backdrop;
+pub mod colour;
 pub mod layout;
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
 use super::payload::Codec;
+use backdrop::Backdrop;
 
 /// The mixer's line of each kind. Those from [`LINE_MINUS`] on are one speaker's each.
 pub const LINE_VP8: u8 = 0;
@@ -31,6 +36,8 @@ pub struct MixSettings {
     pub frames_per_second: u32,
     /// Of the encodings in [`RENDITIONS`], lowest first. The last is of the canvas's size.
     pub renditions: [Rendition; RENDITIONS.len()],
+    /// It runs on no more cores than this at a time.
+    pub cores_max: u32,
 }
 
 impl Default for MixSettings {
@@ -43,6 +50,7 @@ impl Default for MixSettings {
                 Rendition { size: Size { width: 640, height: 360 }, bitrate_bps: 500_000 },
                 Rendition { size: Size { width: 1_280, height: 720 }, bitrate_bps: 1_800_000 },
             ],
+            cores_max: 4,
         }
     }
 }
@@ -79,6 +87,8 @@ pub struct Tile {
     pub slot: Option<u16>,
     /// What comes in there: with another one, what came before is of no use any more.
     pub serial: u64,
+    /// The slot of the sound that belongs to it: the two are kept in step.
+    pub sound: Option<u16>,
     pub area: Area,
     pub fit: Fit,
     /// The name on it; empty: none.
@@ -128,6 +138,10 @@ pub enum ToMixer {
     /// First of all, and once.
     Begin(MixSettings),
     Scene(Box<Scene>),
+    /// A part of the picture behind the tiles, in their order.
+    Backdrop(BackdropPart),
+    /// None is to be there any more.
+    NoBackdrop,
     /// Somebody needs a key frame of an encoding.
     Keyframe {
         line: u8,
@@ -144,6 +158,34 @@ pub enum ToMixer {
         encoding: u8,
         bps: u64,
     },
+}
+
+/// A file that is too large for one message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackdropPart {
+    pub format: backdrop::Format,
+    /// What came before belongs to another one.
+    pub is_first: bool,
+    pub is_last: bool,
+    /// RFC 4648 §4.
+    pub base64: String,
+}
+
+impl BackdropPart {
+    /// So many bytes go into one.
+    const BYTES: usize = 32 * 1024;
+
+    /// A whole file.
+    pub fn of(backdrop: &Backdrop) -> impl Iterator<Item = Self> {
+        let parts = backdrop.bytes.chunks(Self::BYTES);
+        let last = parts.len().saturating_sub(1);
+        parts.enumerate().map(move |(index, bytes)| Self {
+            format: backdrop.format,
+            is_first: index == 0,
+            is_last: index == last,
+            base64: BASE64.encode(bytes),
+        })
+    }
 }
 
 /// What a room has done with its mixer.
@@ -165,7 +207,10 @@ pub enum FromMixer {
     },
     /// The decoder of a slot needs a key frame.
     Keyframe { slot: u16 },
-    /// Every second. A mixer of which nothing is heard for some is taken for hung.
+    /// Several times a second, while its picture and its sound both go on. A mixer of which nothing is heard
+    /// is done without, and after a while taken for hung.
+    Pulse,
+    /// Every second.
     Figures(Figures),
     /// It is no more.
     Gone,
@@ -174,7 +219,7 @@ pub enum FromMixer {
 }
 
 /// What a mixer did in the last second.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Figures {
     /// Pictures composed.
     pub frames: u32,
@@ -199,6 +244,9 @@ pub struct MixPacket {
     /// RTP's sequence number, extended.
     pub seq_no: u64,
     pub rtp_time: u32,
+    /// When it was captured, in microseconds since the Unix epoch: of a slot by the clock of its sender, once
+    /// that has told it (RFC 3550 §6.4.1); of a line by this machine's.
+    pub captured_us: Option<i64>,
     pub marker: bool,
     pub payload: Arc<[u8]>,
 }

@@ -282,6 +282,7 @@ impl Participant {
             hand_raised: self.hand_raised,
             connected: !matches!(self.presence, Presence::Lost { .. }),
             joined_at_ms: self.joined_at_ms,
+            csrc: 0,
         }
     }
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{Identity, MessageId, RoomName};
+use super::mix::colour::Colour;
 use super::mix::layout::Layout;
 pub use super::refusal::{Code, Refusal};
 
@@ -90,6 +91,13 @@ pub struct RoomState {
     pub mode: Mode,
     /// Of the mixed picture.
     pub layout: Layout,
+    /// Behind and between its tiles.
+    pub background: Colour,
+    /// There is a picture over that colour.
+    pub has_backdrop: bool,
+    /// Its people encrypt what they send with keys that the server has not: it forwards and cannot mix. Said
+    /// when the room is made, for good.
+    pub e2ee: bool,
     pub access: Access,
     /// Nobody new gets in but those with an admin grant.
     pub locked: bool,
@@ -135,6 +143,8 @@ pub struct ParticipantState {
     pub hand_raised: bool,
     /// False while the connection is lost and may still resume.
     pub connected: bool,
+    /// Names it among the CSRCs of mixed packets (RFC 3550 §5.1).
+    pub csrc: u32,
     #[cfg_attr(test, ts(type = "number"))]
     pub joined_at_ms: u64,
 }
@@ -321,6 +331,9 @@ pub struct RoomChange {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, ts(optional))]
     pub layout: Option<Layout>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, ts(optional))]
+    pub background: Option<Colour>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, ts(optional))]
     pub access: Option<Access>,

@@ -8,6 +8,7 @@ use std::path::Path;
 use ts_rs::{Config, TS};
 
 use super::mix::Fit;
+use super::mix::colour::Colour;
 use super::mix::layout::{Layout, LayoutBox};
 use super::protocol::*;
 
@@ -43,6 +44,7 @@ fn rendered() -> String {
     declare::<Kind>(&mut file, &config);
     declare::<Source>(&mut file, &config);
     declare::<Fit>(&mut file, &config);
+    declare::<Colour>(&mut file, &config);
     declare::<LayoutBox>(&mut file, &config);
     declare::<Layout>(&mut file, &config);
     declare::<RoomState>(&mut file, &config);

@@ -31,6 +31,8 @@ pub enum Code {
     UnsupportedMediaType,
     PreconditionFailed,
     PreconditionRequired,
+    /// The room's media is ciphertext to the server, which so cannot do this.
+    EndToEndEncrypted,
     /// Cannot be done now, such as MCU mode where no mixer is.
     Unavailable,
     Internal,
@@ -57,6 +59,7 @@ impl Code {
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::PreconditionFailed => "precondition_failed",
             Self::PreconditionRequired => "precondition_required",
+            Self::EndToEndEncrypted => "end_to_end_encrypted",
             Self::Unavailable => "unavailable",
             Self::Internal => "internal",
         }

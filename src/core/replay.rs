@@ -9,6 +9,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
+
 use super::forward::PacketMeta;
 use super::payload::{DependencyDescriptor, FrameInfo, VIDEO_CLOCK_RATE};
 use super::track::KEYFRAME_INTERVAL_MIN;
@@ -29,13 +31,20 @@ const STEP_TICKS: u32 = VIDEO_CLOCK_RATE / 1_000;
 /// A packet farther behind the newest than this is not late but of a source that began anew.
 const LATE_MAX: u64 = 512;
 
-/// Header extensions that few packets carry, and that go on as they came.
+/// CSRCs in a header, at most [`CONTRIBUTORS_MAX`] (RFC 3550 §5.1).
+pub type Contributors = SmallVec<[u32; 4]>;
+/// No header names more.
+pub const CONTRIBUTORS_MAX: usize = 15;
+
+/// What few packets carry in their headers, and that goes on as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rare {
     /// 3GPP TS 26.114 §7.4.5, without the camera bits.
     pub orientation: Option<u8>,
     /// Two times 12 bits, in 10 ms.
     pub playout_delay: Option<[u8; 3]>,
+    /// Of a mix.
+    pub contributors: Contributors,
 }
 
 /// A packet that is kept.

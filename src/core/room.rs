@@ -35,6 +35,7 @@ use super::speaker::Speakers;
 use super::track::Track;
 
 use mixing::Mixing;
+pub use mixing::no_mix_of_ciphertext;
 pub use packets::{Arrival, Forward, Replayed};
 
 /// How often a room looks after its people: layers, lost connections, statistics.
@@ -47,6 +48,13 @@ const VOICES_HEARD: usize = 4;
 /// A seat in a room. Reused after its participant left, so it must not be kept past [`Output::Gone`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ParticipantKey(pub u32);
+
+impl ParticipantKey {
+    /// By which a mixed packet names it (RFC 3550 §5.1).
+    pub fn csrc(self) -> u32 {
+        self.0.saturating_add(1)
+    }
+}
 
 /// A published track. Reused likewise; never leaves the room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

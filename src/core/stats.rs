@@ -4,6 +4,7 @@ use serde::Serialize;
 use str0m::crypto::dtls::SrtpProfile;
 
 use super::ids::{Identity, RoomName};
+use super::mix::Figures;
 use super::protocol::{RoomState, Source};
 
 /// A room in a listing.
@@ -23,6 +24,18 @@ pub struct RoomStats {
     /// The room's home.
     pub shard: u8,
     pub participants: Vec<ParticipantStats>,
+    /// While the room is mixed for somebody.
+    pub mixer: Option<MixerStats>,
+}
+
+/// A room's mixer.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub struct MixerStats {
+    /// GStreamer's elements that encode VP8, H.264 and Opus: `vah264enc` and the like are hardware.
+    pub encoders: Vec<String>,
+    /// Of the last second.
+    #[serde(flatten)]
+    pub figures: Figures,
 }
 
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]

@@ -26,6 +26,9 @@ pub enum Stage {
     EncodeH264Quicksync,
     EncodeOpus,
     Label,
+    /// Files.
+    DecodePng,
+    DecodeJpeg,
 }
 
 /// Why there is no graph.
@@ -58,7 +61,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("gstreamer1.0-plugins-base", &["appsrc", "appsink", "videoconvert", "audioconvert", "audioresample"]),
     ("gstreamer1.0-plugins-base", &["opusenc", "opusdec"]),
     ("gstreamer1.0-plugins-good", &["rtpjitterbuffer", "rtpvp8depay", "rtpvp9depay", "rtph264depay"]),
-    ("gstreamer1.0-plugins-good", &["rtpopusdepay", "vp8dec", "vp9dec", "vp8enc"]),
+    ("gstreamer1.0-plugins-good", &["rtpopusdepay", "vp8dec", "vp9dec", "vp8enc", "pngdec", "jpegdec"]),
     ("gstreamer1.0-plugins-bad", &["h264parse", "openh264enc", "openh264dec", "av1dec"]),
     ("gstreamer1.0-libav", &["avdec_h264"]),
     ("gstreamer1.0-x", &["textoverlay"]),
@@ -66,7 +69,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
 
 impl Stage {
     /// Those that mixing needs.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::DecodeVp8,
         Self::DecodeVp9,
         Self::DecodeH264,
@@ -76,6 +79,8 @@ impl Stage {
         Self::EncodeH264,
         Self::EncodeOpus,
         Self::Label,
+        Self::DecodePng,
+        Self::DecodeJpeg,
     ];
 
     fn text(self) -> &'static str {
@@ -93,6 +98,8 @@ impl Stage {
             Self::EncodeH264Quicksync => include_str!("../../pipelines/encode-h264-quicksync.txt"),
             Self::EncodeOpus => include_str!("../../pipelines/encode-opus.txt"),
             Self::Label => include_str!("../../pipelines/label.txt"),
+            Self::DecodePng => include_str!("../../pipelines/decode-png.txt"),
+            Self::DecodeJpeg => include_str!("../../pipelines/decode-jpeg.txt"),
         }
     }
 

@@ -5,7 +5,9 @@
 //! node closes the socket, without tidying up: a decoder that hangs must not keep it.
 
 mod av1;
+mod backdrop;
 mod budget;
+mod clock;
 mod encoder;
 mod ingest;
 mod label;
@@ -17,6 +19,7 @@ pub mod picture;
 pub mod scale;
 mod sign;
 mod sound;
+mod step;
 mod video;
 
 use std::collections::BTreeMap;
@@ -27,9 +30,12 @@ use std::time::{Duration, Instant};
 
 use socket2::Socket;
 
+use backdrop::Parts;
+use clock::Clock;
 use ingest::Ingest;
 use outlet::Outlet;
 use sound::Sound;
+use step::{Hold, Step};
 use video::{Command, Feeds, Video, VideoError};
 
 use super::graph::{self, GraphError};
@@ -40,6 +46,8 @@ use crate::core::payload::Codec;
 
 /// How often decoders are looked after.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
+/// What a picture takes from its last packet to the canvas, beside its wait for the next tick.
+const DECODE_TIME: Duration = Duration::from_millis(5);
 /// Slots that decode at a time. More: their packets are dropped.
 const SLOTS_MAX: usize = 64;
 /// The element that encodes sound.
@@ -121,6 +129,10 @@ fn read_all(mut socket: &Socket, outlet: &Outlet) -> Result<(), MixerError> {
 struct Mixer {
     video: Video,
     sound: Arc<Sound>,
+    step: Step,
+    backdrop: Parts,
+    /// How long pictures take here that are not held.
+    picture_delay: Duration,
     ingests: BTreeMap<u16, Ingest>,
     feeds: Feeds,
     /// What comes into each slot.
@@ -134,17 +146,23 @@ impl Mixer {
         if sizes.into_iter().any(|size| size.width < 2 || size.height < 2) {
             return Err(MixerError::NoSize);
         }
+        process::keep_to_cores(settings.cores_max);
         let line = outlet.clone();
-        let sound = Arc::new(Sound::start(move |packet| line.send(&packet))?);
+        let clock = Clock::start();
+        let sound = Arc::new(Sound::start(clock, move |packet| line.send(&packet))?);
         let feeds = Feeds::default();
         let ticking = Arc::clone(&sound);
         let ticks = Box::new(move || ticking.take_ticks());
-        let video = Video::start(settings, Arc::clone(&feeds), outlet.clone(), ticks)?;
+        let video = Video::start(settings, clock, Arc::clone(&feeds), outlet.clone(), ticks)?;
         let encoders = video.encoders.iter().cloned().chain([SOUND_ENCODER.to_owned()]).collect();
         tracing::info!(?encoders, "a mixer begins");
         outlet.say(&FromMixer::Ready { encoders })?;
         let (ingests, serials) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { video, sound, ingests, feeds, serials, outlet: outlet.clone() })
+        // A picture waits for half of the time between two ticks on average.
+        let picture_delay = DECODE_TIME + Duration::from_secs(1) / settings.frames_per_second.max(1) / 2;
+        let (step, outlet) = (Step::new(clock.epoch), outlet.clone());
+        let backdrop = Parts::default();
+        Ok(Self { video, sound, step, backdrop, picture_delay, ingests, feeds, serials, outlet })
     }
 
     fn handle(
@@ -170,7 +188,21 @@ impl Mixer {
             ToMixer::Scene(scene) => {
                 self.sound.set_voices(&scene.voices);
                 self.note_serials(&scene);
+                self.step.set_scene(&scene);
                 self.video.tell(Command::Scene(scene));
+            }
+            ToMixer::Backdrop(part) => {
+                if let Some(file) = self.backdrop.push(&part) {
+                    let (commands, serial) = (self.video.commands.clone(), self.backdrop.next_serial());
+                    backdrop::decode(part.format, file, move |picture| {
+                        // Without its thread the mixer has no pulse, and the node ends it.
+                        let _ = commands.send(Command::Backdrop { serial, picture: Some(picture) });
+                    });
+                }
+            }
+            ToMixer::NoBackdrop => {
+                let serial = self.backdrop.next_serial();
+                self.video.tell(Command::Backdrop { serial, picture: None });
             }
             ToMixer::Keyframe { line, encoding } => self.video.tell(Command::Keyframe { line, encoding }),
             ToMixer::Wanted { line, encodings } if line >= LINE_SOUND => {
@@ -185,19 +217,23 @@ impl Mixer {
 
     /// Nobody is shown by a picture of whoever had their slot before.
     fn note_serials(&mut self, scene: &Scene) {
-        for tile in &scene.tiles {
-            let Some(slot) = tile.slot else { continue };
-            let before = self.serials.insert(slot, tile.serial);
-            if before.is_some_and(|before| before != tile.serial)
-                && let Some(ingest) = self.ingests.get(&slot)
-            {
-                ingest.feed().forget();
+        let tiles = scene.tiles.iter().filter_map(|tile| Some((tile.slot?, tile.serial)));
+        let voices = scene.voices.iter().map(|voice| (voice.slot, voice.serial));
+        for (slot, serial) in tiles.chain(voices) {
+            if self.serials.insert(slot, serial).is_some_and(|before| before != serial) {
+                self.step.forget(slot);
+                self.ingests.get(&slot).into_iter().for_each(|ingest| ingest.feed().forget());
             }
         }
     }
 
     fn handle_packet(&mut self, packet: MixPacket) {
         let Place::Slot(slot) = packet.place else { return };
+        let now = Instant::now();
+        if let Some(captured_us) = packet.captured_us.filter(|_| packet.marker || packet.codec == Codec::Opus)
+        {
+            self.step.note(now, slot, captured_us);
+        }
         match packet.codec {
             Codec::Opus => self.sound.handle_packet(packet),
             // Nothing here asks senders for redundant sound.
@@ -214,14 +250,27 @@ impl Mixer {
                     self.ingests.insert(slot, ingest);
                 }
                 if let Some(ingest) = self.ingests.get_mut(&slot) {
-                    ingest.handle_packet(packet, Instant::now());
+                    ingest.handle_packet(packet, now);
                 }
             }
         }
     }
 
-    /// Looks after all decoders.
+    /// Holds back whichever is ahead of each sender's sound and picture.
+    fn keep_in_step(&self) {
+        let holds: Vec<Hold> = self.step.holds(|slot| self.sound.delay(slot), self.picture_delay).collect();
+        for hold in &holds {
+            self.ingests
+                .get(&hold.picture_slot)
+                .into_iter()
+                .for_each(|ingest| ingest.feed().hold(hold.picture));
+        }
+        self.sound.set_holds(holds.iter().map(|hold| (hold.sound_slot, hold.sound)));
+    }
+
+    /// Looks after all decoders, and keeps them in step.
     fn check(&mut self, now: Instant) -> Result<(), MixerError> {
+        self.keep_in_step();
         for (slot, ingest) in &mut self.ingests {
             if ingest.check(now) {
                 self.outlet.say(&FromMixer::Keyframe { slot: *slot })?;

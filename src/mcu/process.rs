@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Resource, Rlimit};
+use rustix::thread::CpuSet;
 use socket2::{Domain, Socket, Type};
 
 /// Asked of the kernel for each direction. It may grant less.
@@ -82,6 +83,22 @@ pub(super) fn limit() {
         if let Err(error) = result {
             tracing::warn!(%error, what, "a mixer cannot limit itself");
         }
+    }
+}
+
+/// Keeps the calling thread, and those that it starts, to so many of the cores that it may run on; other
+/// mixers to others.
+pub(super) fn keep_to_cores(cores_max: u32) {
+    let kept = rustix::thread::sched_getaffinity(None).and_then(|allowed| {
+        let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect();
+        let first = std::process::id() as usize % cores.len().max(1);
+        let mut kept = CpuSet::new();
+        let some = cores.iter().cycle().skip(first).take(cores.len().min(cores_max.max(1) as usize));
+        some.for_each(|core| kept.set(*core));
+        rustix::thread::sched_setaffinity(None, &kept)
+    });
+    if let Err(error) = kept {
+        tracing::warn!(%error, "a mixer cannot be kept to its cores");
     }
 }
 

@@ -1,8 +1,9 @@
 //! What crosses the socket between a node and a mixer: one message a datagram (`SOCK_SEQPACKET`).
 //!
-//! The first byte tells packets from words. A packet is its place, its codec, its extended sequence number,
-//! its timestamp and marker, then the payload; words are JSON. Numbers are big-endian. Both sides are ours
-//! and of one build, yet a message that cannot be read is an error and no panic: a mixer may be broken.
+//! The first byte tells packets from words. A packet is its place, its codec, its marker, its extended
+//! sequence number, its timestamp and its capture time, then the payload; words are JSON. Numbers are
+//! big-endian. Both sides are ours and of one build, yet a message that cannot be read is an error and no
+//! panic: a mixer may be broken.
 
 use std::sync::Arc;
 
@@ -19,7 +20,9 @@ const WORDS: u8 = 0;
 const SLOT_PACKET: u8 = 1;
 const LINE_PACKET: u8 = 2;
 /// Of a packet before its payload.
-const HEAD_BYTES: usize = 18;
+const HEAD_BYTES: usize = 26;
+/// In place of a capture time that is not known.
+const UNKNOWN_US: i64 = i64::MIN;
 
 /// By their place: the byte on the wire.
 const CODECS: [Codec; 6] = [Codec::Opus, Codec::Red, Codec::Vp8, Codec::Vp9, Codec::H264, Codec::Av1];
@@ -64,6 +67,7 @@ pub fn write_packet(packet: &MixPacket, out: &mut Vec<u8>) {
     out.extend([codec, u8::from(packet.marker), 0]);
     out.extend(packet.seq_no.to_be_bytes());
     out.extend(packet.rtp_time.to_be_bytes());
+    out.extend(packet.captured_us.unwrap_or(UNKNOWN_US).to_be_bytes());
     out.extend(&packet.payload[..]);
 }
 
@@ -82,12 +86,14 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<Message<T>, WireError> 
         _ => return Err(malformed()),
     };
     let codec = *CODECS.get(usize::from(codec)).ok_or_else(malformed)?;
-    let [s0, s1, s2, s3, s4, s5, s6, s7, t0, t1, t2, t3] = rest;
+    let [s0, s1, s2, s3, s4, s5, s6, s7, t0, t1, t2, t3, c0, c1, c2, c3, c4, c5, c6, c7] = rest;
+    let captured_us = i64::from_be_bytes([c0, c1, c2, c3, c4, c5, c6, c7]);
     Ok(Message::Packet(MixPacket {
         place,
         codec,
         seq_no: u64::from_be_bytes([s0, s1, s2, s3, s4, s5, s6, s7]),
         rtp_time: u32::from_be_bytes([t0, t1, t2, t3]),
+        captured_us: Some(captured_us).filter(|captured_us| *captured_us != UNKNOWN_US),
         marker: marker != 0,
         payload: Arc::from(payload),
     }))
@@ -100,7 +106,9 @@ mod tests {
 
     fn packet(place: Place) -> MixPacket {
         let payload = Arc::from(&b"payload"[..]);
-        MixPacket { place, codec: Codec::H264, seq_no: 1 << 40 | 7, rtp_time: 90_001, marker: true, payload }
+        let captured_us = matches!(place, Place::Slot(_)).then_some(-7);
+        let (codec, seq_no, rtp_time) = (Codec::H264, 1 << 40 | 7, 90_001);
+        MixPacket { place, codec, seq_no, rtp_time, captured_us, marker: true, payload }
     }
 
     #[test]

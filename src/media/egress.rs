@@ -196,7 +196,7 @@ impl Egress {
         } else {
             Arc::clone(payload)
         };
-        let Passed { audio_level, rare, .. } = passed;
+        let Passed { audio_level, rare, made_at, .. } = passed;
         self.queue.push((
             slot,
             Packet {
@@ -206,7 +206,12 @@ impl Egress {
                 marker: rewritten.marker,
                 payload,
                 patch: rewritten.patch,
-                passed: Passed { audio_level: *audio_level, descriptor: rewritten.dd, rare: rare.clone() },
+                passed: Passed {
+                    audio_level: *audio_level,
+                    descriptor: rewritten.dd,
+                    rare: rare.clone(),
+                    made_at: *made_at,
+                },
                 transport_seq_no: 0,
                 sent_at: now,
                 names_mid: false,

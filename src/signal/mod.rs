@@ -4,6 +4,7 @@
 //! client speaks over its data channel.
 
 mod auth;
+mod backdrop;
 mod error;
 mod extract;
 mod health;

@@ -32,6 +32,9 @@ pub struct RoomWish {
     access: Access,
     /// New people wait until an admin admits them.
     lobby: bool,
+    /// Its people encrypt what they send with keys of their own, such as by encoded transforms: the server
+    /// forwards it, and refuses to mix. The web client does not do so.
+    e2ee: bool,
     /// Absent: the node's limit.
     participants_max: Option<u32>,
 }
@@ -55,7 +58,7 @@ pub struct MadeRoom {
     responses(
         (status = 201, body = MadeRoom, headers(("Location", description = "The room in this API"))),
         (status = "4XX", body = ProblemBody, content_type = "application/problem+json",
-            description = "400 malformed, 401 unauthorized, 403 forbidden, 409 room_exists"),
+            description = "400 malformed, 401 unauthorized, 403 forbidden, 409 room_exists or end_to_end_encrypted"),
         (status = 503, body = ProblemBody, content_type = "application/problem+json",
             description = "node_full, draining, unavailable"),
     )
@@ -69,8 +72,9 @@ pub async fn create(
     let name = wish.name.as_deref().map(RoomName::parse).transpose()?;
     let caller = signal.authority.caller(&headers)?;
     signal.authority.may_create(&caller, name.as_ref())?;
-    let RoomWish { mode, access, lobby, participants_max, .. } = wish;
-    let room = signal.control.create_room(NewRoom { name, mode, access, lobby, participants_max }).await?;
+    let RoomWish { mode, access, lobby, e2ee, participants_max, .. } = wish;
+    let new = NewRoom { name, mode, access, lobby, e2ee, participants_max };
+    let room = signal.control.create_room(new).await?;
     let name = room.name;
     let made = MadeRoom {
         url: format!("{}/r/{name}", base_url(&signal, &uri, &headers)),
@@ -136,7 +140,8 @@ pub async fn show(
     responses(
         (status = 200, body = RoomState),
         (status = "4XX", body = ProblemBody, content_type = "application/problem+json",
-            description = "400 malformed, 401 unauthorized, 403 forbidden, 404 not_found"),
+            description = "400 malformed, 401 unauthorized, 403 forbidden, 404 not_found, \
+                409 end_to_end_encrypted"),
         (status = 503, body = ProblemBody, content_type = "application/problem+json",
             description = "unavailable: this mode cannot be had now"),
     )

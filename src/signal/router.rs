@@ -24,7 +24,9 @@ use utoipa_axum::routes;
 
 use super::error::Problem;
 use super::extract::{BODY_BYTES_MAX, FRAGMENT, SDP};
-use super::{Signal, health, join, messages, openapi, page, participants, rooms, sessions, stats, whip};
+use super::{
+    Signal, backdrop, health, join, messages, openapi, page, participants, rooms, sessions, stats, whip,
+};
 use crate::core::protocol::Code;
 
 const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
@@ -40,6 +42,11 @@ pub fn api() -> OpenApiRouter<Arc<Signal>> {
     OpenApiRouter::with_openapi(openapi::base())
         .routes(routes!(rooms::create, rooms::list))
         .routes(routes!(rooms::show, rooms::change, rooms::close))
+        .merge(
+            OpenApiRouter::new()
+                .routes(routes!(backdrop::put, backdrop::delete))
+                .layer(DefaultBodyLimit::max(backdrop::BODY_BYTES_MAX)),
+        )
         .routes(routes!(join::join, participants::list))
         .routes(routes!(participants::remove))
         .routes(routes!(participants::mute))
@@ -100,7 +107,14 @@ fn cors(origins: &[String]) -> CorsLayer {
     };
     CorsLayer::new()
         .allow_origin(origin)
-        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE, Method::OPTIONS])
+        .allow_methods([
+            Method::GET,
+            Method::POST,
+            Method::PUT,
+            Method::PATCH,
+            Method::DELETE,
+            Method::OPTIONS,
+        ])
         .allow_headers([AUTHORIZATION, CONTENT_TYPE, IF_MATCH])
         .expose_headers([
             LOCATION,

@@ -129,6 +129,8 @@ fn the_document_has_every_call_of_the_contract() {
         "GET /v1/rooms/{room}",
         "PATCH /v1/rooms/{room}",
         "DELETE /v1/rooms/{room}",
+        "PUT /v1/rooms/{room}/backdrop",
+        "DELETE /v1/rooms/{room}/backdrop",
         "GET /v1/rooms/{room}/messages",
         "GET /v1/rooms/{room}/participants",
         "POST /v1/rooms/{room}/participants",

@@ -2,13 +2,17 @@
 //!
 //! Nothing here depends on how fast the machine is, up to [`stand::PATIENCE`].
 
+mod lips;
+mod people;
 mod source;
 mod stand;
+mod tone;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use antiphon::core::mix::{Fit, FromMixer, LINE_H264, LINE_VP8, Place, Scene, Tile, ToMixer};
+use antiphon::core::mix::backdrop::Backdrop;
+use antiphon::core::mix::{BackdropPart, Fit, FromMixer, LINE_H264, LINE_VP8, Place, Scene, Tile, ToMixer};
 use antiphon::core::payload::{Codec, inspect};
 use antiphon::mcu::mixer::painter::avatar_colour;
 use antiphon::mcu::mixer::picture::Colour;
@@ -28,7 +32,8 @@ fn turn() -> MutexGuard<'static, ()> {
 
 fn tile(key: u32, slot: Option<u16>, place: u32) -> Tile {
     let label = String::new();
-    Tile { key, slot, serial: 1, area: quarter(place), fit: Fit::Cover, label, muted: false, speaking: false }
+    let (area, fit, sound) = (quarter(place), Fit::Cover, None);
+    Tile { key, slot, serial: 1, sound, area, fit, label, muted: false, speaking: false }
 }
 
 fn scene(tiles: Vec<Tile>) -> Scene {
@@ -120,6 +125,27 @@ fn garbage_in_one_slot_harms_no_other() {
     stand.wait_for_colours(&mut viewer, &[at(0, COLOURS[0]), at(1, COLOURS[1])]);
     stand.garbage = Some(1);
     stand.wait_for_colours(&mut viewer, &[at(0, COLOURS[0])]);
+}
+
+#[test]
+fn a_picture_lies_behind_the_tiles_and_one_that_is_broken_does_no_harm() {
+    let _turn = turn();
+    let mut stand = Stand::new();
+    let red = Colour([81, 90, 240]);
+    stand.show(scene(vec![tile(1, None, 0)]));
+    let mut viewer = Viewer::new(&stand, LINE_VP8, 1);
+    stand.wait_for_colours(&mut viewer, &[at(3, Colour::from_rgb(BACKGROUND))]);
+    for encode in ["pngenc", "jpegenc"] {
+        let file = source::still(encode);
+        let backdrop = Backdrop::parse(&file).unwrap();
+        BackdropPart::of(&backdrop).for_each(|part| stand.say(&ToMixer::Backdrop(part)));
+        stand.wait_for_colours(&mut viewer, &[at(3, red)]);
+        // Cut off in the middle of its pixels.
+        let half = Backdrop::parse(&file[..file.len() / 2]).unwrap();
+        BackdropPart::of(&half).for_each(|part| stand.say(&ToMixer::Backdrop(part)));
+        stand.say(&ToMixer::NoBackdrop);
+        stand.wait_for_colours(&mut viewer, &[at(3, Colour::from_rgb(BACKGROUND))]);
+    }
 }
 
 #[test]

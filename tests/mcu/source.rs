@@ -1,18 +1,18 @@
 //! Streams of one colour each, made once by GStreamer and sent over and over.
 
-use antiphon::core::mix::{MixPacket, Place};
+use antiphon::core::mix::{MixPacket, Place, Size};
 use antiphon::core::payload::Codec;
 use antiphon::mcu::mixer::picture::{Colour, Picture};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app::{AppSink, AppSrc};
 
-const FRAMES: u64 = 30;
+const FRAMES: usize = 30;
 const FRAMES_PER_SECOND: u64 = 15;
 const TIMEOUT: gst::ClockTime = gst::ClockTime::from_seconds(20);
 
 /// One packet of a recording: its payload and whether it ends a frame.
-type Recorded = (Vec<u8>, bool);
+pub type Recorded = (Vec<u8>, bool);
 
 /// A sender of one slot.
 pub struct Source {
@@ -27,8 +27,18 @@ pub struct Source {
 impl Source {
     /// A camera of 320 by 180 pixels in front of a wall.
     pub fn new(slot: u16, codec: Codec, colour: Colour) -> Self {
-        let frames = record(codec, colour);
+        Self::sized(slot, codec, colour, Size { width: 320, height: 180 })
+    }
+
+    pub fn sized(slot: u16, codec: Codec, colour: Colour, size: Size) -> Self {
+        let frames = record(codec, colour, size);
         Self { slot, codec, frames, next_frame: 0, frames_sent: 0, seq_no: 65_500 }
+    }
+
+    /// Goes on as another sender in the same slot: a slot's numbers do not begin anew.
+    pub fn follow(mut self, before: &Self) -> Self {
+        (self.seq_no, self.frames_sent) = (before.seq_no, before.frames_sent);
+        self
     }
 
     /// The recording begins with a key frame.
@@ -49,7 +59,8 @@ impl Source {
         let packets = frame.into_iter().map(|(payload, marker)| {
             self.seq_no += 1;
             let (place, payload) = (Place::Slot(self.slot), payload.into());
-            MixPacket { place, codec: self.codec, seq_no: self.seq_no, rtp_time, marker, payload }
+            let (codec, seq_no, captured_us) = (self.codec, self.seq_no, None);
+            MixPacket { place, codec, seq_no, rtp_time, captured_us, marker, payload }
         });
         packets.collect()
     }
@@ -69,7 +80,13 @@ impl Source {
     }
 }
 
-fn record(codec: Codec, colour: Colour) -> Vec<Vec<Recorded>> {
+fn record(codec: Codec, colour: Colour, size: Size) -> Vec<Vec<Recorded>> {
+    record_colours(codec, &[colour; FRAMES], size)
+}
+
+/// A frame of each colour, in packets.
+pub fn record_colours(codec: Codec, colours: &[Colour], size: Size) -> Vec<Vec<Recorded>> {
+    let Size { width, height } = size;
     let encode = match codec {
         Codec::Vp8 => "vp8enc deadline=1 cpu-used=8 ! rtpvp8pay mtu=1200",
         Codec::Vp9 => "vp9enc deadline=1 cpu-used=8 lag-in-frames=0 ! rtpvp9pay mtu=1200",
@@ -77,16 +94,16 @@ fn record(codec: Codec, colour: Colour) -> Vec<Vec<Recorded>> {
         _ => "av1enc cpu-used=8 ! video/x-av1,stream-format=obu-stream,alignment=tu",
     };
     let text = format!(
-        "appsrc name=in format=time caps=video/x-raw,format=I420,width=320,height=180,framerate=15/1 ! {encode} \
+        "appsrc name=in format=time caps=video/x-raw,format=I420,width={width},height={height},framerate=15/1 ! {encode} \
          ! appsink name=out sync=false"
     );
     let pipeline = gst::parse::launch(&text).unwrap().downcast::<gst::Pipeline>().unwrap();
     let input: AppSrc = pipeline.by_name("in").unwrap().downcast().unwrap();
     let output: AppSink = pipeline.by_name("out").unwrap().downcast().unwrap();
     pipeline.set_state(gst::State::Playing).unwrap();
-    let mut picture = Picture::new(antiphon::core::mix::Size { width: 320, height: 180 });
-    picture.fill(picture.area(), colour);
-    for index in 0..FRAMES {
+    let mut picture = Picture::new(size);
+    for (index, colour) in (0..).zip(colours) {
+        picture.fill(picture.area(), *colour);
         let mut buffer = gst::Buffer::from_mut_slice(picture.bytes().to_vec());
         let time = gst::ClockTime::from_nseconds(index * 1_000_000_000 / FRAMES_PER_SECOND);
         buffer.get_mut().unwrap().set_pts(time);
@@ -157,4 +174,19 @@ fn av1_payload(unit: &[u8]) -> Vec<u8> {
         }
     }
     payload
+}
+
+/// A picture file, all red.
+pub fn still(encode: &str) -> Vec<u8> {
+    let text = format!(
+        "videotestsrc pattern=red num-buffers=1 ! video/x-raw,width=500,height=400 ! videoconvert ! {encode} \
+         ! appsink name=out sync=false"
+    );
+    let pipeline = gst::parse::launch(&text).unwrap().downcast::<gst::Pipeline>().unwrap();
+    let output: AppSink = pipeline.by_name("out").unwrap().downcast().unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let sample = output.try_pull_sample(TIMEOUT).unwrap();
+    let file = sample.buffer().unwrap().map_readable().unwrap().to_vec();
+    pipeline.set_state(gst::State::Null).unwrap();
+    file
 }

@@ -1,5 +1,6 @@
 //! A mixer's process, senders that feed it and viewers who decode what it makes.
 
+use std::fs;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::sync::mpsc::channel;
@@ -18,6 +19,7 @@ use gstreamer as gst;
 use gstreamer_video::{VideoFrameExt, VideoFrameRef, VideoInfo};
 
 use crate::source::Source;
+use crate::tone::{self, Tone};
 
 pub const CANVAS: Size = Size { width: 640, height: 360 };
 pub const SMALL: Size = Size { width: 320, height: 180 };
@@ -42,19 +44,51 @@ pub struct Stand {
     pub sources: Vec<Source>,
     /// This slot's packets hold nothing of use.
     pub garbage: Option<u16>,
+    /// Who speaks.
+    pub tones: Vec<Tone>,
+    /// One in so many packets is lost on the way to the mixer.
+    pub loss: Option<u32>,
+    random: u32,
     next_send: Instant,
+    next_sound: Instant,
+    /// No wait for news is longer.
+    pub wait_max: Duration,
+}
+
+/// What a process of the mixer's holds.
+#[derive(Debug, Clone, Copy)]
+pub struct Footprint {
+    pub threads: u64,
+    pub files: u64,
+    pub rss_kb: u64,
+    pub cpu: Duration,
 }
 
 impl Stand {
     /// A mixer that has begun.
     pub fn new() -> Self {
+        let rendition = |size, bitrate_bps| Rendition { size, bitrate_bps };
+        let renditions = [rendition(SMALL, 200_000), rendition(CANVAS, 600_000)];
+        Self::with(MixSettings { canvas: CANVAS, frames_per_second: 15, renditions, cores_max: 4 })
+    }
+
+    pub fn with(settings: MixSettings) -> Self {
         gst::init().unwrap();
         let mixer = spawn(Path::new(env!("CARGO_BIN_EXE_antiphon"))).unwrap();
         mixer.socket.set_nonblocking(false).unwrap();
-        let mut stand = Self { mixer, sources: Vec::new(), garbage: None, next_send: Instant::now() };
-        let rendition = |size, bitrate_bps| Rendition { size, bitrate_bps };
-        let renditions = [rendition(SMALL, 200_000), rendition(CANVAS, 600_000)];
-        stand.say(&ToMixer::Begin(MixSettings { canvas: CANVAS, frames_per_second: 15, renditions }));
+        let now = Instant::now();
+        let mut stand = Self {
+            mixer,
+            sources: Vec::new(),
+            garbage: None,
+            tones: Vec::new(),
+            loss: None,
+            random: 1,
+            next_send: now,
+            next_sound: now,
+            wait_max: PATIENCE,
+        };
+        stand.say(&ToMixer::Begin(settings));
         let mut encoders = Vec::new();
         stand.wait_for("ready", |news, _| {
             if let News::Words(FromMixer::Ready { encoders: named }) = news {
@@ -97,22 +131,61 @@ impl Stand {
     /// A frame of every source, when it is time.
     fn send_due(&mut self) {
         let now = Instant::now();
-        if now < self.next_send {
-            return;
+        let mut packets = Vec::new();
+        if now >= self.next_send {
+            self.next_send = now + FRAME_INTERVAL;
+            for source in &mut self.sources {
+                let is_garbage = self.garbage == Some(source.slot());
+                packets.extend(if is_garbage { source.next_garbage() } else { source.next() });
+            }
         }
-        self.next_send = now + FRAME_INTERVAL;
-        let mut bytes = Vec::new();
-        for source in &mut self.sources {
-            let is_garbage = self.garbage == Some(source.slot());
-            for packet in if is_garbage { source.next_garbage() } else { source.next() } {
-                wire::write_packet(&packet, &mut bytes);
-                self.mixer.socket.send(&bytes).unwrap();
+        // Sound that is late comes after: as a sender who was held up sends it.
+        while now >= self.next_sound && !self.tones.is_empty() {
+            self.next_sound = (self.next_sound + tone::INTERVAL).max(now - Duration::from_millis(200));
+            packets.extend(self.tones.iter_mut().map(Tone::next));
+        }
+        for packet in packets {
+            self.random = self.random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            if self.loss.is_none_or(|one_in| !(self.random >> 8).is_multiple_of(one_in)) {
+                self.send(&packet);
             }
         }
     }
 
-    fn receive(&self) -> News {
-        let wait = self.next_send.saturating_duration_since(Instant::now());
+    pub fn send(&self, packet: &MixPacket) {
+        let mut bytes = Vec::new();
+        wire::write_packet(packet, &mut bytes);
+        self.mixer.socket.send(&bytes).unwrap();
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.mixer.child.id()
+    }
+
+    /// What the process holds now (proc(5)).
+    pub fn footprint(&self) -> Footprint {
+        let pid = self.pid();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let field = |name: &str| -> u64 {
+            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+            line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        };
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let after_name = stat.rsplit(')').next().unwrap();
+        let ticks = after_name.split_whitespace().skip(11).take(2);
+        let ticks: u64 = ticks.map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+        Footprint {
+            threads: field("Threads:"),
+            files: fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() as u64,
+            rss_kb: field("VmRSS:"),
+            // USER_HZ is 100 wherever Linux runs.
+            cpu: Duration::from_millis(ticks * 10),
+        }
+    }
+
+    pub fn receive(&self) -> News {
+        let due = if self.tones.is_empty() { self.next_send } else { self.next_send.min(self.next_sound) };
+        let wait = due.saturating_duration_since(Instant::now()).min(self.wait_max);
         self.mixer.socket.set_read_timeout(Some(wait.max(Duration::from_millis(1)))).unwrap();
         let mut bytes = vec![0; MESSAGE_BYTES_MAX];
         match (&self.mixer.socket).read(&mut bytes) {
@@ -168,7 +241,7 @@ impl Viewer {
         if let News::Packet(packet) = news
             && packet.place == self.place
         {
-            assert!(packet.payload.len() <= 1_160);
+            assert!(packet.payload.len() <= 1_100);
             let codec = if self.line() == LINE_H264 { Codec::H264 } else { Codec::Vp8 };
             assert_eq!(packet.codec, codec);
             let marker = if packet.marker { 0x80 } else { 0 };
@@ -185,7 +258,7 @@ impl Viewer {
         }
     }
 
-    fn line(&self) -> u8 {
+    pub fn line(&self) -> u8 {
         match self.place {
             Place::Line { line, .. } => line,
             Place::Slot(_) => unreachable!("a viewer takes lines"),
@@ -193,7 +266,7 @@ impl Viewer {
     }
 
     /// Whether the last picture has a colour at a pixel of the canvas.
-    fn sees(&self, x: u32, y: u32, colour: Colour) -> bool {
+    pub fn sees(&self, x: u32, y: u32, colour: Colour) -> bool {
         let Some((info, buffer)) = &self.picture else { return false };
         let frame = VideoFrameRef::from_buffer_ref_readable(buffer, info).unwrap();
         let (x, y) = (x * frame.width() / CANVAS.width, y * frame.height() / CANVAS.height);
@@ -203,6 +276,14 @@ impl Viewer {
             let at = (y >> shift) as usize * stride + (x >> shift) as usize;
             frame.plane_data(plane).unwrap()[at].abs_diff(colour.0[plane as usize]) <= TOLERANCE
         })
+    }
+
+    /// Brightness of the last picture, row by row.
+    pub fn luma(&self) -> Vec<Vec<u8>> {
+        let Some((info, buffer)) = &self.picture else { return Vec::new() };
+        let frame = VideoFrameRef::from_buffer_ref_readable(buffer, info).unwrap();
+        let (stride, width) = (frame.plane_stride()[0] as usize, frame.width() as usize);
+        frame.plane_data(0).unwrap().chunks(stride).map(|row| row[..width].to_vec()).collect()
     }
 
     /// Pixels across.

@@ -10,6 +10,7 @@ const person = (identity: string, more: Partial<ParticipantState> = {}): Partici
   tracks: [],
   hand_raised: false,
   connected: true,
+  csrc: 1,
   joined_at_ms: 0,
   ...more,
 });
@@ -21,6 +22,9 @@ const WELCOME: Extract<ServerMessage, { type: 'welcome' }> = {
     name: 'tea',
     mode: 'sfu',
     layout: { kind: 'grid' },
+    background: '#11141a',
+    has_backdrop: false,
+    e2ee: false,
     access: 'open',
     locked: false,
     lobby: true,

@@ -200,7 +200,8 @@ impl Room {
     /// Changes the room's settings; all are told.
     ///
     /// # Errors
-    /// `unavailable` for a mode that cannot be had, `malformed` for a limit out of bounds.
+    /// `unavailable` or `end_to_end_encrypted` for a mode that cannot be had, `malformed` for a limit out of
+    /// bounds.
     pub fn change(
         &mut self,
         now: Now,
@@ -224,6 +225,7 @@ impl Room {
         let state = &mut self.state;
         state.mode = change.mode.unwrap_or(state.mode);
         state.layout = change.layout.clone().unwrap_or_else(|| state.layout.clone());
+        state.background = change.background.unwrap_or(state.background);
         state.access = change.access.unwrap_or(state.access);
         state.locked = change.locked.unwrap_or(state.locked);
         state.lobby = change.lobby.unwrap_or(state.lobby);

@@ -15,13 +15,15 @@ use str0m::media::{Mid, Rid};
 use super::{Audience, Now, Output, ParticipantKey, Room, TrackKey, seat};
 use crate::core::format::Format;
 use crate::core::ids::{Identity, SessionId};
+use crate::core::mix::backdrop::Backdrop;
 use crate::core::mix::{
-    Figures, FromMixer, LINE_H264, LINE_MINUS, LINE_SOUND, LINE_VP8, MixSettings, MixerOrder, RENDITIONS,
-    Scene, ToMixer,
+    BackdropPart, Figures, FromMixer, LINE_H264, LINE_MINUS, LINE_SOUND, LINE_VP8, MixSettings, MixerOrder,
+    RENDITIONS, Scene, ToMixer,
 };
 use crate::core::participant::{Entrant, Part, Participant, Presence};
-use crate::core::protocol::{Grant, Kind, Mode, ServerMessage, Source};
+use crate::core::protocol::{Grant, Kind, Mode, RoomState, ServerMessage, Source};
 use crate::core::refusal::{Code, Refusal};
+use crate::core::stats::MixerStats;
 use crate::core::track::{PublishedLine, SlotLine};
 
 /// The mixer stays for so long after the last who wanted it.
@@ -29,6 +31,8 @@ const STOP_AFTER: Duration = Duration::from_secs(10);
 /// One that was started and says nothing has failed; so has one that falls silent.
 const START_WITHIN: Duration = Duration::from_secs(10);
 const SILENT_FOR: Duration = Duration::from_secs(3);
+/// One that is silent for so long may be about to; nobody waits for it.
+const STALLS_AFTER: Duration = Duration::from_millis(700);
 /// Between a failure and the next start; doubles with each.
 const RESTART_AFTER: Duration = Duration::from_millis(500);
 const RESTART_AFTER_MAX: Duration = Duration::from_secs(30);
@@ -55,12 +59,16 @@ pub struct Mixing {
     seat: Option<ParticipantKey>,
     /// What it was last told.
     scene: Option<Scene>,
+    backdrop: Option<Backdrop>,
     wanted: BTreeMap<u8, u32>,
     bitrates: BTreeMap<(u8, u8), u64>,
     /// Lines with the sound of all but one, by whom.
     minus: BTreeMap<ParticipantKey, u8>,
     failures: u32,
     heard_at: Option<Instant>,
+    /// What it encodes with, and what it did in the last second.
+    encoders: Vec<String>,
+    figures: Option<Figures>,
     unwanted_since: Option<Instant>,
 }
 
@@ -93,9 +101,26 @@ impl Room {
         matches!(self.mixing.phase, Phase::Starting { .. })
     }
 
+    /// The mixer's figures, while it mixes.
+    pub fn mixer_stats(&self) -> Option<MixerStats> {
+        self.mixing.seat?;
+        let (encoders, figures) = (self.mixing.encoders.clone(), self.mixing.figures.clone());
+        Some(MixerStats { encoders, figures: figures.unwrap_or_default() })
+    }
+
+    /// It says nothing for now, so that nobody is to wait for what it makes.
+    fn mixer_stalls(&self, now: Instant) -> bool {
+        let since = |at: Instant| now.saturating_duration_since(at);
+        matches!(self.mixing.phase, Phase::Running { .. })
+            && self.mixing.heard_at.is_none_or(|at| since(at) >= STALLS_AFTER)
+    }
+
     /// # Errors
-    /// `unavailable` where the node has no mixer.
+    /// `unavailable` where the node has no mixer, `end_to_end_encrypted` where nothing can be decoded.
     pub(super) fn check_mixer(&self) -> Result<(), Refusal> {
+        if self.state.e2ee {
+            return Err(no_mix_of_ciphertext());
+        }
         let words = "this node has no mixer: the room stays in SFU mode";
         self.settings.mix.map(|_| ()).ok_or_else(|| Refusal::new(Code::Unavailable, words))
     }
@@ -103,17 +128,18 @@ impl Room {
     /// Something that the mixer says, or that is said of it.
     pub fn handle_mixer(&mut self, now: Now, news: FromMixer) {
         match news {
-            FromMixer::Ready { .. } => self.seat_mixer(now.instant),
+            FromMixer::Ready { encoders } => {
+                self.mixing.encoders = encoders;
+                self.seat_mixer(now.instant);
+            }
             FromMixer::Keyframe { slot } => {
                 if let Some(key) = self.mixing.seat {
                     self.handle_keyframe_request(now.instant, key, slot);
                 }
             }
             // What else it says may come from a part of it that lives on where another hangs.
-            FromMixer::Figures(Figures { sound_ticks, .. }) if sound_ticks > 0 => {
-                self.mixing.heard_at = Some(now.instant);
-            }
-            FromMixer::Figures(_) => {}
+            FromMixer::Pulse => self.mixing.heard_at = Some(now.instant),
+            FromMixer::Figures(figures) => self.mixing.figures = Some(figures),
             FromMixer::Gone => self.fail_mixer(now.instant),
             FromMixer::Refused => {
                 self.unseat_mixer(now.instant);
@@ -170,6 +196,7 @@ impl Room {
     fn is_mix_wanted(&self) -> bool {
         let elsewhere = self.branches.iter().any(|branch| branch.viewers > 0);
         self.settings.mix.is_some()
+            && !self.state.e2ee
             && (self.seated().any(|(_, p)| self.wants_mix(p)) || elsewhere && self.state.mode == Mode::Mcu)
     }
 
@@ -228,12 +255,39 @@ impl Room {
         self.mixing.seat = Some(key);
         self.mixing.heard_at = Some(now);
         self.mixing.phase = Phase::Running { since: now };
+        if self.mixing.backdrop.is_some() {
+            self.tell_backdrop();
+        }
         for (line, source, format) in [
             (LINE_VP8, Source::Mix, Format::VP8),
             (LINE_H264, Source::Mix, Format::H264_BASELINE),
             (LINE_SOUND, Source::MixAudio, Format::OPUS),
         ] {
             self.publish_mix(now, key, line, source, format);
+        }
+    }
+
+    /// Puts a picture behind the tiles, or takes it away; all are told.
+    pub fn set_backdrop(&mut self, now: Now, backdrop: Option<Backdrop>) -> RoomState {
+        self.state.has_backdrop = backdrop.is_some();
+        self.mixing.backdrop = backdrop;
+        self.tell_backdrop();
+        let room = self.state.clone();
+        self.mirror_is_stale = true;
+        self.settle(now.instant);
+        self.tell(Audience::All, ServerMessage::Room { room: room.clone() });
+        room
+    }
+
+    fn tell_backdrop(&mut self) {
+        if self.mixing.seat.is_none() {
+            return;
+        }
+        match self.mixing.backdrop.clone() {
+            Some(backdrop) => {
+                BackdropPart::of(&backdrop).for_each(|part| self.tell_mixer(ToMixer::Backdrop(part)));
+            }
+            None => self.tell_mixer(ToMixer::NoBackdrop),
         }
     }
 
@@ -256,6 +310,7 @@ impl Room {
             *place = None;
         }
         self.mixing.scene = None;
+        self.mixing.figures = None;
         self.mixing.wanted.clear();
         self.mixing.bitrates.clear();
         self.mixing.minus.clear();
@@ -351,6 +406,12 @@ impl Room {
     pub(super) fn tell_mixer(&mut self, words: ToMixer) {
         self.outputs.push_back(Output::Mixer(MixerOrder::Tell(words)));
     }
+}
+
+/// Why a room that is encrypted end to end is not mixed.
+pub fn no_mix_of_ciphertext() -> Refusal {
+    let words = "this room is encrypted end to end: the server cannot decode it, so it cannot be mixed";
+    Refusal::new(Code::EndToEndEncrypted, words)
 }
 
 /// Who the mixer is in its room.

@@ -34,6 +34,7 @@ impl Room {
     pub(super) fn participant_state(&self, key: ParticipantKey) -> Option<ParticipantState> {
         let participant = self.participant(key)?;
         let mut state = participant.state();
+        state.csrc = key.csrc();
         let tracks = participant.line_tracks.iter().flatten().filter_map(|&track| self.track(track));
         state.tracks = tracks
             .map(|track| TrackState {

@@ -189,7 +189,8 @@ mod tests {
 
     fn packet(seq_no: u64, rtp_time: u32, marker: bool, payload: &[u8]) -> MixPacket {
         let payload = payload.into();
-        MixPacket { place: Place::Slot(0), codec: Codec::Av1, seq_no, rtp_time, marker, payload }
+        let (place, codec, captured_us) = (Place::Slot(0), Codec::Av1, None);
+        MixPacket { place, codec, seq_no, rtp_time, captured_us, marker, payload }
     }
 
     /// A sequence header of two bytes, then a frame of four, in three packets.

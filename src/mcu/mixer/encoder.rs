@@ -13,6 +13,7 @@ use gstreamer_app::AppSinkCallbacks;
 use gstreamer_video::UpstreamForceKeyUnitEvent;
 
 use super::budget::Budget;
+use super::clock::Clock;
 use super::outlet::Outlet;
 use super::packetize::packetize;
 use super::picture::Picture;
@@ -36,8 +37,7 @@ const BITRATE_BPS_MIN: u64 = 50_000;
 /// How encoders of all lines keep up.
 #[derive(Debug)]
 pub struct Punctuality {
-    /// Of all ticks.
-    epoch: Instant,
+    clock: Clock,
     interval_us: AtomicU64,
     last_late_us: AtomicU64,
     late: AtomicU32,
@@ -46,9 +46,9 @@ pub struct Punctuality {
 }
 
 impl Punctuality {
-    pub fn new(epoch: Instant, interval: Duration) -> Self {
+    pub fn new(clock: Clock, interval: Duration) -> Self {
         let this = Self {
-            epoch,
+            clock,
             interval_us: AtomicU64::new(0),
             last_late_us: AtomicU64::new(0),
             late: AtomicU32::new(0),
@@ -73,7 +73,7 @@ impl Punctuality {
     }
 
     fn note_encoded(&self, tick: Duration) {
-        let took_us = self.epoch.elapsed().saturating_sub(tick).as_micros() as u64;
+        let took_us = self.clock.epoch.elapsed().saturating_sub(tick).as_micros() as u64;
         self.encoded.fetch_add(1, Ordering::Relaxed);
         self.work_us.fetch_add(took_us, Ordering::Relaxed);
         if took_us > self.interval_us.load(Ordering::Relaxed) {
@@ -322,11 +322,12 @@ impl Encoder {
             let payloads = packetize(codec, &bytes, output.picture_id);
             output.picture_id = (output.picture_id + 1) & 0x7fff;
             let count = payloads.len();
+            let captured_us = punctuality.clock.captured_us(tick);
             for (index, payload) in payloads.into_iter().enumerate() {
                 let (seq_no, marker) = (output.seq_no, index + 1 == count);
                 output.seq_no += 1;
                 let (rtp_time, payload) = (rtp_time(tick), Arc::from(payload));
-                outlet.send(&MixPacket { place, codec, seq_no, rtp_time, marker, payload });
+                outlet.send(&MixPacket { place, codec, seq_no, rtp_time, captured_us, marker, payload });
             }
             punctuality.note_encoded(tick);
             if !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT) {
@@ -399,7 +400,7 @@ mod tests {
     #[test]
     fn a_tick_is_late_once_and_time_wraps() {
         let epoch = Instant::now() - Duration::from_secs(2);
-        let punctuality = Punctuality::new(epoch, Duration::from_millis(33));
+        let punctuality = Punctuality::new(Clock { epoch }, Duration::from_millis(33));
         punctuality.note_encoded(Duration::from_secs(1));
         punctuality.note_encoded(Duration::from_secs(1));
         punctuality.note_encoded(epoch.elapsed());

@@ -3,8 +3,9 @@
 //! A stream that breaks its decoder costs that slot its picture until the next key frame, and nobody else
 //! anything: the graph is put away and made anew.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
@@ -43,23 +44,57 @@ const MARKER: u8 = 0x80;
 const PAYLOAD_TYPE: u8 = 96;
 const SSRC: u32 = 1;
 
+/// Pictures that are held back for their sound. Full: the oldest is shown before its time.
+const WAITING_MAX: usize = 8;
+
+/// What has come into a slot.
+#[derive(Default)]
+struct Frames {
+    /// What is shown, until the next one's time has come.
+    shown: Option<Arc<Frame>>,
+    /// Oldest first; bounded by [`WAITING_MAX`].
+    waiting: VecDeque<Arc<Frame>>,
+}
+
 /// What a slot shows, for the thread that paints.
 #[derive(Default)]
 pub struct Feed {
-    newest: Mutex<Option<Arc<Frame>>>,
+    frames: Mutex<Frames>,
+    /// Pictures are shown so long after they came.
+    hold_us: AtomicU64,
     /// Set by whoever finds that the decoder cannot go on without; cleared by a picture.
     needs_keyframe: AtomicBool,
     undecodable: AtomicU32,
 }
 
 impl Feed {
-    pub fn newest(&self) -> Option<Arc<Frame>> {
-        self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn frames(&self) -> MutexGuard<'_, Frames> {
+        self.frames.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the newest picture came.
+    fn newest(&self) -> Option<Instant> {
+        let frames = self.frames();
+        frames.waiting.back().or(frames.shown.as_ref()).map(|frame| frame.arrived)
+    }
+
+    /// The picture whose time it is.
+    pub fn at(&self, now: Instant) -> Option<Arc<Frame>> {
+        let hold = Duration::from_micros(self.hold_us.load(Ordering::Relaxed));
+        let mut frames = self.frames();
+        while let Some(frame) = frames.waiting.pop_front_if(|frame| frame.arrived + hold <= now) {
+            frames.shown = Some(frame);
+        }
+        frames.shown.clone()
+    }
+
+    pub fn hold(&self, hold: Duration) {
+        self.hold_us.store(hold.as_micros() as u64, Ordering::Relaxed);
     }
 
     /// Shows nothing until the next picture: what it has is of somebody else.
     pub fn forget(&self) {
-        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.frames() = Frames::default();
     }
 
     /// Since last asked.
@@ -77,12 +112,29 @@ impl Feed {
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let frame = Arc::new(Frame { serial, arrived: Instant::now(), pixels });
         self.needs_keyframe.store(false, Ordering::Relaxed);
-        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(frame);
+        let mut frames = self.frames();
+        if frames.waiting.len() >= WAITING_MAX {
+            frames.shown = frames.waiting.pop_front();
+        }
+        frames.waiting.push_back(frame);
     }
 }
 
 /// A picture in a decoder's memory.
-struct Decoded(VideoFrame<Readable>);
+pub struct Decoded(VideoFrame<Readable>);
+
+impl Decoded {
+    /// `None` where it is of no use.
+    pub fn of(sample: &gst::Sample) -> Option<Self> {
+        let info = sample.caps().and_then(|caps| VideoInfo::from_caps(caps).ok())?;
+        let is_fit = |side| (2..=SIDE_MAX).contains(&side);
+        if !is_fit(info.width()) || !is_fit(info.height()) {
+            return None;
+        }
+        let frame = VideoFrame::from_buffer_readable(sample.buffer_owned()?, &info).ok()?;
+        (frame.n_planes() == 3).then_some(Self(frame))
+    }
+}
 
 impl Pixels for Decoded {
     fn view(&self) -> View<'_> {
@@ -137,7 +189,7 @@ impl Ingest {
     /// Decodes a packet, soon.
     pub fn handle_packet(&mut self, packet: MixPacket, now: Instant) {
         self.last_packet = Some(now);
-        let newest = self.feed.newest().map(|frame| frame.arrived);
+        let newest = self.feed.newest();
         if self.waits_since.is_none_or(|since| newest.is_some_and(|newest| newest > since)) {
             self.waits_since = Some(now);
         }
@@ -161,7 +213,7 @@ impl Ingest {
         let Some(running) = &self.running else {
             return silence < SILENCE && self.ask(now);
         };
-        let newest = self.feed.newest().map_or(running.started, |frame| frame.arrived.max(running.started));
+        let newest = self.feed.newest().map_or(running.started, |newest| newest.max(running.started));
         // From the first packet that no picture came of yet: a sender may have been quiet before it.
         let since = self.waits_since.map_or(newest, |since| since.max(running.started));
         let waits = newest <= since;
@@ -265,14 +317,7 @@ fn rtp_packet(packet: &MixPacket) -> Vec<u8> {
 /// The picture that a decoder gives, or `None` where it is of no use.
 fn pull(sink: &AppSink) -> Result<Option<Decoded>, gst::FlowError> {
     let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-    let info = sample.caps().and_then(|caps| VideoInfo::from_caps(caps).ok());
-    let fits =
-        |info: &VideoInfo| (2..=SIDE_MAX).contains(&info.width()) && (2..=SIDE_MAX).contains(&info.height());
-    let frame = info.filter(fits).zip(sample.buffer_owned()).and_then(|(info, buffer)| {
-        let frame = VideoFrame::from_buffer_readable(buffer, &info).ok()?;
-        (frame.n_planes() == 3).then_some(frame)
-    });
-    Ok(frame.map(Decoded))
+    Ok(Decoded::of(&sample))
 }
 
 /// Takes note of warnings and errors, which the graph's own threads tell.

@@ -109,7 +109,8 @@ mod tests {
         let outlet = Outlet::default();
         let place = Place::Line { line: 0, encoding: 0 };
         let payload = Arc::from(&b"media"[..]);
-        let packet = MixPacket { place, codec: Codec::Vp8, seq_no: 1, rtp_time: 2, marker: true, payload };
+        let (codec, captured_us) = (Codec::Vp8, None);
+        let packet = MixPacket { place, codec, seq_no: 1, rtp_time: 2, captured_us, marker: true, payload };
         for _ in 0..MEDIA_MAX + 3 {
             outlet.send(&packet);
         }

@@ -2,9 +2,9 @@
 
 use crate::core::payload::Codec;
 
-/// Of one payload. With RTP's header, its extensions and SRTP's tag it stays below the 1,200 bytes that
+/// Of one payload. With RTP's header, 15 CSRCs, extensions and SRTP's tag it stays below the 1,200 bytes that
 /// WebRTC's paths are taken to carry.
-pub const PAYLOAD_BYTES_MAX: usize = 1_160;
+pub const PAYLOAD_BYTES_MAX: usize = 1_100;
 
 /// Required byte, extension byte, picture id of 15 bits.
 const VP8_DESCRIPTOR_BYTES: usize = 4;

@@ -50,6 +50,9 @@ struct Shown {
 #[derive(Default)]
 pub struct Painter {
     background: u32,
+    /// Over that colour, and what of it covers the canvas.
+    backdrop: Option<Box<dyn Pixels>>,
+    covering: Option<Picture>,
     shown: Vec<Shown>,
 }
 
@@ -82,6 +85,27 @@ impl Painter {
         self.shown = shown.collect();
     }
 
+    /// What lies behind the tiles, as large as it takes to cover the canvas.
+    pub fn set_backdrop(&mut self, backdrop: Option<Box<dyn Pixels>>) {
+        (self.backdrop, self.covering) = (backdrop, None);
+    }
+
+    fn paint_background(&mut self, canvas: &mut Picture) {
+        let (size, area) = (canvas.size(), canvas.area());
+        let Some(backdrop) = &self.backdrop else {
+            return canvas.fill(area, Colour::from_rgb(self.background));
+        };
+        let kept = self.covering.take().filter(|covering| covering.size() == size);
+        let covering = kept.unwrap_or_else(|| {
+            let mut covering = Picture::new(size);
+            let view = backdrop.view().cover(size.width as usize, size.height as usize);
+            Scaler::default().scale(&view, &mut covering);
+            covering
+        });
+        canvas.copy(area, &covering.view());
+        self.covering = Some(covering);
+    }
+
     /// Paints all of the canvas. `newest` gives a slot's picture.
     pub fn paint(
         &mut self,
@@ -90,7 +114,7 @@ impl Painter {
         typesetter: &dyn Typesetter,
         now: Instant,
     ) {
-        canvas.fill(canvas.area(), Colour::from_rgb(self.background));
+        self.paint_background(canvas);
         for shown in &mut self.shown {
             let area = canvas.clip(shown.area(now));
             if area.width < 2 || area.height < 2 {

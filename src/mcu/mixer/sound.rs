@@ -9,6 +9,7 @@ mod encode;
 mod queue;
 mod sum;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,12 +20,17 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 
 use self::desk::{Desk, Orders};
+use self::sum::SAMPLES_PER_SECOND;
+use super::clock::Clock;
+use super::step::SoundDelay;
 use crate::core::mix::{MixPacket, Voice};
 use crate::mcu::graph::{self, Graph, GraphError};
 
 const TICK: Duration = Duration::from_millis(20);
 /// After a stall so many ticks are made up for at once; those before are skipped.
 const CATCH_UP_TICKS: u64 = 4;
+/// Between two looks at how long sound takes: 100 ms.
+const DELAYS_TICKS: u64 = 5;
 /// Packets on their way to the thread: 100 ms of a hundred people. A new one is dropped when full.
 const PACKETS_MAX: usize = 512;
 
@@ -40,6 +46,8 @@ pub struct Sound {
 struct Shared {
     /// Held for no longer than a pointer takes to copy.
     orders: Mutex<Arc<Orders>>,
+    /// Frames that each slot's sound takes, now and were nothing held.
+    delays: Mutex<BTreeMap<u16, (usize, usize)>>,
     ticks: AtomicU32,
 }
 
@@ -54,15 +62,15 @@ impl Sound {
     ///
     /// # Errors
     /// [`GraphError`]: GStreamer does not start, or no thread can be had.
-    pub fn start(emit: impl Fn(MixPacket) + Send + Sync + 'static) -> Result<Self, GraphError> {
+    pub fn start(clock: Clock, emit: impl Fn(MixPacket) + Send + Sync + 'static) -> Result<Self, GraphError> {
         graph::start()?;
         let shared = Arc::new(Shared::default());
         let (packets, incoming) = sync_channel(PACKETS_MAX);
-        let desk = Desk::new(Arc::new(emit));
+        let desk = Desk::new(clock, Arc::new(emit));
         let seen = shared.clone();
         let thread = std::thread::Builder::new()
             .name("sound".into())
-            .spawn(move || run(desk, &incoming, &seen))
+            .spawn(move || run(clock.epoch, desk, &incoming, &seen))
             .map_err(GraphError::NoThread)?;
         Ok(Self { packets: Some(packets), thread: Some(thread), shared })
     }
@@ -91,6 +99,21 @@ impl Sound {
         });
     }
 
+    /// How long a slot's sound takes from its packets to those of the mix; `None` where there is none.
+    pub fn delay(&self, slot: u16) -> Option<SoundDelay> {
+        let delays = self.shared.delays.lock().unwrap_or_else(PoisonError::into_inner);
+        let &(now, unheld) = delays.get(&slot)?;
+        let span = |frames: usize| Duration::from_secs(frames as u64) / SAMPLES_PER_SECOND;
+        Some(SoundDelay { now: span(now), unheld: span(unheld) })
+    }
+
+    /// How much later slots are to be than they would be, in place of what was said before.
+    pub fn set_holds(&self, holds: impl Iterator<Item = (u16, Duration)>) {
+        let frames = |hold: Duration| (hold.as_micros() as usize) * SAMPLES_PER_SECOND as usize / 1_000_000;
+        let holds: BTreeMap<u16, usize> = holds.map(|(slot, hold)| (slot, frames(hold))).collect();
+        self.shared.order(|orders| orders.holds = holds);
+    }
+
     /// Ticks mixed since this was last asked.
     pub fn take_ticks(&self) -> u32 {
         self.shared.ticks.swap(0, Ordering::Relaxed)
@@ -108,8 +131,7 @@ impl Drop for Sound {
 }
 
 /// Mixes with the clock and decodes meanwhile, until nobody can send packets any more.
-fn run(mut desk: Desk, packets: &Receiver<MixPacket>, shared: &Shared) {
-    let epoch = Instant::now();
+fn run(epoch: Instant, mut desk: Desk, packets: &Receiver<MixPacket>, shared: &Shared) {
     let mut tick = 1;
     loop {
         let due = Duration::from_nanos(TICK.as_nanos() as u64 * tick);
@@ -125,6 +147,9 @@ fn run(mut desk: Desk, packets: &Receiver<MixPacket>, shared: &Shared) {
                 let orders = shared.orders.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 desk.mix(tick, &orders);
                 shared.ticks.fetch_add(1, Ordering::Relaxed);
+                if tick.is_multiple_of(DELAYS_TICKS) {
+                    *shared.delays.lock().unwrap_or_else(PoisonError::into_inner) = desk.delays();
+                }
                 tick += 1;
             }
         }

@@ -1,7 +1,7 @@
 //! The video half of the mixer: one thread that composes a picture each tick and hands it to the encoders.
 //!
-//! It is also the mixer's pulse: it tells the figures every second, so that a mixer whose picture hangs is
-//! heard no more.
+//! It is also the mixer's pulse: it says several times a second that it lives, so that a mixer whose picture
+//! hangs is heard no more.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::clock::Clock;
 use super::encoder::{self, Encoder, Punctuality, Shared};
 use super::ingest::Feed;
 use super::label::Labels;
@@ -26,16 +27,32 @@ const COMMANDS_MAX: usize = 256;
 /// Pictures of one size in encoders' hands. Full: the tick is left out.
 const PICTURES_MAX: usize = 8;
 const SECOND: Duration = Duration::from_secs(1);
+/// Between two signs of life.
+const PULSE_INTERVAL: Duration = Duration::from_millis(200);
 
 /// What the slots show.
 pub type Feeds = Arc<Mutex<BTreeMap<u16, Arc<Feed>>>>;
 
-#[derive(Debug)]
 pub enum Command {
     Scene(Box<Scene>),
-    Keyframe { line: u8, encoding: u8 },
-    Wanted { line: u8, encodings: u32 },
-    Bitrate { line: u8, encoding: u8, bps: u64 },
+    /// Those with lower serials have come too late.
+    Backdrop {
+        serial: u64,
+        picture: Option<Box<dyn Pixels>>,
+    },
+    Keyframe {
+        line: u8,
+        encoding: u8,
+    },
+    Wanted {
+        line: u8,
+        encodings: u32,
+    },
+    Bitrate {
+        line: u8,
+        encoding: u8,
+        bps: u64,
+    },
 }
 
 /// What the rest of the mixer adds to the figures: ticks of sound.
@@ -53,7 +70,7 @@ pub enum VideoError {
 /// The video half, as the rest of the mixer sees it.
 #[derive(Debug)]
 pub struct Video {
-    commands: SyncSender<Command>,
+    pub commands: SyncSender<Command>,
     /// Elements that encode, in the order of the lines.
     pub encoders: Vec<String>,
 }
@@ -63,6 +80,7 @@ impl Video {
     /// [`VideoError`].
     pub fn start(
         settings: MixSettings,
+        clock: Clock,
         feeds: Feeds,
         outlet: Outlet,
         sound_ticks: SoundTicks,
@@ -75,8 +93,15 @@ impl Video {
         let encoders = [vp8, h264].into_iter().filter_map(Stage::encoder).collect();
         let (commands, received) = sync_channel(COMMANDS_MAX);
         let labels = Labels::start()?;
-        let show =
-            Show::new(settings, [(LINE_VP8, vp8), (LINE_H264, h264)], labels, feeds, outlet, sound_ticks);
+        let show = Show::new(
+            settings,
+            clock,
+            [(LINE_VP8, vp8), (LINE_H264, h264)],
+            labels,
+            feeds,
+            outlet,
+            sound_ticks,
+        );
         thread::Builder::new().name("video".into()).spawn(move || {
             process::step_back();
             show.run(&received);
@@ -117,6 +142,7 @@ struct Show {
     pace: Pace,
     punctuality: Arc<Punctuality>,
     painter: Painter,
+    backdrop_serial: u64,
     labels: Labels,
     feeds: Feeds,
     canvas: Pool,
@@ -125,6 +151,9 @@ struct Show {
     encoders: BTreeMap<(u8, u8), Encoder>,
     outlet: Outlet,
     sound_ticks: SoundTicks,
+    /// Since the last review.
+    ticks_of_sound: u32,
+    pulsed: Instant,
     reviewed: Instant,
     cpu_before: Duration,
     frames: u32,
@@ -135,6 +164,7 @@ struct Show {
 impl Show {
     fn new(
         settings: MixSettings,
+        clock: Clock,
         lines: [(u8, Stage); 2],
         labels: Labels,
         feeds: Feeds,
@@ -142,8 +172,8 @@ impl Show {
         sound_ticks: SoundTicks,
     ) -> Self {
         let now = Instant::now();
-        let pace = Pace::new(settings.frames_per_second, now);
-        let punctuality = Arc::new(Punctuality::new(now, pace.interval()));
+        let pace = Pace::new(settings.frames_per_second, clock.epoch);
+        let punctuality = Arc::new(Punctuality::new(clock, pace.interval()));
         let shared = Shared {
             outlet: outlet.clone(),
             punctuality: Arc::clone(&punctuality),
@@ -163,6 +193,7 @@ impl Show {
             pace,
             punctuality,
             painter: Painter::default(),
+            backdrop_serial: 0,
             labels,
             feeds,
             canvas: pool(settings.canvas),
@@ -170,6 +201,8 @@ impl Show {
             encoders,
             outlet,
             sound_ticks,
+            ticks_of_sound: 0,
+            pulsed: now,
             reviewed: now,
             cpu_before: cpu_time(),
             frames: 0,
@@ -192,6 +225,11 @@ impl Show {
     fn apply(&mut self, command: Command, now: Instant) {
         match command {
             Command::Scene(scene) => self.painter.set_scene(&scene, now),
+            Command::Backdrop { serial, picture } if serial >= self.backdrop_serial => {
+                self.backdrop_serial = serial;
+                self.painter.set_backdrop(picture);
+            }
+            Command::Backdrop { .. } => {}
             Command::Keyframe { line, encoding } => {
                 if let Some(encoder) = self.encoders.get_mut(&(line, encoding)) {
                     encoder.ask_keyframe();
@@ -219,6 +257,9 @@ impl Show {
             self.ticks += 1;
             self.compose(tick, now);
         }
+        if now.saturating_duration_since(self.pulsed) >= PULSE_INTERVAL {
+            self.pulse(now);
+        }
         if now.saturating_duration_since(self.reviewed) >= SECOND {
             self.review(now);
         }
@@ -226,7 +267,7 @@ impl Show {
 
     fn compose(&mut self, tick: Duration, now: Instant) {
         let (painter, feeds, labels) = (&mut self.painter, &self.feeds, &self.labels);
-        let newest = |slot| newest(feeds, slot);
+        let newest = |slot| shown(feeds, slot, now);
         let canvas = self.canvas.filled(|canvas| painter.paint(canvas, &newest, labels, now));
         let Some(canvas) = canvas else {
             self.skipped += 1;
@@ -250,6 +291,18 @@ impl Show {
         }
         for encoder in self.encoders.values_mut().filter(|encoder| encoder.size() == canvas.size()) {
             encoder.feed(&canvas, tick, now);
+        }
+    }
+
+    /// Says that all goes on, if the sound does too.
+    fn pulse(&mut self, now: Instant) {
+        let ticks = (self.sound_ticks)();
+        self.ticks_of_sound += ticks;
+        self.pulsed = now;
+        if ticks > 0
+            && let Err(error) = self.outlet.say(&FromMixer::Pulse)
+        {
+            tracing::error!(%error, "a pulse cannot be told");
         }
     }
 
@@ -279,7 +332,7 @@ impl Show {
         let figures = Figures {
             frames: std::mem::take(&mut self.frames),
             frames_late: late,
-            sound_ticks: (self.sound_ticks)(),
+            sound_ticks: std::mem::take(&mut self.ticks_of_sound),
             undecodable,
             cpu: cpu.saturating_sub(self.cpu_before).as_secs_f64() / elapsed_s,
             rss_bytes: rss_bytes(),
@@ -296,9 +349,9 @@ impl Show {
     }
 }
 
-fn newest(feeds: &Feeds, slot: u16) -> Option<Arc<Frame>> {
+fn shown(feeds: &Feeds, slot: u16, now: Instant) -> Option<Arc<Frame>> {
     let feed = feeds.lock().unwrap_or_else(PoisonError::into_inner).get(&slot).map(Arc::clone);
-    feed.and_then(|feed| feed.newest())
+    feed.and_then(|feed| feed.at(now))
 }
 
 /// Of this process, all threads together.

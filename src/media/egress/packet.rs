@@ -11,9 +11,9 @@ use str0m::rtp::{Extension, ExtensionValues};
 
 use crate::core::payload::dependency;
 use crate::core::payload::{DescriptorBytes, PayloadPatch};
-use crate::core::replay::Rare;
+use crate::core::replay::{CONTRIBUTORS_MAX, Contributors, Rare};
 
-/// The header without extensions.
+/// The header without CSRCs and extensions.
 const FIXED_BYTES: usize = 12;
 /// Extension data of one-byte headers is no longer than this, and their ids end at 14 (RFC 8285 §4.2).
 const ONE_BYTE_DATA_MAX: usize = 16;
@@ -48,6 +48,9 @@ pub struct Passed {
     pub audio_level: Option<u8>,
     pub descriptor: Option<DescriptorBytes>,
     pub rare: Option<Box<Rare>>,
+    /// When this machine made what it carries, which may take longer with one packet than with another:
+    /// reports tell the stream's time by this.
+    pub made_at: Option<Instant>,
 }
 
 impl Passed {
@@ -66,8 +69,8 @@ impl Passed {
             bytes
         });
         let rare = (orientation.is_some() || playout_delay.is_some())
-            .then(|| Box::new(Rare { orientation, playout_delay }));
-        Self { audio_level, descriptor, rare }
+            .then(|| Box::new(Rare { orientation, playout_delay, contributors: Contributors::new() }));
+        Self { audio_level, descriptor, rare, made_at: None }
     }
 }
 
@@ -124,22 +127,26 @@ impl Framing {
     /// Appends the header of `packet` on `lane`. Gives its length.
     pub fn write_header(&self, packet: &Packet, lane: Lane, padded: bool, out: &mut Vec<u8>) -> usize {
         let start = out.len();
-        out.push(0x90 | u8::from(padded) << 5);
+        let csrcs = packet.passed.rare.as_ref().map_or(&[][..], |rare| &rare.contributors);
+        let csrcs = csrcs.get(..CONTRIBUTORS_MAX).unwrap_or(csrcs);
+        out.push(0x90 | u8::from(padded) << 5 | csrcs.len() as u8);
         out.push(u8::from(packet.marker) << 7 | lane.payload_type & 0x7f);
         out.extend_from_slice(&lane.seq_no.to_be_bytes());
         out.extend_from_slice(&packet.rtp_time.to_be_bytes());
         out.extend_from_slice(&lane.ssrc.to_be_bytes());
-        debug_assert_eq!(out.len() - start, FIXED_BYTES);
+        csrcs.iter().for_each(|csrc| out.extend_from_slice(&csrc.to_be_bytes()));
+        let fixed_bytes = FIXED_BYTES + 4 * csrcs.len();
+        debug_assert_eq!(out.len() - start, fixed_bytes);
         out.extend_from_slice(&[0; 4]);
         let mut extensions = Extensions { two_byte: self.needs_two_bytes(packet), out };
         self.write_extensions(packet, lane, &mut extensions);
         let two_byte = extensions.two_byte;
-        let data_start = start + FIXED_BYTES + 4;
+        let data_start = start + fixed_bytes + 4;
         if out.len() == data_start {
             // None: neither the block nor its flag.
-            out.truncate(start + FIXED_BYTES);
+            out.truncate(start + fixed_bytes);
             out[start] &= !0x10;
-            return FIXED_BYTES;
+            return fixed_bytes;
         }
         let words = (out.len() - data_start).div_ceil(4);
         out.resize(data_start + 4 * words, 0);

@@ -85,6 +85,7 @@ impl Kept {
             audio_level: self.audio_level,
             descriptor: descriptor.cloned(),
             rare: self.rare.clone(),
+            made_at: None,
         };
         Packet {
             index: self.index,
@@ -117,7 +118,7 @@ pub struct Stream {
     pub is_known: bool,
     packets: u32,
     octets: u32,
-    /// Timestamp of the newest packet, and when it left.
+    /// Timestamp of the newest packet, and when that was: when it left, or was made where that is known.
     newest: Option<(u32, Instant)>,
     reported_at: Option<Instant>,
 }
@@ -158,7 +159,7 @@ impl Stream {
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(payload_bytes as u32);
         if self.newest.is_none_or(|(newest, _)| packet.rtp_time.wrapping_sub(newest) < 1 << 31) {
-            self.newest = Some((packet.rtp_time, packet.sent_at));
+            self.newest = Some((packet.rtp_time, packet.passed.made_at.unwrap_or(packet.sent_at)));
         }
         if self.line.kind != Kind::Video {
             return;

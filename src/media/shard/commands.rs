@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use super::{LogAnswer, Notice, PeerIndex, RoomSeat, Shard};
 use crate::core::event::{CloseReason, EventBody};
 use crate::core::ids::{Identity, RoomName, SessionId, ShardId};
+use crate::core::mix::backdrop::Backdrop;
 use crate::core::participant::Entrant;
 use crate::core::protocol::{ParticipantState, RoomChange, RoomState, Source};
 use crate::core::refusal::{Code, Refusal};
@@ -79,6 +80,8 @@ pub enum RoomCommand {
     Log(LogAnswer),
     Summary(Reply<RoomSummary>),
     Change(RoomChange, Reply<RoomState>),
+    /// The picture behind its mix, or none.
+    Backdrop(Option<Backdrop>, Reply<RoomState>),
     Close(Reply<()>),
     Participants(Reply<Vec<ParticipantState>>),
     Remove {
@@ -195,6 +198,9 @@ impl Shard {
             },
             RoomCommand::Summary(reply) => answer(reply, Ok(room.summary())),
             RoomCommand::Change(change, reply) => answer(reply, room.change(stamp, change, None)),
+            RoomCommand::Backdrop(backdrop, reply) => {
+                answer(reply, Ok(room.set_backdrop(stamp, backdrop)));
+            }
             RoomCommand::Close(reply) => {
                 room.close(stamp, CloseReason::Closed);
                 answer(reply, Ok(()));
@@ -328,7 +334,7 @@ impl Shard {
         let shard = self.around.id.0;
         let seat = self.seat_mut(index).ok_or_else(gone)?;
         let room = seat.room.name().clone();
-        let mut participants = seat.room.stats(now);
+        let (mut participants, mixer) = (seat.room.stats(now), seat.room.mixer_stats());
         let peers: Vec<_> = participants.iter().map(|(key, _)| seat.peer_of(*key)).collect();
         for ((_, stats), peer) in participants.iter_mut().zip(peers) {
             let Some(peer) = peer.and_then(|peer| self.peer_mut(peer)) else { continue };
@@ -341,7 +347,7 @@ impl Shard {
             stats.transport = peer.figures.transport;
         }
         let participants = participants.into_iter().map(|(_, stats)| stats).collect();
-        Ok(RoomStats { room, shard, participants })
+        Ok(RoomStats { room, shard, participants, mixer })
     }
 }
 
@@ -360,7 +366,7 @@ fn refuse_all(command: RoomCommand) {
         RoomCommand::Join(join) => answer(join.reply, Err(gone())),
         RoomCommand::Log(_) | RoomCommand::Displace(_) => {}
         RoomCommand::Summary(reply) => answer(reply, Err(gone())),
-        RoomCommand::Change(_, reply) => answer(reply, Err(gone())),
+        RoomCommand::Change(_, reply) | RoomCommand::Backdrop(_, reply) => answer(reply, Err(gone())),
         RoomCommand::Close(reply)
         | RoomCommand::Remove { reply, .. }
         | RoomCommand::Mute { reply, .. }

@@ -1,19 +1,23 @@
 //! A room's mixer as its shard knows it: what it is sent, and the way of what it makes.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use str0m::rtp::RedDecoder;
+use str0m::rtp::{RedDecoder, RtpPacket};
 
 use super::{Notice, Shard};
 use crate::core::format::Format;
 use crate::core::forward::Rewritten;
 use crate::core::mix::{FromMixer, MixPacket, MixerOrder, Place, ToMixer};
 use crate::core::payload::{Codec, PayloadPatch};
-use crate::core::room::{Arrival, SlotKey};
+use crate::core::replay::{Contributors, Rare};
+use crate::core::room::{Arrival, Room, SlotKey};
 use crate::mailbox::{ControlSender, LossySender};
 use crate::media::egress::Passed;
 use crate::media::peer::RoomIndex;
+
+/// A packet of the mix is on its way to its shard for less.
+const AGE_US_MAX: i64 = 2_000_000;
 
 /// The way to a mixer.
 #[derive(Debug)]
@@ -32,6 +36,7 @@ impl MixerLink {
         format: Format,
         rewritten: &Rewritten,
         payload: &Arc<[u8]>,
+        captured_us: Option<i64>,
     ) -> bool {
         let (codec, payload) = if format == Format::RED {
             // What is repeated has come before, or the jitter buffer conceals it (RFC 2198 §3).
@@ -50,6 +55,7 @@ impl MixerLink {
             codec,
             seq_no: rewritten.seq_no,
             rtp_time: rewritten.rtp_time,
+            captured_us,
             marker: rewritten.marker,
             payload,
         })
@@ -115,12 +121,13 @@ impl Shard {
             if seat.mixer.as_ref().is_none_or(|mixer| mixer.serial != serial) {
                 return;
             }
-            let (Some(who), Some(arrival)) = (seat.room.mixer_seat(), arrival(packet)) else { continue };
+            let passed = passed(now, packet, &seat.room);
+            let arrival = arrival(packet, passed.rare.as_deref());
+            let (Some(who), Some(arrival)) = (seat.room.mixer_seat(), arrival) else { continue };
             self.counters.packets_received += 1;
-            let passed = Passed::default();
             let mut forwards = std::mem::take(&mut self.forwards);
             let taken = seat.room.handle_rtp(now, who, &arrival, &mut forwards);
-            self.fan_out(now, index, &packet.payload, &passed, &mut forwards);
+            self.fan_out(now, index, &packet.payload, &passed, None, &mut forwards);
             self.forwards = forwards;
             if taken {
                 self.relay(now, index, who, &arrival, &passed);
@@ -129,7 +136,37 @@ impl Shard {
     }
 }
 
-fn arrival(packet: &MixPacket) -> Option<Arrival<'_>> {
+/// When a packet's media was captured, in microseconds since the Unix epoch by its sender's clock; by its
+/// latest report (RFC 3550 §6.4.1), so `None` before that. Senders that count from when they were started are
+/// long before that epoch, which does no harm.
+pub(super) fn captured_us(packet: &RtpPacket) -> Option<i64> {
+    let report = packet.last_sender_info?;
+    let rate = i64::from(packet.time.frequency().get());
+    // Both wrap; a packet is not hours from its report.
+    let ticks = packet.header.timestamp.wrapping_sub(report.rtp_time.numer() as u32) as i32;
+    let reported_us = match report.ntp_time.duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_micros()).ok()?,
+        Err(before) => i64::try_from(before.duration().as_micros()).ok()?.checked_neg()?,
+    };
+    reported_us.checked_add(i64::from(ticks) * 1_000_000 / rate)
+}
+
+/// What a packet of the mix carries beside its payload: who is in it, and when it was made.
+fn passed(now: Instant, packet: &MixPacket, room: &Room) -> Passed {
+    let contributors = match packet.place {
+        Place::Line { line, .. } => room.contributors(line),
+        Place::Slot(_) => Contributors::new(),
+    };
+    let rare = Rare { orientation: None, playout_delay: None, contributors };
+    let unix_us = SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|since| since.as_micros() as i64);
+    let age_us = unix_us.zip(packet.captured_us).map(|(unix_us, made_us)| unix_us.saturating_sub(made_us));
+    // More than that is a wall clock that was set in between.
+    let age = age_us.filter(|age_us| (0..AGE_US_MAX).contains(age_us)).unwrap_or_default();
+    let made_at = now.checked_sub(Duration::from_micros(age as u64));
+    Passed { rare: Some(Box::new(rare)), made_at, ..Passed::default() }
+}
+
+fn arrival<'a>(packet: &'a MixPacket, rare: Option<&'a Rare>) -> Option<Arrival<'a>> {
     let Place::Line { line, encoding } = packet.place else { return None };
     let format = match packet.codec {
         Codec::Opus => Format::OPUS,
@@ -147,6 +184,6 @@ fn arrival(packet: &MixPacket) -> Option<Arrival<'_>> {
         payload: &packet.payload,
         descriptor: None,
         audio_level: None,
-        rare: None,
+        rare,
     })
 }

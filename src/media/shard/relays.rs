@@ -185,7 +185,7 @@ impl Shard {
             let Some(who) = seat.room.seat_of_origin(packet.origin) else { continue };
             let mut forwards = std::mem::take(&mut self.forwards);
             seat.room.handle_rtp(now, who, &packet.arrival(), &mut forwards);
-            self.fan_out(now, index, &packet.payload, &packet.passed, &mut forwards);
+            self.fan_out(now, index, &packet.payload, &packet.passed, None, &mut forwards);
             self.forwards = forwards;
         }
         self.flush_room(now, index);

@@ -10,7 +10,16 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { before, describe, test } from 'node:test';
 import { promisify } from 'node:util';
-import { observe, observed, picture, switchToMix } from '../harness/mix.js';
+import {
+  compared,
+  contributors,
+  corner,
+  observe,
+  observed,
+  picture,
+  png,
+  switchToMix,
+} from '../harness/mix.js';
 import { hook } from '../harness/person.js';
 import { RESULTS } from '../harness/server.js';
 import { until } from '../harness/until.js';
@@ -97,6 +106,28 @@ describe('a room that is mixed', () => {
     await hasTiles(cleo);
   });
 
+  test('one may compare how the room comes in, forwarded and mixed', { timeout: 120_000 }, async (t) => {
+    await ben.press('toggle-stats');
+    await measured(ben, 'sfu');
+    assert.equal((await compared(ben, 'mcu')).downlink, '–', 'nothing is said of what was not measured');
+    await ben.press('compare-measure-mcu');
+    await measured(ben, 'mcu', START_S);
+    await hasMix(ben);
+    const both = { sfu: await compared(ben, 'sfu'), mcu: await compared(ben, 'mcu') };
+    t.diagnostic(JSON.stringify(both));
+    assert.match(both.sfu.pictures, /^3, up to [0-9]+p$/);
+    assert.match(both.mcu.pictures, /^1 × [0-9]+p$/);
+    assert.match(both.sfu.age, / ago$/);
+    for (const one of Object.values(both)) {
+      assert.match(one.downlink, /bit\/s$/);
+      for (const time of [one.decoding, one.buffer, one.delay]) assert.match(time, /^[0-9]+ ms/);
+    }
+    await ben.page.screenshot(join(RESULTS, 'compared.png'));
+    await ben.press('toggle-stats');
+    await ben.press('mode-sfu');
+    await hasTiles(ben);
+  });
+
   test('the owner has it mixed for all but who chose otherwise', { timeout: 120_000 }, async () => {
     await ada.press('picture');
     await ada.press('room-mode-mcu');
@@ -123,25 +154,67 @@ describe('a room that is mixed', () => {
     for (const person of people) await hasMix(person);
   });
 
+  test('packets of the mix name who is in it, and its background is the owner’s', {
+    timeout: 60_000,
+  }, async () => {
+    const change = async (/** @type {object} */ body) => {
+      const { status } = await world.server.call('PATCH', `/rooms/${ROOM}`, { body });
+      assert.equal(status, 200);
+    };
+    await change({ layout: { kind: 'grid' } });
+    const { body } = await world.server.call('GET', `/rooms/${ROOM}/participants`);
+    const csrcs = body.map((/** @type {any} */ each) => each.csrc).sort();
+    await until(
+      'Ben’s browser knows who is seen',
+      async () => String((await contributors(ben)).sort()) === String(csrcs),
+      { seconds: 10, show: () => contributors(ben) },
+    );
+    const boxes = [{ x: 250, y: 250, width: 500, height: 500 }];
+    await change({ layout: { kind: 'custom', boxes }, background: '#e01020' });
+    await until(
+      'the corner of the mix that Ben gets is red',
+      async () => {
+        const seen = await corner(ben);
+        return [224, 16, 32].every((value, at) => Math.abs(value - (seen[at] ?? 0)) < 30);
+      },
+      { seconds: 10, show: () => corner(ben) },
+    );
+    const backdrop = async (/** @type {string} */ method, /** @type {Buffer | undefined} */ file) => {
+      const body = file && new Blob([new Uint8Array(file)]);
+      return (await fetch(`${world.server.url}/v1/rooms/${ROOM}/backdrop`, { method, body })).status;
+    };
+    assert.equal(await backdrop('PUT', Buffer.from('no picture')), 415);
+    assert.equal(await backdrop('PUT', Buffer.alloc((1 << 20) + 1)), 413);
+    assert.equal(await backdrop('PUT', await png(ben, '#2040e0')), 204);
+    await until(
+      'the corner of the mix that Ben gets is blue',
+      async () => {
+        const seen = await corner(ben);
+        return [32, 64, 224].every((value, at) => Math.abs(value - (seen[at] ?? 0)) < 30);
+      },
+      { seconds: 10, show: () => corner(ben) },
+    );
+    await ben.page.screenshot(join(RESULTS, 'mixed-blue.png'));
+    assert.equal(await backdrop('DELETE', undefined), 204);
+    await change({ layout: { kind: 'grid' }, background: '#11141a' });
+  });
+
+  test('a mixer that stands still is not waited for, and is replaced', { timeout: 120_000 }, async (t) => {
+    const mixer = await mixerProcess();
+    const stoppedAt = Date.now();
+    process.kill(mixer, 'SIGSTOP');
+    await fallBack(t, stoppedAt);
+    for (const person of people) await hasMix(person, { seconds: START_S });
+    assert.notEqual(await mixerProcess(), mixer, 'another process mixes');
+  });
+
   test('a mixer that is killed costs some of the mix, and nobody their call', {
     timeout: 120_000,
   }, async (t) => {
     const mixer = await mixerProcess();
     const killedAt = Date.now();
     process.kill(mixer, 'SIGKILL');
-    for (const person of people) {
-      const fellBack = await until(
-        `${person.name} has tiles in place of the mix`,
-        async () => {
-          const { tiles } = await observed(person);
-          return tiles.find((one) => one.atMs >= killedAt && String(one.tiles) === String(NAMES));
-        },
-        { seconds: 10, show: () => observed(person) },
-      );
-      const afterMs = fellBack.atMs - killedAt;
-      t.diagnostic(`${person.name} has tiles after ${afterMs} ms`);
-      assert.ok(afterMs < FALL_BACK_MAX_MS, `${person.name} has tiles after ${afterMs} ms`);
-    }
+    await fallBack(t, killedAt);
     for (const person of people) {
       await hasMix(person, { seconds: START_S });
       const { tiles } = await observed(person);
@@ -197,6 +270,21 @@ describe('a room that is mixed', () => {
   }
 
   /**
+   * Waits until the panel has measured a mode just now.
+   *
+   * @param {Person} person
+   * @param {'sfu' | 'mcu'} mode
+   * @param {number} [seconds]
+   */
+  async function measured(person, mode, seconds = 20) {
+    await until(
+      `${person.name} has measured ${mode}`,
+      async () => (await compared(person, mode)).age === 'now',
+      { seconds, show: () => compared(person, mode) },
+    );
+  }
+
+  /**
    * Which mode the page says that somebody has.
    *
    * @param {Person} person
@@ -207,6 +295,28 @@ describe('a room that is mixed', () => {
         document.querySelector('[data-testid^="mode-"][aria-pressed="true"]')?.getAttribute('data-testid'),
       undefined,
     );
+  }
+
+  /**
+   * Waits until everyone has tiles again after the mixer has failed, and checks that it was soon.
+   *
+   * @param {import('node:test').TestContext} t
+   * @param {number} failedAt
+   */
+  async function fallBack(t, failedAt) {
+    for (const person of people) {
+      const fellBack = await until(
+        `${person.name} has tiles in place of the mix`,
+        async () => {
+          const { tiles } = await observed(person);
+          return tiles.find((one) => one.atMs >= failedAt && String(one.tiles) === String(NAMES));
+        },
+        { seconds: 10, show: () => observed(person) },
+      );
+      const afterMs = fellBack.atMs - failedAt;
+      t.diagnostic(`${person.name} has tiles after ${afterMs} ms`);
+      assert.ok(afterMs < FALL_BACK_MAX_MS, `${person.name} has tiles after ${afterMs} ms`);
+    }
   }
 
   /** The one process of the server's that mixes. */

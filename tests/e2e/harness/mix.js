@@ -133,3 +133,75 @@ function pictureInPage(participant) {
 export async function picture(person, participant) {
   return await person.page.evaluate(pictureInPage, participant);
 }
+
+/**
+ * What the panel says of a mode; runs in the page.
+ *
+ * @param {string} mode
+ */
+function comparedInPage(mode) {
+  const text = (/** @type {string} */ row) =>
+    document.querySelector(`[data-testid="compare-${row}-${mode}"]`)?.textContent ?? '';
+  const [age, downlink, pictures] = [text('age'), text('downlink'), text('pictures')];
+  const [decoding, buffer, delay] = [text('decoding'), text('picture-waits'), text('server-to-screen')];
+  return { age, downlink, pictures, decoding, buffer, delay };
+}
+
+/**
+ * @param {Person} person
+ * @param {'sfu' | 'mcu'} mode
+ */
+export async function compared(person, mode) {
+  return await person.page.evaluate(comparedInPage, mode);
+}
+
+/**
+ * The colour in the upper left corner of the mix.
+ *
+ * @param {Person} person
+ * @returns {Promise<number[]>}
+ */
+export async function corner(person) {
+  return await person.page.evaluate(() => {
+    const selector = '[data-testid="tile"][data-participant="mixer"] video';
+    const video = /** @type {HTMLVideoElement | null} */ (document.querySelector(selector));
+    const canvas = Object.assign(document.createElement('canvas'), { width: 4, height: 4 });
+    const brush = canvas.getContext('2d');
+    if (video === null || brush === null) return [];
+    brush.drawImage(video, 0, 0, 4, 4, 0, 0, 4, 4);
+    return [...brush.getImageData(0, 0, 1, 1).data.slice(0, 3)];
+  }, undefined);
+}
+
+/**
+ * CSRCs of the pictures that somebody gets.
+ *
+ * @param {Person} person
+ * @returns {Promise<number[]>}
+ */
+export async function contributors(person) {
+  return await person.page.evaluate(() => {
+    const connections = /** @type {RTCPeerConnection[]} */ (/** @type {any} */ (window).probe.connections);
+    const receivers = connections.flatMap((connection) => connection.getReceivers());
+    const video = receivers.filter(({ track }) => track.kind === 'video');
+    return [...new Set(video.flatMap((one) => one.getContributingSources().map(({ source }) => source)))];
+  }, undefined);
+}
+
+/**
+ * A picture file of one colour, as the page's browser makes it.
+ *
+ * @param {Person} person
+ * @param {string} colour
+ */
+export async function png(person, colour) {
+  const url = await person.page.evaluate((/** @type {string} */ fill) => {
+    const canvas = Object.assign(document.createElement('canvas'), { width: 640, height: 360 });
+    const brush = canvas.getContext('2d');
+    if (brush === null) throw new Error('nothing to draw with');
+    brush.fillStyle = fill;
+    brush.fillRect(0, 0, canvas.width, canvas.height);
+    return canvas.toDataURL('image/png');
+  }, colour);
+  return Buffer.from(url.slice(url.indexOf(',') + 1), 'base64');
+}

@@ -25,6 +25,7 @@ const WORDS: Record<RefusalCode, string> = {
   unsupported_media_type: 'The server does not take this kind of request.',
   precondition_failed: 'The connection has changed in the meantime.',
   precondition_required: 'The connection has changed in the meantime.',
+  end_to_end_encrypted: 'The room is encrypted end to end, so the server cannot mix it.',
   unavailable: 'This cannot be had right now.',
   internal: 'The server failed. The fault is noted in its log.',
   unreachable: 'The server cannot be reached. Check the network, then try again.',

@@ -1,5 +1,6 @@
 /** The client as a library: joins a room, and keeps joined. Needs a browser's WebRTC, but no page. */
 export type { Outgoing, OutgoingState } from './chat';
+export { Comparison, type Measured } from './comparison';
 export type { Chat } from './conversation';
 export {
   type DeviceChoice,

@@ -48,6 +48,11 @@ export type Source = "microphone" | "camera" | "screen" | "screen-audio" | "mix"
 export type Fit = "cover" | "contain";
 
 /**
+ * An opaque colour; in JSON `#rrggbb`.
+ */
+export type Colour = string;
+
+/**
  * A place on the canvas for one picture, in thousandths of the canvas's width and height.
  */
 export type LayoutBox = { x: number, y: number, width: number, height: number, 
@@ -72,7 +77,20 @@ export type RoomState = { name: RoomName, mode: Mode,
 /**
  * Of the mixed picture.
  */
-layout: Layout, access: Access, 
+layout: Layout, 
+/**
+ * Behind and between its tiles.
+ */
+background: Colour, 
+/**
+ * There is a picture over that colour.
+ */
+has_backdrop: boolean, 
+/**
+ * Its people encrypt what they send with keys that the server has not: it forwards and cannot mix. Said
+ * when the room is made, for good.
+ */
+e2ee: boolean, access: Access, 
 /**
  * Nobody new gets in but those with an admin grant.
  */
@@ -89,7 +107,7 @@ opened_at_ms: number, };
 /**
  * A change of a room's settings; absent fields stay. The body of `PATCH /v1/rooms/{room}` too.
  */
-export type RoomChange = { mode?: Mode, layout?: Layout, access?: Access, locked?: boolean, lobby?: boolean, participants_max?: number, };
+export type RoomChange = { mode?: Mode, layout?: Layout, background?: Colour, access?: Access, locked?: boolean, lobby?: boolean, participants_max?: number, };
 
 /**
  * What a participant may do: a token's `room` grant, without the room's name.
@@ -110,7 +128,11 @@ name: string, grant: Grant, tracks: Array<TrackState>, hand_raised: boolean,
 /**
  * False while the connection is lost and may still resume.
  */
-connected: boolean, joined_at_ms: number, };
+connected: boolean, 
+/**
+ * Names it among the CSRCs of mixed packets (RFC 3550 §5.1).
+ */
+csrc: number, joined_at_ms: number, };
 
 /**
  * What a receive slot carries now. A slot with no `participant` is silent.
@@ -190,7 +212,7 @@ export type LeaveReason = "left" | "lost" | "removed" | "denied" | "replaced" | 
 /**
  * Why something was refused: stable strings, the same on the `control` channel and in the HTTP API.
  */
-export type Code = "malformed" | "unknown_type" | "too_large" | "rate_limited" | "unauthorized" | "forbidden" | "not_found" | "room_exists" | "room_locked" | "room_full" | "room_private" | "node_full" | "draining" | "bad_offer" | "unsupported_media_type" | "precondition_failed" | "precondition_required" | "unavailable" | "internal";
+export type Code = "malformed" | "unknown_type" | "too_large" | "rate_limited" | "unauthorized" | "forbidden" | "not_found" | "room_exists" | "room_locked" | "room_full" | "room_private" | "node_full" | "draining" | "bad_offer" | "unsupported_media_type" | "precondition_failed" | "precondition_required" | "end_to_end_encrypted" | "unavailable" | "internal";
 
 /**
  * From the client to the server.

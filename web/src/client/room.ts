@@ -10,7 +10,16 @@ import type { RoomEvents, RoomOptions, Status } from './events';
 import { Link } from './link';
 import { LocalMedia } from './local';
 import { type Peer, SLOTS_DEFAULT, SOURCES } from './peer';
-import type { ClientMessage, Identity, Layout, LeaveReason, Mode, ServerMessage, Source } from './protocol';
+import type {
+  ClientMessage,
+  Colour,
+  Identity,
+  Layout,
+  LeaveReason,
+  Mode,
+  ServerMessage,
+  Source,
+} from './protocol';
 import { Reconnector } from './reconnect';
 import type { Address } from './signaling';
 import { SlotTable, type View } from './slots';
@@ -102,6 +111,11 @@ export class Room extends Emitter<RoomEvents> {
   /** Lays out the mixed picture; for admins. @throws Refused */
   setLayout(layout: Layout): Promise<void> {
     return this.request({ type: 'room.update', layout });
+  }
+
+  /** The colour behind the tiles of the mix, `#rrggbb`; for admins. @throws Refused */
+  setBackground(background: Colour): Promise<void> {
+    return this.request({ type: 'room.update', background });
   }
 
   /** Turns the server's `stats` on or off. */

@@ -14,6 +14,13 @@ export interface StreamRate {
   height?: number | undefined;
   /** Decoded since the beginning. */
   frames?: number | undefined;
+  /** Of the interval: its length, the frames that were decoded and dropped in it, and what one took. */
+  seconds: number;
+  decoded?: number | undefined;
+  dropped?: number | undefined;
+  decodeMs?: number | undefined;
+  /** How long what was played in it had waited to be. */
+  bufferMs?: number | undefined;
   codec?: string | undefined;
 }
 
@@ -88,8 +95,25 @@ export class StatsSampler {
       fps: number(entry.framesPerSecond),
       height: number(entry.frameHeight),
       frames: number(entry.framesDecoded),
+      seconds,
+      ...(direction === 'in' ? this.#playing(entry) : {}),
       codec: mime?.split('/')[1]?.toLowerCase(),
     };
+  }
+
+  /** What became of a stream that comes in. */
+  #playing(entry: Entry): Partial<StreamRate> {
+    const has = (field: string) => number(entry[field]) !== undefined;
+    const decoded = has('framesDecoded') ? this.#delta(entry, 'framesDecoded') : undefined;
+    const emitted = this.#delta(entry, 'jitterBufferEmittedCount');
+    const playing: Partial<StreamRate> = {
+      decoded,
+      dropped: has('framesDropped') ? this.#delta(entry, 'framesDropped') : undefined,
+    };
+    if (decoded && has('totalDecodeTime'))
+      playing.decodeMs = (this.#delta(entry, 'totalDecodeTime') * 1000) / decoded;
+    if (emitted > 0) playing.bufferMs = (this.#delta(entry, 'jitterBufferDelay') * 1000) / emitted;
+    return playing;
   }
 
   #selected(entry: Entry, all: ReadonlyMap<string, Entry>): boolean {

@@ -105,6 +105,18 @@ export function PictureMenu({ session }: { session: Session }) {
                   onPick={pick(() => room.setLayout({ kind }))}
                 />
               ))}
+              <label class="menu-item">
+                <Icon name="mix" />
+                <span>Background</span>
+                <input
+                  type="color"
+                  data-testid="mix-background"
+                  value={state.background}
+                  onChange={({ currentTarget }) =>
+                    void session.attempt(room.setBackground(currentTarget.value))
+                  }
+                />
+              </label>
             </MenuGroup>
           </>
         );

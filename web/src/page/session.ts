@@ -6,6 +6,7 @@ import { computed, signal } from '@preact/signals';
 import {
   asRefused,
   type ClientMessage,
+  Comparison,
   DeviceProblem,
   type Identity,
   type Mode,
@@ -63,6 +64,8 @@ export class Session {
   readonly slots = signal(0);
   readonly chat = signal(0);
   readonly local = signal(0);
+  /** What was measured of each mode while the statistics were open. */
+  readonly comparison = new Comparison();
   readonly stats = signal<ServerStats | undefined>(undefined);
   readonly reactions = signal<readonly { key: number; identity: Identity; emoji: string }[]>([]);
   readonly unread = signal(0);

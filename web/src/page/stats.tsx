@@ -5,23 +5,12 @@
 import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
 import { type Delivery, type Sample, StatsSampler, type StreamRate } from '../client';
+import { Compare } from './compare';
+import { ms, percent, rate, type Value } from './figures';
 import { type Line, Plot, SAMPLES_MAX } from './plot';
 import type { Session } from './session';
 
 const EVERY_MS = 1_000;
-
-/** One measurement; undefined where nothing was measured. */
-type Value = number | undefined;
-
-/** `1.25 Mbit/s`. */
-export function rate(bps: Value): string {
-  if (bps === undefined) return '–';
-  if (bps >= 1e6) return `${(bps / 1e6).toFixed(2)} Mbit/s`;
-  return `${Math.round(bps / 1e3)} kbit/s`;
-}
-
-const percent = (part: number): string => `${(part * 100).toFixed(part > 0 && part < 0.1 ? 1 : 0)} %`;
-const ms = (value: Value): string => (value === undefined ? '–' : `${Math.round(value)} ms`);
 
 /** What was measured at one moment, here and by the server. */
 type Moment = Sample & { downlinkBps: Value };
@@ -85,6 +74,8 @@ const MODE_WORDS: Record<Delivery['mode'], string> = { sfu: 'Forwarded', mcu: 'M
 const REASON_WORDS: Record<Delivery['reason'], string> = {
   room: 'as the room has it',
   chosen: 'as you have chosen',
+  downlink: 'as your downlink does not carry everyone’s pictures',
+  device: 'as this device does not keep up with everyone’s pictures',
   starting: 'until the mix has started',
   failed: 'while a mix that failed starts again',
   unavailable: 'as the server cannot mix it now',
@@ -178,7 +169,9 @@ export function StatsPanel({ session }: { session: Session }) {
     const measure = async () => {
       const report = await session.room.getStats();
       if (!report) return;
-      history.value.add(sampler.sample(report, Date.now()), session.stats.value?.estimate_bps);
+      const sample = sampler.sample(report, Date.now());
+      history.value.add(sample, session.stats.value?.estimate_bps);
+      session.comparison.add(session.delivery.value.mode, sample);
       tick.value += 1;
     };
     void measure();
@@ -205,6 +198,7 @@ export function StatsPanel({ session }: { session: Session }) {
         <dt>Uplink, by the browser’s estimate</dt>
         <dd>{rate(now?.uplinkBps)}</dd>
       </dl>
+      <Compare session={session} nowMs={Date.now()} />
       {now && <Rows title="What comes in" colour="--answer" rows={receivingRows(session, all, now)} />}
       {now && <Rows title="What goes out" colour="--call" rows={sendingRows(session, all, now)} />}
     </section>

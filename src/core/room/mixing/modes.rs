@@ -51,7 +51,9 @@ impl Room {
     /// Takes note of how somebody fares, who may be better off with the mix.
     pub(super) fn poll_advice(&mut self, now: Instant, key: ParticipantKey) {
         let Some(participant) = self.participant(key) else { return };
-        let may_mix = self.settings.mix.is_some() && !matches!(self.mixing.phase, Phase::Refused { .. });
+        let may_mix = self.settings.mix.is_some()
+            && !self.state.e2ee
+            && !matches!(self.mixing.phase, Phase::Refused { .. });
         if !may_mix
             || !participant.is_person()
             || participant.part != Part::Member
@@ -98,7 +100,8 @@ impl Room {
     pub(super) fn poll_mode(&mut self, now: Instant, key: ParticipantKey) {
         let Some(participant) = self.participant(key).filter(|p| p.is_person()) else { return };
         let (wants, was_mixed) = (self.wants_mix(participant), participant.is_mixed);
-        let is_mixed = wants && (self.mix_flows(now, key) || was_mixed && self.has_mix(key));
+        let stalls = self.mixer_stalls(now);
+        let is_mixed = wants && !stalls && (self.mix_flows(now, key) || was_mixed && self.has_mix(key));
         let followed = match (participant.mode_wish, participant.advice.reason()) {
             (Some(_), _) => ModeReason::Chosen,
             (None, Some(reason)) => reason,
@@ -107,6 +110,7 @@ impl Room {
         let reason = match self.mixing.phase {
             _ if is_mixed || !wants => followed,
             Phase::Failed { .. } => ModeReason::Failed,
+            Phase::Running { .. } if stalls => ModeReason::Failed,
             Phase::Refused { .. } => ModeReason::Unavailable,
             Phase::Off | Phase::Starting { .. } | Phase::Running { .. } => ModeReason::Starting,
         };

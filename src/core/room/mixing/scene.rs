@@ -1,14 +1,15 @@
 //! What the mixer is to show and play: from who is in the room to a scene, and from who takes it to bitrates.
 
+use smallvec::SmallVec;
+
 use super::PICTURES_MAX;
 use crate::core::mix::layout::{Layout, Placed, Seen, arrange};
-use crate::core::mix::{LINE_H264, LINE_VP8, Scene, Tile, ToMixer, Voice};
+use crate::core::mix::{LINE_H264, LINE_SOUND, LINE_VP8, Scene, Tile, ToMixer, Voice};
 use crate::core::participant::Participant;
 use crate::core::protocol::{Kind, Source};
+use crate::core::replay::{CONTRIBUTORS_MAX, Contributors};
 use crate::core::room::{ParticipantKey, Room, TrackKey};
 
-/// Behind the tiles.
-const BACKGROUND: u32 = 0x11_14_1a;
 /// Below this an encoding is not worth making; a smaller one is taken instead.
 const BITRATE_MIN_BPS: [u64; 2] = [150_000, 500_000];
 /// Of a receiver's estimate that the picture may use: the rest is for sound and what is resent.
@@ -43,7 +44,7 @@ impl Room {
                 Some(tile)
             })
             .collect();
-        let scene = Scene { background: BACKGROUND, tiles, voices: self.voices(mixer) };
+        let scene = Scene { background: self.state.background.rgb(), tiles, voices: self.voices(mixer) };
         if let Some(mixer) = self.participant_mut(mixer) {
             for (slot, height) in mixer.slots.iter_mut().zip(heights) {
                 slot.wish.max_height = height;
@@ -92,16 +93,27 @@ impl Room {
         let slot = picture.track.and_then(|track| self.mixer_slot(mixer, track));
         let label = if picture.is_screen { String::new() } else { owner.name.clone() };
         let serial = picture.track.and_then(|track| self.track(track)).map_or(0, |track| track.serial);
+        let sound = self.sound_of(owner, picture.is_screen).and_then(|track| self.mixer_slot(mixer, track));
         Some(Tile {
             key: tile_key(picture.owner, picture.is_screen),
             slot,
             serial,
+            sound,
             area: placed.area,
             fit: placed.fit,
             label,
             muted: !picture.is_screen && self.is_quiet(owner),
             speaking: !picture.is_screen && self.heard.contains(&owner.identity),
         })
+    }
+
+    /// What is heard with a picture: of a screen its own sound, where it has any.
+    fn sound_of(&self, owner: &Participant, is_screen: bool) -> Option<TrackKey> {
+        let with = |source| {
+            let mut tracks = owner.line_tracks.iter().flatten().copied();
+            tracks.find(|&track| self.track(track).is_some_and(|track| track.source == source))
+        };
+        is_screen.then(|| with(Source::ScreenAudio)).flatten().or_else(|| with(Source::Microphone))
     }
 
     /// Its microphone is off, or it has none.
@@ -167,7 +179,34 @@ impl Room {
     }
 }
 
+impl Room {
+    /// CSRCs of a packet of the mix (RFC 3550 §5.1): who is seen in a picture, who is heard in sound.
+    pub fn contributors(&self, line: u8) -> Contributors {
+        let is_picture = line < LINE_SOUND;
+        let minus = self.mixing.minus.iter().find(|(_, of)| **of == line).map(|(key, _)| *key);
+        let seen = || {
+            let tiles = self.mixing.scene.iter().flat_map(|scene| &scene.tiles);
+            tiles.map(|tile| owner_of_tile(tile.key))
+        };
+        let heard = || self.heard.iter().filter_map(|identity| self.by_identity.get(identity).copied());
+        let keys: SmallVec<[ParticipantKey; 16]> =
+            if is_picture { seen().collect() } else { heard().collect() };
+        let mut csrcs = Contributors::new();
+        for key in keys {
+            let csrc = key.csrc();
+            if Some(key) != minus && !csrcs.contains(&csrc) && csrcs.len() < CONTRIBUTORS_MAX {
+                csrcs.push(csrc);
+            }
+        }
+        csrcs
+    }
+}
+
 /// Of a participant's camera and voice, or of its screen.
 fn tile_key(owner: ParticipantKey, is_screen: bool) -> u32 {
     owner.0.saturating_mul(2) + u32::from(is_screen)
+}
+
+fn owner_of_tile(key: u32) -> ParticipantKey {
+    ParticipantKey(key / 2)
 }

@@ -6,6 +6,8 @@ use super::*;
 use crate::core::chat::RoomHistory;
 use crate::core::ids::RoomName;
 use crate::core::mix::LINE_SOUND;
+use crate::core::mix::backdrop::{self, Backdrop};
+use crate::core::mix::colour::Colour;
 use crate::core::mix::layout::Layout;
 use crate::core::protocol::ModeReason;
 use crate::core::protocol::{Access, PublishedTrack, RoomChange, RoomState};
@@ -47,6 +49,9 @@ impl World {
             name: RoomName::parse("mixed").unwrap(),
             mode: Mode::Sfu,
             layout: Layout::Grid,
+            background: Colour::default(),
+            has_backdrop: false,
+            e2ee: false,
             access: Access::Open,
             locked: false,
             lobby: false,
@@ -187,7 +192,7 @@ impl World {
             }
         }
         self.now += Duration::from_millis(100);
-        self.hear(FromMixer::Figures(Figures { sound_ticks: 5, ..Figures::default() }));
+        self.hear(FromMixer::Pulse);
         let stamp = self.stamp();
         self.room.handle_timeout(stamp);
         self.drain();
@@ -230,14 +235,16 @@ impl World {
 
 const FORWARDED: [Option<Source>; 3] = [Some(Source::Microphone), Some(Source::Camera), None];
 const MIXED: [Option<Source>; 3] = [Some(Source::MixAudio), Some(Source::Mix), None];
-const READY: FromMixer = FromMixer::Ready { encoders: Vec::new() };
+fn ready() -> FromMixer {
+    FromMixer::Ready { encoders: vec!["vp8enc".to_owned()] }
+}
 
 /// A world whose room is mixed for all.
 fn mixed() -> World {
     let mut world = World::new();
     world.pass(true);
     world.set_mode(Mode::Mcu);
-    world.hear(READY);
+    world.hear(ready());
     for _ in 0..3 {
         world.pass(true);
     }
@@ -254,7 +261,11 @@ fn a_room_is_forwarded_until_its_mix_flows() {
     assert_eq!(world.orders, [MixerOrder::Start(MixSettings::default())]);
     world.pass(false);
     assert_eq!(world.sources(ann), FORWARDED, "no mixer yet");
-    world.hear(READY);
+    world.hear(ready());
+    let mixer = world.room.mixer_stats().unwrap();
+    assert_eq!((mixer.encoders, mixer.figures.frames), (vec!["vp8enc".to_owned()], 0));
+    world.hear(FromMixer::Figures(Figures { frames: 30, ..Figures::default() }));
+    assert_eq!(world.room.mixer_stats().unwrap().figures.frames, 30);
     assert_eq!(world.sources(ann), FORWARDED, "nothing mixed yet");
     let scene = world.scene();
     assert_eq!(scene.tiles.iter().map(|tile| tile.label.as_str()).collect::<Vec<_>>(), ["ann", "bob"]);
@@ -295,7 +306,7 @@ fn one_may_choose_the_mix_and_another_not() {
     world.pass(true);
     let (ann, bob) = (world.people[0], world.people[1]);
     world.ask(ann, ClientMessage::ModeChoose { mode: Some(Mode::Mcu) });
-    world.hear(READY);
+    world.hear(ready());
     for _ in 0..3 {
         world.pass(true);
     }
@@ -341,15 +352,101 @@ fn a_mixer_that_fails_or_falls_silent_is_done_without_and_started_again() {
         world.pass(true);
     }
     assert!(matches!(world.orders[..], [MixerOrder::Start(_)]), "{:?}", world.orders);
-    world.hear(READY);
+    world.hear(ready());
     for _ in 0..3 {
         world.pass(true);
     }
     assert_eq!(world.sources(ann), MIXED);
+    // A pause is nobody's pause but the mixer's, and it is not ended for one.
     world.orders.clear();
+    world.pass_in_silence(8);
+    assert_eq!(world.sources(ann), FORWARDED, "nobody waits for a mixer that stands still");
+    for _ in 0..3 {
+        world.pass(true);
+    }
+    assert_eq!(world.sources(ann), MIXED);
+    assert!(!world.orders.contains(&MixerOrder::Stop));
     world.pass_in_silence(31);
     assert!(world.orders.contains(&MixerOrder::Stop));
     assert_eq!(world.sources(ann), FORWARDED);
+}
+
+#[test]
+fn a_room_that_is_encrypted_end_to_end_is_not_mixed_and_says_why() {
+    let mut world = World::new();
+    world.room.state.e2ee = true;
+    world.pass(true);
+    let (ann, stamp) = (world.people[0], world.stamp());
+    let change = RoomChange { mode: Some(Mode::Mcu), ..RoomChange::default() };
+    let refusal = world.room.change(stamp, change, None).unwrap_err();
+    assert_eq!(refusal.code, Code::EndToEndEncrypted);
+    assert!(refusal.message.contains("encrypted end to end"), "{refusal}");
+    world.ask(ann, ClientMessage::ModeChoose { mode: Some(Mode::Mcu) });
+    let refused = |(to, message): &(Audience, ServerMessage)| {
+        let is_refused = matches!(message, ServerMessage::Error { code: Code::EndToEndEncrypted, .. });
+        *to == Audience::One(ann) && is_refused
+    };
+    assert!(world.told.iter().any(refused));
+    world.pass(true);
+    assert_eq!((world.orders.len(), world.sources(ann)), (0, FORWARDED.to_vec()));
+}
+
+#[test]
+fn a_backdrop_goes_to_each_mixer_that_the_room_has() {
+    let mut world = World::new();
+    let format = backdrop::Format::Png;
+    let backdrop = Backdrop { format, bytes: (0..=255).cycle().take(80_000).collect() };
+    let stamp = world.stamp();
+    assert!(world.room.set_backdrop(stamp, Some(backdrop)).has_backdrop);
+    world.pass(true);
+    let told = |world: &World| -> Vec<(bool, bool, usize)> {
+        let parts = world.orders.iter().filter_map(|order| match order {
+            MixerOrder::Tell(ToMixer::Backdrop(part)) => {
+                Some((part.is_first, part.is_last, part.base64.len()))
+            }
+            _ => None,
+        });
+        parts.collect()
+    };
+    assert_eq!(told(&world), [], "there is no mixer yet");
+    world.set_mode(Mode::Mcu);
+    for _ in 0..2 {
+        world.orders.clear();
+        world.hear(ready());
+        assert_eq!(told(&world), [(true, false, 43_692), (false, false, 43_692), (false, true, 19_288)]);
+        world.hear(FromMixer::Gone);
+        for _ in 0..12 {
+            world.pass(true);
+        }
+    }
+    world.hear(ready());
+    let stamp = world.stamp();
+    assert!(!world.room.set_backdrop(stamp, None).has_backdrop);
+    world.drain();
+    assert!(world.orders.contains(&MixerOrder::Tell(ToMixer::NoBackdrop)));
+}
+
+#[test]
+fn packets_of_the_mix_name_who_is_in_it_and_its_background_is_the_owners() {
+    let mut world = mixed();
+    let (ann, bob) = (world.people[0], world.people[1]);
+    assert_eq!(world.room.contributors(LINE_VP8)[..], [ann.csrc(), bob.csrc()]);
+    world.room.heard = vec![Identity::parse("bob").unwrap()];
+    let (of_ann, of_bob) = (world.room.mixing.minus[&ann], world.room.mixing.minus[&bob]);
+    assert_eq!(world.room.contributors(LINE_SOUND)[..], [bob.csrc()]);
+    assert_eq!(world.room.contributors(of_ann)[..], [bob.csrc()]);
+    assert!(world.room.contributors(of_bob).is_empty());
+    let states = world.room.participant_states();
+    assert_eq!(states.iter().map(|state| state.csrc).collect::<Vec<_>>(), [ann.csrc(), bob.csrc()]);
+    let tile = &world.scene().tiles[1];
+    let voice = world.scene().voices.iter().find(|voice| voice.key == tile.key).unwrap();
+    assert_eq!(tile.sound, Some(voice.slot), "its voice is in step with it");
+    let background = Colour::try_from("#a0b0c0".to_owned()).unwrap();
+    let change = RoomChange { background: Some(background), ..RoomChange::default() };
+    let stamp = world.stamp();
+    assert_eq!(world.room.change(stamp, change, None).unwrap().background, background);
+    world.drain();
+    assert_eq!(world.scene().background, 0xa0_b0_c0);
 }
 
 #[test]

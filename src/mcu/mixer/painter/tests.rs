@@ -19,7 +19,9 @@ impl Typesetter for Boxes {
 fn tile(key: u32, slot: Option<u16>, area: [u32; 4]) -> Tile {
     let [x, y, width, height] = area;
     let area = Area { x, y, width, height };
-    Tile { key, slot, serial: 1, area, fit: Fit::Cover, label: String::new(), muted: false, speaking: false }
+    let label = String::new();
+    let (fit, sound) = (Fit::Cover, None);
+    Tile { key, slot, serial: 1, sound, area, fit, label, muted: false, speaking: false }
 }
 
 fn scene(tiles: Vec<Tile>) -> Scene {
@@ -138,6 +140,29 @@ fn a_name_a_sign_and_a_frame_are_laid_over() {
     stand.painter.set_scene(&scene(vec![speaker]), now);
     stand.paint(now);
     assert!(whites(&stand) > of_name, "{}", whites(&stand));
+}
+
+#[test]
+fn a_picture_may_lie_behind_the_tiles_and_covers_the_canvas() {
+    let now = Instant::now();
+    let mut stand = Stand::new();
+    stand.frames.push((1, frame(1, now, 640, 360)));
+    stand.painter.set_scene(&scene(vec![tile(1, Some(1), [0, 0, 160, 90])]), now);
+    let mut square = Picture::new(Size { width: 200, height: 200 });
+    square.fill(square.area(), Colour::WHITE);
+    square.fill(Area { x: 0, y: 0, width: 200, height: 40 }, GREEN);
+    stand.painter.set_backdrop(Some(Box::new(square)));
+    for _ in 0..2 {
+        stand.paint(now);
+        // What is above and below the canvas's shape is cut off, the green with it.
+        assert_eq!(
+            (stand.at(0, 0), stand.at(600, 0), stand.at(600, 350)),
+            (RED, Colour::WHITE, Colour::WHITE)
+        );
+    }
+    stand.painter.set_backdrop(None);
+    stand.paint(now);
+    assert_eq!(stand.at(600, 0), Colour::BLACK);
 }
 
 #[test]

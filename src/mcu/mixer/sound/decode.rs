@@ -7,7 +7,7 @@ use gstreamer as gst;
 use gstreamer_app::AppSinkCallbacks;
 
 use super::queue::{Frame, VoiceQueue};
-use super::sum::{Block, CHANNELS};
+use super::sum::{Block, CHANNELS, FRAMES};
 use crate::core::mix::MixPacket;
 use crate::mcu::graph::{Graph, GraphError, Stage};
 
@@ -19,6 +19,9 @@ const PAYLOAD_TYPE: u8 = 96;
 /// A sequence number this far from the one before is another stream's.
 const SEQ_NO_JUMP: u64 = 500;
 const BYTES_PER_SAMPLE: usize = 2;
+/// What sound is delayed by beside its queue: a packet is decoded when the next one is there, and the encoder
+/// looks ahead (6.5 ms). The queue's depth before a pull is half a block more than what sound waits in it.
+const FIXED_DELAY: usize = FRAMES + 312 - FRAMES / 2;
 
 /// Runs until it is dropped.
 #[derive(Debug)]
@@ -71,9 +74,21 @@ impl Decoder {
         self.graph.put_away();
     }
 
+    /// Plays it so many frames later than it would be.
+    pub fn hold(&self, frames: usize) {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).hold(frames);
+    }
+
+    /// Frames that it takes, now and were nothing held; `None` while nothing is played.
+    pub fn delay(&self) -> Option<(usize, usize)> {
+        let delay = self.queue.lock().unwrap_or_else(PoisonError::into_inner).delay()?;
+        Some((delay.0 + FIXED_DELAY, delay.1 + FIXED_DELAY))
+    }
+
     /// Drops what waits to be pulled.
     pub fn forget(&self) {
-        *self.queue.lock().unwrap_or_else(PoisonError::into_inner) = VoiceQueue::default();
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        *queue = VoiceQueue::default();
     }
 
     /// The next 20 ms; false where there is nothing to be heard.

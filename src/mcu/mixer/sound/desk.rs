@@ -12,6 +12,7 @@ use super::sum::{Block, FRAMES, SAMPLES, SAMPLES_PER_SECOND, Sum, peak};
 use crate::core::mix::{LINE_MINUS, LINE_SOUND, MixPacket, Place, Voice};
 use crate::core::payload::Codec;
 use crate::mcu::graph::GraphError;
+use crate::mcu::mixer::clock::Clock;
 
 const TICKS_PER_SECOND: u64 = SAMPLES_PER_SECOND as u64 / FRAMES as u64;
 /// A voice whose samples are all smaller, −60 dBFS, is silent.
@@ -30,10 +31,13 @@ const SLOTS_MAX: usize = 256;
 pub struct Orders {
     pub voices: Vec<Voice>,
     pub wanted: BTreeSet<u8>,
+    /// Frames by which slots are to be later than they would be.
+    pub holds: BTreeMap<u16, usize>,
 }
 
 /// See the module.
 pub struct Desk {
+    clock: Clock,
     emit: Emit,
     tick: u64,
     slots: BTreeMap<u16, Slot>,
@@ -73,8 +77,15 @@ struct Heard {
 }
 
 impl Desk {
-    pub fn new(emit: Emit) -> Self {
-        Self { emit, tick: 0, slots: BTreeMap::new(), lines: BTreeMap::new(), heard: BTreeMap::new() }
+    pub fn new(clock: Clock, emit: Emit) -> Self {
+        let (slots, lines, heard) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { clock, emit, tick: 0, slots, lines, heard }
+    }
+
+    /// Frames that each slot's sound takes, now and were nothing held.
+    pub fn delays(&self) -> BTreeMap<u16, (usize, usize)> {
+        let delays = self.slots.iter();
+        delays.filter_map(|(number, slot)| Some((*number, slot.decoder.as_ref()?.delay()?))).collect()
     }
 
     /// Decodes a packet, its slot's first one by a new decoder.
@@ -111,7 +122,7 @@ impl Desk {
     /// Mixes the 20 ms of a tick; ticks grow, not always by one.
     pub fn mix(&mut self, tick: u64, orders: &Orders) {
         self.tick = tick;
-        let heard = self.listen(&orders.voices);
+        let heard = self.listen(orders);
         // The copies that the packet of the common line goes to.
         let mut takers = Vec::new();
         let minus = orders.voices.iter().filter_map(|voice| Some((voice.minus?, voice.key)));
@@ -146,11 +157,13 @@ impl Desk {
     }
 
     /// Takes 20 ms of every slot, so that none grows old, and sums those that are in the scene.
-    fn listen(&mut self, voices: &[Voice]) -> Heard {
+    fn listen(&mut self, orders: &Orders) -> Heard {
         let mut heard = Heard::default();
         let mut block: Block = [0; SAMPLES];
-        let voices: BTreeMap<u16, &Voice> = voices.iter().map(|voice| (voice.slot, voice)).collect();
+        let voices: BTreeMap<u16, &Voice> = orders.voices.iter().map(|voice| (voice.slot, voice)).collect();
         for (number, slot) in &mut self.slots {
+            let held = orders.holds.get(number).copied().unwrap_or_default();
+            slot.decoder.iter().for_each(|decoder| decoder.hold(held));
             let has_sound = slot.decoder.as_ref().is_some_and(|decoder| decoder.pull(&mut block));
             let Some(Voice { serial, key, .. }) = voices.get(number) else { continue };
             if slot.serial.replace(*serial).is_some_and(|before| before != *serial) {
@@ -192,7 +205,7 @@ impl Desk {
         }
         if line.encoder.is_none() && self.tick >= line.retry {
             line.retry = self.tick + RETRY_TICKS;
-            line.encoder = noted(Encoder::start(Arc::clone(&self.emit)));
+            line.encoder = noted(Encoder::start(self.clock, Arc::clone(&self.emit)));
         }
         if let Some(encoder) = &mut line.encoder {
             encoder.encode(self.tick, sum, takers);

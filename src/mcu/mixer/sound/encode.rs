@@ -12,10 +12,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use gstreamer as gst;
 use gstreamer_app::AppSinkCallbacks;
 
+use super::TICK;
 use super::sum::{FRAMES, Limiter, Sum};
 use crate::core::mix::{MixPacket, Place};
 use crate::core::payload::Codec;
 use crate::mcu::graph::{Graph, GraphError, Stage};
+use crate::mcu::mixer::clock::Clock;
 
 const BITRATE_BPS: u32 = 64_000;
 const BLOCK: gst::ClockTime = gst::ClockTime::from_mseconds(20);
@@ -55,7 +57,7 @@ impl fmt::Debug for Encoder {
 impl Encoder {
     /// # Errors
     /// [`GraphError`]: GStreamer's elements for Opus are missing.
-    pub fn start(emit: Emit) -> Result<Self, GraphError> {
+    pub fn start(clock: Clock, emit: Emit) -> Result<Self, GraphError> {
         let graph = Graph::start(Stage::EncodeOpus, &[("bitrate_bps", &BITRATE_BPS)])?;
         let pending = Arc::new(Mutex::new(VecDeque::new()));
         let waiting = pending.clone();
@@ -69,7 +71,10 @@ impl Encoder {
             let of = take(&mut waiting.lock().unwrap_or_else(PoisonError::into_inner), block);
             if let Some(Pending { tick, takers, .. }) = of {
                 let payload: Arc<[u8]> = Arc::from(bytes.as_slice());
-                takers.into_iter().for_each(|taker| emit(packet(taker, tick, payload.clone())));
+                let captured_us = clock.captured_us(TICK.saturating_mul(tick as u32));
+                takers.into_iter().for_each(|taker| {
+                    emit(MixPacket { captured_us, ..packet(taker, tick, payload.clone()) });
+                });
             }
             Ok(gst::FlowSuccess::Ok)
         };
@@ -117,5 +122,5 @@ fn take(pending: &mut VecDeque<Pending>, block: u64) -> Option<Pending> {
 fn packet((line, seq_no): Taker, tick: u64, payload: Arc<[u8]>) -> MixPacket {
     let rtp_time = tick.wrapping_mul(FRAMES as u64) as u32;
     let place = Place::Line { line, encoding: 0 };
-    MixPacket { place, codec: Codec::Opus, seq_no, rtp_time, marker: false, payload }
+    MixPacket { place, codec: Codec::Opus, seq_no, rtp_time, captured_us: None, marker: false, payload }
 }

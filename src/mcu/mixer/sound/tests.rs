@@ -84,6 +84,7 @@ fn slot_packet(slot: u16, number: usize, payload: Arc<[u8]>) -> MixPacket {
         codec: Codec::Opus,
         seq_no: number + 65_500,
         rtp_time: (number as u32).wrapping_mul(FRAMES as u32).wrapping_sub(9_600),
+        captured_us: None,
         marker: number == 0,
         payload,
     }
@@ -94,7 +95,7 @@ fn mixed(voices: &[Voice], wanted: &[u8], count: usize) -> BTreeMap<u8, Vec<MixP
     graph::start().unwrap();
     let tones = TONES_HZ.map(|hz| tone(hz, count));
     let (sender, receiver) = channel();
-    let sound = Sound::start(move |packet| drop(sender.send(packet))).unwrap();
+    let sound = Sound::start(Clock::start(), move |packet| drop(sender.send(packet))).unwrap();
     sound.set_voices(voices);
     wanted.iter().for_each(|line| sound.set_wanted(*line, true));
     let mut lines = BTreeMap::<u8, Vec<MixPacket>>::new();
@@ -164,7 +165,8 @@ fn everyone_hears_all_but_themselves() {
 fn packets_keep_their_ticks_when_an_encoder_pauses() {
     graph::start().unwrap();
     let (sender, receiver) = channel();
-    let mut encoder = encode::Encoder::start(Arc::new(move |packet| drop(sender.send(packet)))).unwrap();
+    let emit = Arc::new(move |packet| drop(sender.send(packet)));
+    let mut encoder = encode::Encoder::start(Clock::start(), emit).unwrap();
     for (count, tick) in [1, 2, 3, 700, 701, 9_000].into_iter().enumerate() {
         encoder.encode(tick, &sum::Sum::default(), vec![(LINE_SOUND, count as u64), (LINE_MINUS, 7)]);
         for (line, seq_no) in [(LINE_SOUND, count as u64), (LINE_MINUS, 7)] {

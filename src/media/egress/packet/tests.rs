@@ -56,9 +56,33 @@ fn a_long_descriptor_takes_the_two_byte_form() {
 }
 
 #[test]
+fn contributors_stand_before_the_extensions() {
+    let rare = Rare {
+        orientation: None,
+        playout_delay: None,
+        contributors: Contributors::from_slice(&[7, 0x0102_0304]),
+    };
+    let passed = Passed { rare: Some(Box::new(rare)), ..Passed::default() };
+    let csrcs = [0, 0, 0, 7, 1, 2, 3, 4];
+    let out = header(ExtensionIds::default(), &packet(passed.clone()));
+    assert_eq!(out, [&[0x82], &FIXED[..], &csrcs].concat());
+    let out = header(ExtensionIds { mid: 4, ..ExtensionIds::default() }, &packet(passed));
+    assert_eq!(out, [&[0x92], &FIXED[..], &csrcs, &[0xbe, 0xde, 0, 1, 0x41, b'v', b'1', 0]].concat());
+    let rare = Rare { contributors: (0..20).collect(), orientation: None, playout_delay: None };
+    let out =
+        header(ExtensionIds::default(), &packet(Passed { rare: Some(rare.into()), ..Passed::default() }));
+    assert_eq!((out[0], out.len()), (0x8f, 12 + 15 * 4));
+}
+
+#[test]
 fn what_the_receiver_did_not_agree_to_is_left_out() {
-    let rare = Some(Box::new(Rare { orientation: Some(3), playout_delay: Some([1, 2, 3]) }));
-    let passed = Passed { audio_level: Some(1), descriptor: Some(DescriptorBytes::new(&[1])), rare };
+    let rare = Some(Box::new(Rare {
+        orientation: Some(3),
+        playout_delay: Some([1, 2, 3]),
+        contributors: Contributors::new(),
+    }));
+    let passed =
+        Passed { audio_level: Some(1), descriptor: Some(DescriptorBytes::new(&[1])), rare, made_at: None };
     let out = header(ExtensionIds { playout_delay: 2, ..ExtensionIds::default() }, &packet(passed));
     assert_eq!(out, [&[0x90], &FIXED[..], &[0xbe, 0xde, 0, 1, 0x22, 1, 2, 3]].concat());
 }

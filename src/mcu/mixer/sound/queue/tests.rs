@@ -135,6 +135,51 @@ fn it_fades_when_dry_and_waits_for_the_target() {
     }
 }
 
+/// A queue, who speaks into it or is silent, and who listens.
+struct Talk {
+    queue: VoiceQueue,
+    sender: Sender,
+    ear: Ear,
+    speaks: bool,
+}
+
+impl Talk {
+    fn new(speaks: bool) -> Self {
+        Self { queue: VoiceQueue::default(), sender: Sender::new(), ear: Ear::new(), speaks }
+    }
+
+    /// The mean depth after so many ticks in which it was to be held for so many frames.
+    fn hold(&mut self, held: usize, ticks: usize) -> usize {
+        self.queue.hold(held);
+        for tick in 0..ticks {
+            let frames = if self.speaks { self.sender.next().to_vec() } else { vec![[1, -1]; FRAMES] };
+            self.queue.push(&frames);
+            assert!(self.ear.hear(&mut self.queue) || tick < 8, "tick {tick}");
+        }
+        assert_eq!(self.ear.dry, 0);
+        assert!(self.ear.jump < JUMP_MAX, "a click of {}", self.ear.jump);
+        self.queue.delay().unwrap().0
+    }
+}
+
+#[test]
+fn sound_is_held_for_its_picture_quickly_in_silence_and_unheard_while_somebody_speaks() {
+    let is_near = |depth: usize, held: usize| depth.abs_diff(TARGET + SLACK as usize + held) <= FRAMES;
+    let hold = 5 * FRAMES;
+    for (speaks, ticks) in [(false, 25), (true, 1_500)] {
+        let mut talk = Talk::new(speaks);
+        for (held, ticks) in [(0, 50), (hold, ticks), (0, ticks)] {
+            let depth = talk.hold(held, ticks);
+            assert!(is_near(depth, held), "{depth} of {held}, speaks: {speaks}");
+        }
+    }
+    // One that begins has it from the start.
+    let mut talk = Talk::new(true);
+    let depth = talk.hold(hold, 20);
+    assert!(is_near(depth, hold), "{depth}");
+    assert_eq!(talk.queue.delay().unwrap().1, TARGET + SLACK as usize);
+}
+
 #[test]
 fn a_flood_is_dropped_down_to_the_target() {
     let (mut queue, mut sender, mut ear) = (VoiceQueue::default(), Sender::new(), Ear::new());

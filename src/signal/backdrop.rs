@@ -1,0 +1,73 @@
+//! The picture behind the tiles of a room's mix.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::{HeaderMap, StatusCode};
+
+use super::Signal;
+use super::error::{Problem, ProblemBody};
+use super::extract::InRoom;
+use crate::core::ids::RoomName;
+use crate::core::mix::backdrop::{BYTES_MAX, Backdrop};
+use crate::core::protocol::Code;
+
+/// A little more than a picture may have, so that the refusal can say so.
+pub const BODY_BYTES_MAX: usize = BYTES_MAX + 1;
+
+/// Put a picture behind the tiles of the mix
+///
+/// A PNG or JPEG of at most 1 MiB, shown over the room's `background`. Needs the room's `admin` grant.
+#[utoipa::path(
+    put, path = "/v1/rooms/{room}/backdrop", tag = "rooms",
+    params(("room" = RoomName, Path)),
+    request_body(content(
+        (Vec<u8> = "image/png"),
+        (Vec<u8> = "image/jpeg"),
+    )),
+    responses(
+        (status = 204, description = "It is there"),
+        (status = "4XX", body = ProblemBody, content_type = "application/problem+json",
+            description = "401 unauthorized, 403 forbidden, 404 not_found, 413 too_large, \
+                415 unsupported_media_type"),
+    )
+)]
+pub async fn put(
+    State(signal): State<Arc<Signal>>,
+    InRoom(room): InRoom,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<StatusCode, Problem> {
+    let caller = signal.authority.caller(&headers)?;
+    signal.authority.may_administer(&caller, &room)?;
+    let words = format!("a background has at most {BYTES_MAX} bytes: make it smaller");
+    let body = body.map_err(|_| Problem::new(Code::TooLarge, words))?;
+    let backdrop = Backdrop::parse(&body)?;
+    signal.control.set_backdrop(&room, Some(backdrop)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Take the picture behind the mix away
+///
+/// Needs the room's `admin` grant.
+#[utoipa::path(
+    delete, path = "/v1/rooms/{room}/backdrop", tag = "rooms",
+    params(("room" = RoomName, Path)),
+    responses(
+        (status = 204, description = "There is none any more"),
+        (status = "4XX", body = ProblemBody, content_type = "application/problem+json",
+            description = "401 unauthorized, 403 forbidden, 404 not_found"),
+    )
+)]
+pub async fn delete(
+    State(signal): State<Arc<Signal>>,
+    InRoom(room): InRoom,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    let caller = signal.authority.caller(&headers)?;
+    signal.authority.may_administer(&caller, &room)?;
+    signal.control.set_backdrop(&room, None).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
