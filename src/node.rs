@@ -13,6 +13,7 @@ use crate::control::{self, Control, Node, Placement};
 use crate::core::ids::ShardId;
 use crate::events::sqlite::SqliteLog;
 use crate::events::writer::EventWriter;
+use crate::files::Files;
 use crate::mcu::{Mixers, process};
 use crate::media::negotiate::{Identity, Reach};
 use crate::media::shard::Surroundings;
@@ -45,7 +46,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let media = Identity { certificate, crypto, initial_estimate_bps: config.media.initial_estimate_bps };
     let (control, handles) = start_shards(&config, events.clone(), media).await?;
     let tcp_tasks = serve_tcp(&config, handles).await?;
-    let server = http::Server::bind(&config, control.clone(), metrics)?;
+    let files = Files::open(&config, control.clone(), events.clone())?;
+    let server = http::Server::bind(&config, control.clone(), files, metrics)?;
     let address = server.address();
     tracing::info!(http = %address, shards = shard_count(&config), "serving");
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

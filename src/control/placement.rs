@@ -282,7 +282,7 @@ impl Placement {
             participants_max,
             opened_at_ms: unix_ms(),
         };
-        self.open(state.clone(), false)?;
+        self.open(state.clone(), new.first_is_admin)?;
         Ok(state)
     }
 

@@ -43,6 +43,14 @@ impl Part {
     }
 }
 
+/// Somebody who is in a room, as seen by who asks for their session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    pub identity: Identity,
+    pub name: String,
+    pub grant: Grant,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
     /// In the lobby.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::files::FileState;
 use super::ids::{Identity, MessageId, RoomName};
 use super::mix::layout::Layout;
 pub use super::refusal::{Code, Refusal};
@@ -208,6 +209,9 @@ pub struct ChatMessage {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     #[cfg_attr(test, ts(optional))]
     pub reply_to: Option<MessageId>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[cfg_attr(test, ts(optional))]
+    pub file: Option<FileState>,
     /// Emoji → who reacted with it.
     pub reactions: BTreeMap<String, Vec<Identity>>,
 }

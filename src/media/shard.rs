@@ -174,6 +174,9 @@ struct RoomSeat {
     /// Of a room whose home is elsewhere.
     branch: Option<relays::BranchSeat>,
     mixer: Option<MixerLink>,
+    /// Who waits for what was said from outside the room, by its number. The room bounds them.
+    said: BTreeMap<u64, commands::Reply<()>>,
+    last_said: u64,
     /// By participant: where its connection is.
     peers: Vec<Option<PeerIndex>>,
 }
@@ -374,6 +377,11 @@ impl Shard {
 }
 
 impl RoomSeat {
+    fn new(room: Room, epoch: u64, branch: Option<relays::BranchSeat>) -> Self {
+        let said = BTreeMap::new();
+        Self { room, epoch, branch, mixer: None, said, last_said: 0, peers: Vec::new() }
+    }
+
     fn peer_of(&self, who: ParticipantKey) -> Option<PeerIndex> {
         self.peers.get(who.0 as usize).copied().flatten()
     }

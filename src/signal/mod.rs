@@ -6,6 +6,7 @@
 mod auth;
 mod error;
 mod extract;
+mod files;
 mod health;
 mod join;
 mod messages;
@@ -29,7 +30,9 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::config::Config;
 use crate::control::Control;
+use crate::files::Files;
 use auth::Authority;
+use files::Links;
 
 pub use serve::{ServeError, Server};
 
@@ -44,10 +47,12 @@ struct Signal {
     cors_origins: Vec<String>,
     trusted_proxies: Vec<IpAddr>,
     metrics: PrometheusHandle,
+    files: Files,
+    links: Links,
 }
 
 impl Signal {
-    fn new(config: &Config, control: Control, metrics: PrometheusHandle) -> Self {
+    fn new(config: &Config, control: Control, files: Files, metrics: PrometheusHandle) -> Self {
         let public_url = config.http.public_url.as_ref();
         Self {
             control,
@@ -57,6 +62,8 @@ impl Signal {
             cors_origins: config.http.cors_origins.clone(),
             trusted_proxies: config.http.trusted_proxies.clone(),
             metrics,
+            files,
+            links: Links::new(config),
         }
     }
 }

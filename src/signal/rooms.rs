@@ -70,7 +70,8 @@ pub async fn create(
     let caller = signal.authority.caller(&headers)?;
     signal.authority.may_create(&caller, name.as_ref())?;
     let RoomWish { mode, access, lobby, participants_max, .. } = wish;
-    let room = signal.control.create_room(NewRoom { name, mode, access, lobby, participants_max }).await?;
+    let new = NewRoom { name, mode, access, lobby, participants_max, first_is_admin: false };
+    let room = signal.control.create_room(new).await?;
     let name = room.name;
     let made = MadeRoom {
         url: format!("{}/r/{name}", base_url(&signal, &uri, &headers)),

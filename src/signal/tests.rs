@@ -22,6 +22,9 @@ use super::{Server, Signal, router};
 use crate::config::{Config, Secret};
 use crate::control::Control;
 use crate::core::ids::{Identity, RoomName};
+use crate::events::memory::MemoryLog;
+use crate::events::writer::EventWriter;
+use crate::files::{Files, Store};
 use crate::token::{Keys, RoomGrant, Token};
 
 const SESSION: &str = "/v1/rooms/abc/sessions/00000000000000000000000000000007";
@@ -32,7 +35,12 @@ const FRAGMENT: (&str, &str) = ("content-type", "application/trickle-ice-sdpfrag
 const JSON: (&str, &str) = ("content-type", "application/json");
 
 pub fn signal(config: &Config) -> Signal {
-    Signal::new(config, Control::unplugged(), PrometheusBuilder::new().build_recorder().handle())
+    let control = Control::unplugged();
+    let store = Store::new(Arc::new(object_store::memory::InMemory::new()));
+    let log = EventWriter::spawn(Box::new(MemoryLog::default())).expect("a thread");
+    let staging = tempfile::tempdir().expect("a temporary directory").path().join("uploads");
+    let files = Files::new(config.files.clone(), store, staging, None, control.clone(), log);
+    Signal::new(config, control, files, PrometheusBuilder::new().build_recorder().handle())
 }
 
 fn config(dev: bool, guests: bool) -> Config {
@@ -107,7 +115,7 @@ fn is(status: u16, code: &str) -> (u16, String) {
 
 /// `METHOD path` of all that is described.
 fn described() -> BTreeSet<String> {
-    let document = serde_json::to_value(router::api().into_openapi()).unwrap();
+    let document = serde_json::to_value(router::described()).unwrap();
     let paths = document["paths"].as_object().unwrap();
     paths
         .iter()
@@ -129,6 +137,13 @@ fn the_document_has_every_call_of_the_contract() {
         "GET /v1/rooms/{room}",
         "PATCH /v1/rooms/{room}",
         "DELETE /v1/rooms/{room}",
+        "GET /v1/rooms/{room}/files",
+        "POST /v1/rooms/{room}/files",
+        "GET /v1/rooms/{room}/files/{file}",
+        "PATCH /v1/rooms/{room}/files/{file}",
+        "DELETE /v1/rooms/{room}/files/{file}",
+        "POST /v1/rooms/{room}/files/{file}/link",
+        "GET /v1/rooms/{room}/files/{file}/thumbnail",
         "GET /v1/rooms/{room}/messages",
         "GET /v1/rooms/{room}/participants",
         "POST /v1/rooms/{room}/participants",

@@ -33,6 +33,7 @@ fn sent_as(room_name: &str, id: &str, seq: u64) -> Event {
         name: "Ann".into(),
         text: format!("message {seq} <b>'\";--\u{1f642}"),
         reply_to: None,
+        file: None,
     };
     Event { id: EventId::of_message(&message(id)), room: room(room_name), at_ms: 1000 + seq, body }
 }

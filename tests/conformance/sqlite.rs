@@ -41,7 +41,8 @@ fn a_reopened_log_goes_on_where_it_was() {
 /// Gives a chat its command and carries its events to the log and back; how often it was acknowledged.
 fn ask(chat: &mut Chat, log: &mut SqliteLog, command: ChatCommand) -> usize {
     let author = Author { identity: identity("ann"), name: "Ann".into(), is_admin: false };
-    chat.handle_command(7, author, None, command);
+    let asker = Asker::Participant { identity: author.identity.clone(), request: None };
+    chat.handle_command(7, asker, author, command);
     let mut acknowledged = 0;
     while let Some(output) = chat.poll_output() {
         match output {

@@ -70,6 +70,11 @@ impl Shard {
                 let range = HistoryRange::Before(before);
                 self.notify(Notice::ReadHistory { shard: self.around.id, room, to, range });
             }
+            Output::Said { number, result } => {
+                if let Some(reply) = self.seat_mut(index).and_then(|seat| seat.said.remove(&number)) {
+                    commands::answer(reply, result);
+                }
+            }
             Output::Mixer(order) => self.order_mixer(now, index, order),
             Output::Downstream { to, news } => self.tell_branch(index, to, news),
             Output::Upstream(news) => self.tell_home(index, news),
