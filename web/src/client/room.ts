@@ -7,12 +7,13 @@ import { Chat } from './conversation';
 import { Emitter } from './emitter';
 import { asRefused, Refused } from './errors';
 import type { RoomEvents, RoomOptions, Status } from './events';
+import { Files } from './files';
 import { Link } from './link';
 import { LocalMedia } from './local';
 import { type Peer, SLOTS_DEFAULT, SOURCES } from './peer';
 import type { ClientMessage, Identity, Layout, LeaveReason, Mode, ServerMessage, Source } from './protocol';
 import { Reconnector } from './reconnect';
-import type { Address } from './signaling';
+import { type Address, filesAccess } from './signaling';
 import { SlotTable, type View } from './slots';
 import { EMPTY, LEAVE_WORDS, reduce, type Snapshot } from './snapshot';
 import { Viewing } from './viewing';
@@ -23,6 +24,7 @@ export class Room extends Emitter<RoomEvents> {
   readonly local = new LocalMedia();
   readonly slots = new SlotTable();
   readonly chat: Chat;
+  readonly files: Files;
   status: Status = { phase: 'joining' };
   snapshot: Snapshot = EMPTY;
   #link: Link | undefined;
@@ -40,6 +42,7 @@ export class Room extends Emitter<RoomEvents> {
     const { room, identity, name, token } = options;
     this.#address = { base: options.base ?? location.origin, room, identity, name, token };
     this.chat = new Chat((message) => this.request(message));
+    this.files = new Files(() => filesAccess(this.#address, this.#link?.session));
     this.local.on('change', (source) => void this.#publishChange(source));
     this.#reconnector = new Reconnector({
       restart: () => this.#restart(),
@@ -171,6 +174,7 @@ export class Room extends Emitter<RoomEvents> {
     await this.#link.restart();
     this.#setStatus({ phase: 'connected' });
     this.chat.resend();
+    this.files.uploads.reconnected();
   }
 
   async #rejoin(): Promise<void> {
@@ -208,6 +212,9 @@ export class Room extends Emitter<RoomEvents> {
         break;
       case 'waiting':
         this.#setStatus({ phase: 'waiting' });
+        break;
+      case 'chat.message':
+        this.files.take(message.message);
         break;
       case 'slots':
         this.slots.apply(message.slots);
@@ -255,6 +262,7 @@ export class Room extends Emitter<RoomEvents> {
     this.emit('slots', undefined);
     this.#viewing.planSoon();
     this.chat.resend();
+    this.files.uploads.reconnected();
   }
 
   #refused(refused: Refused): void {
@@ -297,6 +305,7 @@ export class Room extends Emitter<RoomEvents> {
     this.#viewing.stop();
     for (const timer of this.#typing.values()) clearTimeout(timer);
     this.local.stop();
+    this.files.stop();
     this.#link?.close();
   }
 }

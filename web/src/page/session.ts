@@ -13,6 +13,7 @@ import {
   myGrant,
   type Refused,
   Room,
+  type Sending,
   type ServerStats,
   type SlotCounts,
   type Source,
@@ -62,6 +63,8 @@ export class Session {
   /** Counts up when slots change; read it, then ask `room.slots`. */
   readonly slots = signal(0);
   readonly chat = signal(0);
+  /** Our files on their way into the room. */
+  readonly sending = signal<readonly Sending[]>([]);
   readonly local = signal(0);
   readonly stats = signal<ServerStats | undefined>(undefined);
   readonly reactions = signal<readonly { key: number; identity: Identity; emoji: string }[]>([]);
@@ -197,6 +200,18 @@ export class Session {
     if (this.panel.value === 'chat') this.unread.value = 0;
   }
 
+  /** Sends files into the room, and shows how they go. */
+  sendFiles(files: Iterable<File>): void {
+    const all = [...files];
+    if (all.length === 0) return;
+    if (!this.grant.value.files) {
+      toast('You may not send files here.', 'problem');
+      return;
+    }
+    for (const file of all) this.room.files.uploads.add(file);
+    this.panel.value = 'chat';
+  }
+
   nameOf(identity: Identity): string {
     return this.participants.value.get(identity)?.name ?? identity;
   }
@@ -244,6 +259,9 @@ export class Session {
     room.chat.on('arrived', (id) => {
       const message = room.chat.log.messages.find((one) => one.id === id);
       if (message?.identity !== this.me.value && this.panel.value !== 'chat') this.unread.value += 1;
+    });
+    room.files.uploads.on('change', () => {
+      this.sending.value = room.files.uploads.all;
     });
     room.local.on('change', () => {
       this.local.value += 1;
