@@ -11,10 +11,12 @@ use rustix::process::{Resource, Rlimit};
 
 use super::Facts;
 
-/// Of writable memory: a picture of 60 megapixels fits, one that was made to fill memory does not.
+/// Of writable memory, beyond what it has before it reads: a picture of 60 megapixels fits, one that was made to fill memory does not.
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
 const CPU_SECONDS_MAX: u64 = 10;
 const OPEN_FILES_MAX: u64 = 64;
+/// Of any file: ORC keeps the code that it makes in one.
+const WRITTEN_BYTES_MAX: u64 = 1 << 20;
 const NICENESS: i32 = 10;
 /// To find out what is in a file, and then to get to the frame to show.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);
@@ -52,20 +54,27 @@ impl From<gst::glib::BoolError> for ProbeError {
 pub fn run() -> Result<(), ProbeError> {
     gst::init().map_err(ProbeError::Start)?;
     limit()?;
-    let (facts, thumbnail) = look()?;
+    let pipeline = gst::Pipeline::new();
+    let (facts, thumbnail) = look(&pipeline)?;
     let mut answer = serde_json::to_vec(&facts).map_err(io::Error::from)?;
     answer.push(b'\n');
     answer.extend(thumbnail.unwrap_or_default());
     io::stdout().write_all(&answer)?;
+    // Stopping it could hang, and the process ends here.
+    std::mem::forget(pipeline);
     Ok(())
 }
 
 fn limit() -> Result<(), ProbeError> {
+    // What allocators and stacks only reserve counts, too.
+    let statm = std::fs::read_to_string("/proc/self/statm")?;
+    let pages = statm.split(' ').nth(5).and_then(|pages| pages.parse::<u64>().ok());
+    let had = pages.unwrap_or(0) * rustix::param::page_size() as u64;
     for (resource, most) in [
-        (Resource::Data, MEMORY_BYTES_MAX),
+        (Resource::Data, had + MEMORY_BYTES_MAX),
         (Resource::Cpu, CPU_SECONDS_MAX),
         (Resource::Nofile, OPEN_FILES_MAX),
-        (Resource::Fsize, 0),
+        (Resource::Fsize, WRITTEN_BYTES_MAX),
         (Resource::Core, 0),
     ] {
         rustix::process::setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?;
@@ -83,12 +92,18 @@ struct Picture {
     scaled: (u32, u32),
 }
 
-fn look() -> Result<(Facts, Option<Vec<u8>>), ProbeError> {
-    let pipeline = gst::Pipeline::new();
+fn look(pipeline: &gst::Pipeline) -> Result<(Facts, Option<Vec<u8>>), ProbeError> {
     let source = gst::ElementFactory::make("fdsrc").property("fd", 0i32).build()?;
     let decode = gst::ElementFactory::make("decodebin").build()?;
     pipeline.add_many([&source, &decode])?;
-    source.link(&decode)?;
+    match is_jpeg().then(|| gst::ElementFactory::make("jpegparse").build()) {
+        // It tells how the camera was held, which the decoder alone does not.
+        Some(Ok(parse)) => {
+            pipeline.add(&parse)?;
+            gst::Element::link_many([&source, &parse, &decode])?;
+        }
+        _ => source.link(&decode)?,
+    }
     let (found, pictures) = mpsc::channel();
     let bin = pipeline.downgrade();
     decode.connect_pad_added(move |_, pad| {
@@ -97,7 +112,7 @@ fn look() -> Result<(Facts, Option<Vec<u8>>), ProbeError> {
         let _ = attach(&pipeline, pad).map(|picture| picture.map(|picture| found.send(picture)));
     });
     let _ = pipeline.set_state(gst::State::Paused);
-    let opened = wait(&pipeline, OPEN_WITHIN);
+    let opened = wait(pipeline, OPEN_WITHIN);
     let picture = pictures.try_recv().ok();
     if !opened && picture.is_none() {
         return Err(ProbeError::Undecodable);
@@ -109,7 +124,7 @@ fn look() -> Result<(Facts, Option<Vec<u8>>), ProbeError> {
         duration_ms: duration.map(gst::ClockTime::mseconds),
         has_video: picture.is_some(),
     };
-    let thumbnail = picture.filter(|_| opened).and_then(|_| frame(&pipeline, duration));
+    let thumbnail = picture.filter(|_| opened).and_then(|_| frame(pipeline, duration));
     if let (Some(picture), Some((_, size))) = (picture, &thumbnail)
         && picture.scaled != *size
         && picture.scaled == (size.1, size.0)
@@ -117,8 +132,12 @@ fn look() -> Result<(Facts, Option<Vec<u8>>), ProbeError> {
         // The camera was held upright.
         (facts.width, facts.height) = (facts.height, facts.width);
     }
-    // The process ends here, whatever still runs in the pipeline.
     Ok((facts, thumbnail.map(|(jpeg, _)| jpeg)))
+}
+
+fn is_jpeg() -> bool {
+    let mut head = [0; 3];
+    rustix::io::pread(io::stdin(), &mut head, 0) == Ok(3) && head == [0xff, 0xd8, 0xff]
 }
 
 /// Leads the first picture to a JPEG, and everything else to nowhere.

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use aws_lc_rs::digest;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
+use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -60,9 +60,13 @@ pub const TUS_HEADERS: [HeaderName; 11] = [
 pub async fn speak(State(signal): State<Arc<Signal>>, request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let named = request.headers().get(TUS_RESUMABLE).map(|version| version == VERSION);
-    let is_link =
-        request.extensions().get::<MatchedPath>().is_some_and(|path| path.as_str().ends_with("/link"));
-    let must_name = [Method::POST, Method::PATCH].contains(&method) && !is_link;
+    let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let must_name = match &method {
+        &Method::POST if path.ends_with("/files") => true,
+        &Method::POST => request.headers().contains_key(METHOD_OVERRIDE),
+        &Method::PATCH => path.ends_with("/{file}"),
+        _ => false,
+    };
     let asks = method == Method::OPTIONS;
     let mut response = if !asks && (named == Some(false) || must_name && named.is_none()) {
         let words = "`Tus-Resumable` must be 1.0.0, the version that is spoken here";
@@ -98,7 +102,7 @@ pub async fn overridden(
     match text(&headers, &METHOD_OVERRIDE)? {
         Some("PATCH") => receive(signal, room, id, params, headers, body).await,
         Some("DELETE") => Ok(cancel(signal, room, id, params, headers).await?.into_response()),
-        _ => Err(Problem::method_not_allowed()),
+        _ => Ok(([(ALLOW, "GET,HEAD,PATCH,DELETE")], Problem::method_not_allowed()).into_response()),
     }
 }
 

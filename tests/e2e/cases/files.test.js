@@ -233,20 +233,20 @@ describe('files and the room they are in', { timeout: 60_000 }, () => {
       const answer = await tus('POST', `${filesOf(server, room)}?identity=${who}`, headers);
       return answer.ok ? answer.headers.get('location') : `${answer.status} ${(await answer.json()).code}`;
     };
-    assert.equal(await code('quota-1', 'Ann', MIB + 1), '413 too_large');
+    assert.equal(await code('limited-1', 'Ann', MIB + 1), '413 too_large');
     for (const name of ['a', 'b'])
-      await put(server, 'quota-1', name, Buffer.concat([full.subarray(1), Buffer.from(name)]), 'Ann');
+      await put(server, 'limited-1', name, Buffer.concat([full.subarray(1), Buffer.from(name)]), 'Ann');
     // What an unfinished upload will take counts, until it is given up.
-    const promised = await code('quota-1', 'Ann');
-    assert.equal(await code('quota-1', 'Ann', MIB), '413 quota_exceeded');
+    const promised = await code('limited-1', 'Ann');
+    assert.equal(await code('limited-1', 'Ann', MIB), '413 quota_exceeded');
     assert.equal((await tus('DELETE', server.url + promised)).status, 204);
-    assert.ok(!String(await code('quota-1', 'Ann')).includes('quota'));
-    assert.ok(!String(await code('quota-1', 'Bob')).includes('quota'));
-    assert.ok(!String(await code('quota-1', 'Bob')).includes('quota'));
-    assert.equal(await code('quota-1', 'Bob'), '413 quota_exceeded', 'the room is full');
-    assert.ok(!String(await code('quota-2', 'Cid')).includes('quota'));
-    assert.ok(!String(await code('quota-2', 'Cid')).includes('quota'));
-    assert.equal(await code('quota-3', 'Dan'), '413 quota_exceeded', 'the node is full');
+    assert.ok(!String(await code('limited-1', 'Ann')).includes('quota'));
+    assert.ok(!String(await code('limited-1', 'Bob')).includes('quota'));
+    assert.ok(!String(await code('limited-1', 'Bob')).includes('quota'));
+    assert.equal(await code('limited-1', 'Bob'), '413 quota_exceeded', 'the room is full');
+    assert.ok(!String(await code('limited-2', 'Cid')).includes('quota'));
+    assert.ok(!String(await code('limited-2', 'Cid')).includes('quota'));
+    assert.equal(await code('limited-3', 'Dan'), '413 quota_exceeded', 'the node is full');
   });
 
   test('only who may, may', async () => {

@@ -152,6 +152,40 @@ export type PublishedTrack = { mid: string, source: Source, muted: boolean,
 height?: number, };
 
 /**
+ * A file as the message that carries it shows it. Its contents lie under `/v1/rooms/{room}/files/{id}`, where
+ * `id` is the message's.
+ */
+export type FileState = { 
+/**
+ * Made safe: no path, no control characters.
+ */
+name: string, size_bytes: number, 
+/**
+ * By its contents, whatever its name says.
+ */
+media_type: string, 
+/**
+ * SHA-256 of the contents, in hex.
+ */
+sha256: string, 
+/**
+ * Pixels, of a picture or a video.
+ */
+width?: number, height?: number, 
+/**
+ * Of sound or a video.
+ */
+duration_ms?: number, 
+/**
+ * There is a small picture of it at its path with `/thumbnail`.
+ */
+thumbnail: boolean, 
+/**
+ * Kept as long as the node keeps files; its contents are gone.
+ */
+expired?: boolean, };
+
+/**
  * A chat message as it stands now, edits and reactions applied.
  */
 export type ChatMessage = { id: MessageId, 
@@ -162,7 +196,7 @@ seq: number, identity: Identity, name: string,
 /**
  * Plain text; empty once deleted. Never HTML.
  */
-text: string, sent_at_ms: number, edited_at_ms?: number, deleted: boolean, reply_to?: MessageId, 
+text: string, sent_at_ms: number, edited_at_ms?: number, deleted: boolean, reply_to?: MessageId, file?: FileState, 
 /**
  * Emoji → who reacted with it.
  */
@@ -190,7 +224,7 @@ export type LeaveReason = "left" | "lost" | "removed" | "denied" | "replaced" | 
 /**
  * Why something was refused: stable strings, the same on the `control` channel and in the HTTP API.
  */
-export type Code = "malformed" | "unknown_type" | "too_large" | "rate_limited" | "unauthorized" | "forbidden" | "not_found" | "room_exists" | "room_locked" | "room_full" | "room_private" | "node_full" | "draining" | "bad_offer" | "unsupported_media_type" | "precondition_failed" | "precondition_required" | "unavailable" | "internal";
+export type Code = "malformed" | "unknown_type" | "too_large" | "rate_limited" | "unauthorized" | "forbidden" | "not_found" | "room_exists" | "room_locked" | "room_full" | "room_private" | "node_full" | "draining" | "bad_offer" | "unsupported_media_type" | "precondition_failed" | "precondition_required" | "wrong_offset" | "upload_busy" | "checksum_mismatch" | "quota_exceeded" | "storage_full" | "gone" | "range_not_satisfiable" | "unavailable" | "internal";
 
 /**
  * From the client to the server.

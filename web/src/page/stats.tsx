@@ -85,6 +85,8 @@ const MODE_WORDS: Record<Delivery['mode'], string> = { sfu: 'Forwarded', mcu: 'M
 const REASON_WORDS: Record<Delivery['reason'], string> = {
   room: 'as the room has it',
   chosen: 'as you have chosen',
+  downlink: 'as your connection cannot carry everyone’s own picture',
+  device: 'as your device cannot keep up with everyone’s own picture',
   starting: 'until the mix has started',
   failed: 'while a mix that failed starts again',
   unavailable: 'as the server cannot mix it now',
