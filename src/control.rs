@@ -16,7 +16,9 @@ use std::time::Instant;
 use rand::RngExt as _;
 use tokio::sync::oneshot;
 
+use crate::core::chat::Asker;
 pub use crate::core::chat::{Author, ChatCommand, HistoryRange, MessagePage};
+use crate::core::files::SmallFile;
 use crate::core::ids::{Identity, RoomName, SessionId};
 use crate::core::participant::{Entrant, Member, Part};
 use crate::core::protocol::{Access, Grant, Mode, ParticipantState, RoomChange, RoomState, Source};
@@ -43,6 +45,12 @@ pub struct NewRoom {
     pub participants_max: Option<u32>,
     /// The first to join without a token becomes its admin.
     pub first_is_admin: bool,
+}
+
+/// A small file that came over a data channel, for those who keep files.
+pub struct IncomingFile {
+    pub room: RoomName,
+    pub file: SmallFile,
 }
 
 /// How a connection takes part in its room.
@@ -303,7 +311,8 @@ impl Control {
     /// # Errors
     /// As the room refuses it, and what keeps a room from being opened.
     pub async fn say(&self, room: &RoomName, author: Author, command: ChatCommand) -> Result<(), Refusal> {
-        let say = |reply| RoomCommand::Say { author: author.clone(), command: command.clone(), reply };
+        let said = Box::new((author, command));
+        let say = |reply| RoomCommand::Say { said: said.clone(), reply };
         match self.in_room(room, say).await {
             Err(refusal) if refusal.code == Code::NotFound && !self.is_open(room).await => {}
             answer => return answer,
@@ -314,6 +323,12 @@ impl Control {
             _ => {}
         }
         self.in_room(room, say).await
+    }
+
+    /// Tells a participant what became of its small file.
+    pub fn kept(&self, room: RoomName, asker: Asker, result: Result<(), Refusal>) {
+        // A loop that is overrun leaves it to time out.
+        let _ = self.asks.send(Ask::InRoom { room, command: RoomCommand::Kept { asker, result } });
     }
 
     async fn is_open(&self, room: &RoomName) -> bool {

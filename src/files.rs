@@ -10,6 +10,7 @@
 mod finish;
 mod probe;
 mod receive;
+mod small;
 mod staging;
 mod store;
 mod sweep;
@@ -20,14 +21,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{RwLock, Semaphore};
+use tokio::sync::{RwLock, Semaphore, mpsc};
 
 pub use probe::child as probe_child;
 pub use receive::{Arriving, Checksum, Progress};
 pub use store::{ByteStream, Store};
 
 use crate::config;
-use crate::control::{Author, ChatCommand, Control, unix_ms};
+use crate::control::{Author, ChatCommand, Control, IncomingFile, unix_ms};
 use crate::core::files::{FileState, Quotas, Upload, Usage};
 use crate::core::ids::{Identity, MessageId, RoomName};
 use crate::core::protocol::ChatMessage;
@@ -48,6 +49,9 @@ pub enum FilesError {
     #[error("the store for files cannot be used: {0}; look after [files.s3]")]
     Store(#[from] object_store::Error),
 }
+
+/// Small files that may wait to be kept. Full: their senders are refused.
+pub const INCOMING_MAX: usize = 64;
 
 /// What an upload is to become.
 pub struct NewUpload {
@@ -95,7 +99,12 @@ impl Files {
     ///
     /// # Errors
     /// [`FilesError`].
-    pub fn open(config: &config::Config, control: Control, events: EventWriter) -> Result<Self, FilesError> {
+    pub fn open(
+        config: &config::Config,
+        control: Control,
+        events: EventWriter,
+        incoming: mpsc::Receiver<IncomingFile>,
+    ) -> Result<Self, FilesError> {
         let root = config.node.data_dir.join("files");
         let store = match &config.files.s3 {
             Some(s3) => Store::s3(s3)?,
@@ -105,6 +114,7 @@ impl Files {
         let files = Self::new(config.files.clone(), store, root.join("uploads"), prober, control, events);
         files.recover()?;
         files.spawn_sweeper();
+        files.spawn_receiver(incoming);
         Ok(files)
     }
 
@@ -156,7 +166,7 @@ impl Files {
             Some(file) if file.expired => {
                 Err(Refusal::new(Code::Gone, "the file has expired: it is no longer kept"))
             }
-            Some(file) => Ok(Kept { file: file.clone(), message }),
+            Some(file) => Ok(Kept { file: FileState::clone(file), message }),
             None if message.deleted => Err(Refusal::new(Code::Gone, "this was deleted")),
             None => Err(no_file()),
         }
@@ -212,14 +222,21 @@ impl Files {
     /// # Errors
     /// `forbidden`, `too_large`, `quota_exceeded`, `rate_limited`, `storage_full`, `unavailable`.
     pub async fn create(&self, new: NewUpload) -> Result<Upload, Refusal> {
+        let id = MessageId::parse(&format!("{:032x}", rand::random::<u128>()));
+        let id = id.map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
+        self.create_as(id, new).await
+    }
+
+    async fn create_as(&self, id: MessageId, new: NewUpload) -> Result<Upload, Refusal> {
         if !self.0.settings.enabled {
             return Err(Refusal::new(Code::Forbidden, "this server takes no files"));
         }
         let NewUpload { room, identity, name, file_name, size_bytes, metadata } = new;
-        let id = MessageId::parse(&format!("{:032x}", rand::random::<u128>()));
-        let id = id.map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
         let upload = Upload { id, room, identity, name, file_name, size_bytes, metadata };
         let _alone = self.0.admission.lock().await;
+        if self.uploads().contains_key(&upload.id) {
+            return Err(Refusal::new(Code::UploadBusy, "an upload of this id is on its way"));
+        }
         let kept = self.0.events.file_usage(upload.room.clone(), upload.identity.clone()).await;
         let kept = kept.map_err(unreadable)?;
         let mut usage = Usage {
@@ -232,12 +249,14 @@ impl Files {
         for running in self.uploads().values() {
             let other = &running.upload;
             let counted = |counts: bool| if counts { other.size_bytes } else { 0 };
-            usage.room_bytes += counted(other.room == upload.room);
-            usage.identity_bytes += counted(other.identity == upload.identity);
-            usage.node_bytes += other.size_bytes;
+            let other_bytes = other.size_bytes;
+            usage.room_bytes = usage.room_bytes.saturating_add(counted(other.room == upload.room));
+            usage.identity_bytes =
+                usage.identity_bytes.saturating_add(counted(other.identity == upload.identity));
+            usage.node_bytes = usage.node_bytes.saturating_add(other_bytes);
             usage.identity_uploads += u32::from(other.identity == upload.identity);
             usage.node_uploads += 1;
-            promised += other.size_bytes.saturating_sub(running.received());
+            promised = promised.saturating_add(other_bytes.saturating_sub(running.received()));
         }
         self.0.quotas.admit(&usage, upload.size_bytes)?;
         let running = self.stage(upload.clone(), promised).await?;

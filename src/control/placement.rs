@@ -8,8 +8,9 @@ use metrics::gauge;
 use tokio::sync::{mpsc, oneshot};
 
 use super::mixers::mix_settings;
-use super::{Control, NewRoom, no_room, overloaded};
+use super::{Control, IncomingFile, NewRoom, no_room, overloaded};
 use crate::config::Config;
+use crate::core::files::SmallFile;
 use crate::core::ids::{Identity, RoomName, SessionId, ShardId};
 use crate::core::mix::layout::Layout;
 use crate::core::protocol::{Access, Mode, RoomState};
@@ -119,6 +120,7 @@ pub struct Placement {
     /// `None` where the node cannot mix.
     pub(super) mixers: Option<Mixers>,
     pub(super) mixers_started: u64,
+    small_files: ControlSender<IncomingFile>,
     next_serial: u32,
     joins: BTreeMap<IpAddr, u32>,
     joins_since: Instant,
@@ -134,6 +136,7 @@ impl Placement {
         events: EventWriter,
         media: negotiate::Identity,
         mixers: Option<Mixers>,
+        small_files: ControlSender<IncomingFile>,
     ) -> Control {
         let (asks, receiver) = mailbox::control(QUEUE_DEPTH);
         let control = Control::new(asks, events.clone(), media);
@@ -147,6 +150,7 @@ impl Placement {
             events,
             mixers,
             mixers_started: 0,
+            small_files,
             next_serial: 1,
             joins: BTreeMap::new(),
             joins_since: Instant::now(),
@@ -226,6 +230,7 @@ impl Placement {
             Notice::Append { shard, room, event } => self.append(shard, room, event),
             Notice::ReadMessage { shard, room, id } => self.read_message(shard, room, id),
             Notice::ReadHistory { shard, room, to, range } => self.read_history(shard, room, to, range),
+            Notice::KeepFile { room, file } => self.keep_file(room, *file),
             Notice::StartMixer { shard, room, epoch, settings } => {
                 self.start_mixer(shard, room, epoch, settings);
             }
@@ -251,6 +256,17 @@ impl Placement {
                 let people: u32 = self.loads.iter().map(|load| load.participants).sum();
                 gauge!("antiphon_participants").set(people);
             }
+        }
+    }
+
+    /// Passes a small file on to those who keep files.
+    fn keep_file(&self, room: RoomName, file: SmallFile) {
+        if let Err(IncomingFile { room, file }) = self.small_files.offer(IncomingFile { room, file })
+            && let Some(open) = self.rooms.get(&room)
+        {
+            let kept = RoomCommand::Kept { asker: file.asker, result: Err(overloaded()) };
+            // A shard that is overrun, too, leaves its participant to time out.
+            let _ = self.send(open.home, Command::InRoom(room, kept));
         }
     }
 

@@ -12,6 +12,8 @@ mod upload;
 
 use serde::{Deserialize, Serialize};
 
+use super::chat::{Asker, Author};
+use super::ids::MessageId;
 use super::refusal::{Code, Refusal};
 
 pub use name::{content_disposition, safe_name};
@@ -49,6 +51,24 @@ pub struct FileState {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     #[cfg_attr(test, ts(optional, as = "Option<bool>"))]
     pub expired: bool,
+}
+
+/// A file that comes over the `control` channel has at most so many bytes.
+pub const SMALL_FILE_BYTES_MAX: usize = 64 * 1024;
+
+/// A file that came over the `control` channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SmallFile {
+    /// Made by its author, so that sending it again is not a second file.
+    pub id: MessageId,
+    /// Made safe.
+    pub name: String,
+    /// Bytes that it will have.
+    pub size: usize,
+    pub bytes: Vec<u8>,
+    pub author: Author,
+    /// Who is told when it is in the room.
+    pub asker: Asker,
 }
 
 /// How much may be kept, in bytes. 0 is no bound.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use str0m::media::Mid;
 
+use super::files::SmallFile;
 use super::format::Format;
 use super::forward::Rewriter;
 use super::ids::{Identity, SessionId};
@@ -185,6 +186,8 @@ pub struct Participant {
     /// What it was last told of that.
     pub mode_told: (Mode, ModeReason),
     pub watches_stats: bool,
+    /// Over the `control` channel, and not whole yet.
+    pub small_file: Option<SmallFile>,
     pub stats_told_at: Option<Instant>,
     pub messages: RateLimit,
     /// Its slots may have to change.
@@ -234,6 +237,7 @@ impl Participant {
             is_mixed: false,
             mode_told: (Mode::Sfu, ModeReason::Room),
             watches_stats: false,
+            small_file: None,
             stats_told_at: None,
             messages: RateLimit::default(),
             slots_stale: true,

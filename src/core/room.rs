@@ -18,6 +18,7 @@ mod mixing;
 mod packets;
 mod publishing;
 mod report;
+mod small_files;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -26,6 +27,7 @@ use str0m::media::{Mid, Rid};
 
 use super::chat::{Author, Chat, ChatCommand, RoomHistory};
 use super::event::{Event, EventIds};
+use super::files::SmallFile;
 use super::ids::{Identity, MessageId, RoomName, ShardId};
 use super::mix::{MixSettings, MixerOrder};
 use super::participant::{Participant, Presence};
@@ -133,6 +135,8 @@ pub enum Output {
         to: ParticipantKey,
         before: u64,
     },
+    /// Keep a small file; answer with [`Room::handle_kept`].
+    KeepFile(Box<SmallFile>),
     /// The answer to [`Room::handle_said`].
     Said {
         number: u64,

@@ -88,7 +88,7 @@ impl MemoryLog {
 }
 
 fn kept(message: &ChatMessage) -> Option<&FileState> {
-    message.file.as_ref().filter(|file| !file.expired)
+    message.file.as_deref().filter(|file| !file.expired)
 }
 
 impl EventLog for MemoryLog {

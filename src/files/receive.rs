@@ -249,44 +249,15 @@ impl Files {
         S: Stream<Item = Result<Bytes, E>>,
     {
         let mark = staged.mark();
-        let mut checked = arriving.checksum.as_ref().map(|sum| digest::Context::new(sum.algorithm));
-        let mut writer = Writer { file: staged.writable().map_err(|error| unwritable(&error))?, staged };
-        let mut body = pin!(arriving.body);
-        let mut let_go = pin!(running.let_go.notified());
-        let_go.as_mut().enable();
-        let (mut came, mut waiting, mut gathered) = (0u64, Vec::new(), 0usize);
-        let mut ended = loop {
-            let next = tokio::select! {
-                biased;
-                () = &mut let_go => break Ended::Cut,
-                next = tokio::time::timeout(SILENCE_MAX, body.next()) => next,
-            };
-            match next {
-                Ok(Some(Ok(bytes))) => {
-                    came += bytes.len() as u64;
-                    if came > left {
-                        break Ended::Refused(running.upload.overflow());
-                    }
-                    if let Some(checked) = &mut checked {
-                        checked.update(&bytes);
-                    }
-                    gathered += bytes.len();
-                    waiting.push(bytes);
-                }
-                Ok(None) if arriving.length.is_none_or(|length| length == came) => break Ended::Whole,
-                Ok(None | Some(Err(_))) | Err(_) => break Ended::Cut,
-            }
-            if gathered >= WRITE_BYTES {
-                let written;
-                (writer, written) = writer.append(std::mem::take(&mut waiting)).await?;
-                gathered = 0;
-                if let Err(error) = written {
-                    break Ended::Refused(unwritable(&error));
-                }
-                running.note(writer.staged.received());
-            }
-        };
-        let sum = arriving.checksum.as_ref().map(|sum| sum.digest.as_slice());
+        let Arriving { length, checksum, body, .. } = arriving;
+        let writer = Writer { file: staged.writable().map_err(|error| unwritable(&error))?, staged };
+        let checked = checksum.as_ref().map(|sum| digest::Context::new(sum.algorithm));
+        let taken = take(running, writer, Taken::new(checked), left, body).await?;
+        let (writer, Taken { came, checked, mut ended, .. }) = taken;
+        if matches!(ended, Ended::Whole) && length.is_some_and(|length| length != came) {
+            ended = Ended::Cut;
+        }
+        let sum = checksum.as_ref().map(|sum| sum.digest.as_slice());
         let matches = checked.map(digest::Context::finish).map(|found| Some(found.as_ref()) == sum);
         let discard = match (&ended, matches) {
             (Ended::Refused(refusal), _) if refusal.code == Code::TooLarge => true,
@@ -296,23 +267,94 @@ impl Files {
                 true
             }
             // What cannot be checked any more is not kept.
-            (Ended::Cut, Some(_)) => true,
+            (Ended::Cut | Ended::Refused(_), Some(_)) => true,
             _ => false,
         };
-        let mut refused = matches!(ended, Ended::Refused(_));
-        if !discard && !refused {
-            let written;
-            (writer, written) = writer.append(waiting).await?;
-            if let Err(error) = written {
-                ended = Ended::Refused(unwritable(&error));
-                refused = true;
-            }
-        }
         let (staged, synced) = writer.close(discard.then_some(mark)).await?;
         match synced {
-            Err(error) if !refused => Ok((staged, Ended::Refused(unwritable(&error)))),
+            Err(error) if !matches!(ended, Ended::Refused(_)) => {
+                Ok((staged, Ended::Refused(unwritable(&error))))
+            }
             _ => Ok((staged, ended)),
         }
+    }
+}
+
+/// What one request has brought so far.
+struct Taken {
+    came: u64,
+    checked: Option<digest::Context>,
+    /// Not written yet.
+    waiting: Vec<Bytes>,
+    ended: Ended,
+}
+
+impl Taken {
+    fn new(checked: Option<digest::Context>) -> Self {
+        Self { came: 0, checked, waiting: Vec::new(), ended: Ended::Whole }
+    }
+
+    /// False for more than `left`.
+    fn add(&mut self, bytes: Bytes, left: u64) -> bool {
+        self.came += bytes.len() as u64;
+        if self.came > left {
+            return false;
+        }
+        if let Some(checked) = &mut self.checked {
+            checked.update(&bytes);
+        }
+        self.waiting.push(bytes);
+        true
+    }
+}
+
+/// Writes what comes until it ends, one way or another.
+async fn take<S, E>(
+    running: &Running,
+    mut writer: Writer,
+    mut taken: Taken,
+    left: u64,
+    body: S,
+) -> Result<(Writer, Taken), Refusal>
+where
+    S: Stream<Item = Result<Bytes, E>>,
+{
+    let mut body = pin!(body);
+    let mut let_go = pin!(running.let_go.notified());
+    let_go.as_mut().enable();
+    loop {
+        let next = tokio::select! {
+            biased;
+            () = &mut let_go => Err(()),
+            next = tokio::time::timeout(SILENCE_MAX, body.next()) => next.map_err(|_| ()),
+        };
+        let goes_on = match next {
+            Ok(Some(Ok(bytes))) => {
+                if !taken.add(bytes, left) {
+                    taken.ended = Ended::Refused(running.upload.overflow());
+                    return Ok((writer, taken));
+                }
+                true
+            }
+            Ok(None) => false,
+            Ok(Some(Err(_))) | Err(()) => {
+                taken.ended = Ended::Cut;
+                false
+            }
+        };
+        if goes_on && taken.waiting.iter().map(Bytes::len).sum::<usize>() < WRITE_BYTES {
+            continue;
+        }
+        let written;
+        (writer, written) = writer.append(std::mem::take(&mut taken.waiting)).await?;
+        if let Err(error) = written {
+            taken.ended = Ended::Refused(unwritable(&error));
+            return Ok((writer, taken));
+        }
+        if !goes_on {
+            return Ok((writer, taken));
+        }
+        running.note(writer.staged.received());
     }
 }
 

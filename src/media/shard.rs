@@ -27,6 +27,7 @@ use super::wheel::Wheel;
 use super::wire::TcpConnections;
 use crate::core::chat::{HistoryRange, MessagePage, RoomHistory};
 use crate::core::event::{Appended, Event, EventId};
+use crate::core::files::SmallFile;
 use crate::core::ids::{MessageId, RoomName, ShardId};
 use crate::core::mix::MixSettings;
 use crate::core::protocol::ChatMessage;
@@ -87,6 +88,11 @@ pub enum Notice {
     BranchEnded {
         shard: ShardId,
         room: RoomName,
+    },
+    /// A small file came over a `control` channel.
+    KeepFile {
+        room: RoomName,
+        file: Box<SmallFile>,
     },
     /// The room is over and its name free.
     Ended {

@@ -116,7 +116,7 @@ fn sent(event: &Event) -> Option<ChatMessage> {
         edited_at_ms: None,
         deleted: false,
         reply_to: reply_to.clone(),
-        file: file.as_deref().cloned(),
+        file: file.clone(),
         reactions: BTreeMap::new(),
     })
 }

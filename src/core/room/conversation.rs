@@ -129,7 +129,7 @@ impl Room {
         }
     }
 
-    fn answer(&mut self, asker: &Asker, result: Result<(), Refusal>) {
+    pub(super) fn answer(&mut self, asker: &Asker, result: Result<(), Refusal>) {
         let (identity, request) = match asker {
             Asker::Participant { identity, request } => (identity, *request),
             Asker::Outside(number) => {

@@ -31,7 +31,7 @@ pub(super) const TABLES: &str = "
 ";
 
 fn kept(message: &ChatMessage) -> Option<&FileState> {
-    message.file.as_ref().filter(|file| !file.expired)
+    message.file.as_deref().filter(|file| !file.expired)
 }
 
 /// A message changed: its file came, or went.

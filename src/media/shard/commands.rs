@@ -7,7 +7,7 @@ use str0m::{Candidate, IceCreds};
 use tokio::sync::oneshot;
 
 use super::{LogAnswer, Notice, PeerIndex, RoomSeat, Shard};
-use crate::core::chat::{Author, ChatCommand};
+use crate::core::chat::{Asker, Author, ChatCommand};
 use crate::core::event::{CloseReason, EventBody};
 use crate::core::ids::{Identity, RoomName, SessionId, ShardId};
 use crate::core::participant::{Entrant, Member};
@@ -101,9 +101,13 @@ pub enum RoomCommand {
     },
     /// Something is said in the room by somebody who need not be in it.
     Say {
-        author: Author,
-        command: ChatCommand,
+        said: Box<(Author, ChatCommand)>,
         reply: Reply<()>,
+    },
+    /// A small file of a participant is kept, or was refused.
+    Kept {
+        asker: Asker,
+        result: Result<(), Refusal>,
     },
     /// `random` makes the new credentials of a restart.
     Patch {
@@ -223,11 +227,13 @@ impl Shard {
                 answer(reply, left);
             }
             RoomCommand::Member { session, reply } => answer(reply, room.member(session)),
-            RoomCommand::Say { author, command, reply } => {
+            RoomCommand::Say { said, reply } => {
+                let (author, command) = *said;
                 seat.last_said += 1;
                 seat.said.insert(seat.last_said, reply);
                 room.handle_said(stamp, seat.last_said, author, command);
             }
+            RoomCommand::Kept { asker, result } => room.handle_kept(&asker, result),
             RoomCommand::Displace(identity) => room.displace(stamp, &identity),
             RoomCommand::Join(_) | RoomCommand::Stats(_) | RoomCommand::Patch { .. } => {}
         }
@@ -378,7 +384,7 @@ pub(super) fn gone() -> Refusal {
 fn refuse_all(command: RoomCommand) {
     match command {
         RoomCommand::Join(join) => answer(join.reply, Err(gone())),
-        RoomCommand::Log(_) | RoomCommand::Displace(_) => {}
+        RoomCommand::Log(_) | RoomCommand::Displace(_) | RoomCommand::Kept { .. } => {}
         RoomCommand::Summary(reply) => answer(reply, Err(gone())),
         RoomCommand::Change(_, reply) => answer(reply, Err(gone())),
         RoomCommand::Close(reply)

@@ -86,7 +86,7 @@ pub async fn list(
 }
 
 fn listed(room: &RoomName, message: ChatMessage) -> Option<ListedFile> {
-    let file = message.file?;
+    let file = *message.file?;
     let url = format!("/v1/rooms/{room}/files/{}", message.id);
     Some(ListedFile {
         thumbnail_url: file.thumbnail.then(|| format!("{url}/thumbnail")),

@@ -61,10 +61,10 @@ pub async fn speak(State(signal): State<Arc<Signal>>, request: Request, next: Ne
     let method = request.method().clone();
     let named = request.headers().get(TUS_RESUMABLE).map(|version| version == VERSION);
     let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    let must_name = match &method {
-        &Method::POST if path.ends_with("/files") => true,
-        &Method::POST => request.headers().contains_key(METHOD_OVERRIDE),
-        &Method::PATCH => path.ends_with("/{file}"),
+    let must_name = match method {
+        Method::POST if path.ends_with("/files") => true,
+        Method::POST => request.headers().contains_key(METHOD_OVERRIDE),
+        Method::PATCH => path.ends_with("/{file}"),
         _ => false,
     };
     let asks = method == Method::OPTIONS;

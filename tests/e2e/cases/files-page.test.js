@@ -15,6 +15,9 @@ import { setUp } from '../harness/world.js';
 
 const ROOM = 'file-room';
 const MIB = 2 ** 20;
+/** As much as goes over the data channel, in two parts; and one byte more. */
+const PASTED = 'é'.repeat(32 * 1024);
+const LARGE = `${PASTED}!`;
 const fixture = (/** @type {string} */ name) => new URL(`../fixtures/${name}`, import.meta.url).pathname;
 
 describe('files in the page', { timeout: 180_000 }, () => {
@@ -62,21 +65,32 @@ describe('files in the page', { timeout: 180_000 }, () => {
   }
 
   test('what is chosen, dropped or pasted is in the chat of all, and of who comes late', async () => {
+    const posts = /** @type {string[]} */ ([]);
+    page(ada).on('request', (request) => {
+      if (request.method() === 'POST' && request.url().endsWith('/files')) posts.push(request.url());
+    });
     await page(ada).setInputFiles(hook('file-input'), [
       fixture('clip.mp4'),
       fixture('tone.mp3'),
       fixture('upright.jpg'),
     ]);
     await bring('drop', 'dropped.txt', 'dropped words');
-    await bring('paste', 'pasted.txt', 'pasted words');
+    await bring('paste', 'pasted.txt', PASTED);
+    await bring('drop', 'large.txt', LARGE);
     const late = await world.chromium.person('Late');
     await Promise.all(
-      ['clip.mp4', 'tone.mp3', 'upright.jpg', 'dropped.txt', 'pasted.txt'].map((name) => seesFile(ben, name)),
+      ['clip.mp4', 'tone.mp3', 'upright.jpg', 'dropped.txt', 'pasted.txt', 'large.txt'].map((name) =>
+        seesFile(ben, name),
+      ),
     );
     await late.join(world.server, ROOM);
     for (const name of ['clip.mp4', 'dropped.txt', 'upright.jpg']) await seesFile(late, name);
     await late.close();
     await ada.sees(hook('file-upload'), { gone: true });
+    assert.equal(posts.length, 1, 'what has up to 64 KiB goes over the data channel');
+    const { body } = await world.server.call('GET', `/rooms/${ROOM}/files`);
+    const hashes = Object.fromEntries(body.files.map((/** @type {any} */ file) => [file.name, file.sha256]));
+    assert.deepEqual([hashes['pasted.txt'], hashes['large.txt']], [sha256(PASTED), sha256(LARGE)]);
   });
 
   test('pictures, sound and video show what they are', async () => {
@@ -184,7 +198,8 @@ describe('files in the page', { timeout: 180_000 }, () => {
           })
         : route.fallback(),
     );
-    await bring('drop', 'too-much.txt', 'words');
+    // One that is too large for the data channel.
+    await bring('drop', 'too-much.txt', 'words '.repeat(20_000));
     await ada.sees(`${hook('file-upload')}[data-state="failed"]`);
     assert.match(await ada.text(), /the room has 0 bytes left/i);
     await ada.press('file-cancel');

@@ -42,6 +42,18 @@ export async function randomFile(path, bytes) {
   return hash.digest('hex');
 }
 
+/** Where the files of a room are. @param {Server} server @param {string} room */
+export const filesOf = (server, room) => `${server.url}/v1/rooms/${room}/files`;
+
+/** The hash of what is at an address, read as it comes. @param {string} url */
+export async function hashOf(url) {
+  const hash = createHash('sha256');
+  const answer = await fetch(url);
+  if (answer.status !== 200) throw new Error(`${answer.status} ${await answer.text()}`);
+  for await (const part of /** @type {any} */ (answer.body)) hash.update(part);
+  return hash.digest('hex');
+}
+
 /** @param {string | Buffer} data */
 export const sha256 = (data) => createHash('sha256').update(data).digest('hex');
 

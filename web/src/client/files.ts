@@ -1,7 +1,14 @@
 /** Files of a room as this client has them: sent by {@link Uploads}, fetched with the headers of its session. */
+
+import { messageId } from './chat';
 import { asRefused, Refused, refusalOf } from './errors';
-import type { ChatMessage, MessageId } from './protocol';
+import type { ChatMessage, ClientMessage, MessageId } from './protocol';
 import { type Access, Uploads } from './uploads';
+
+/** No larger files go over the data channel. */
+export const SMALL_FILE_BYTES_MAX = 64 * 1024;
+/** Bytes of one part: in base64, and with what stands around it, a message has at most 64 KiB. */
+const PART_BYTES = 45_000;
 
 /** Thumbnails that are held; the oldest go first. */
 const THUMBNAILS_MAX = 200;
@@ -10,8 +17,42 @@ export class Files {
   readonly uploads: Uploads;
   #thumbnails = new Map<MessageId, Promise<string>>();
 
-  constructor(private readonly access: () => Access | undefined) {
+  /** `request` asks over the data channel. */
+  constructor(
+    private readonly access: () => Access | undefined,
+    private readonly request: (message: ClientMessage) => Promise<void>,
+  ) {
     this.uploads = new Uploads(access);
+  }
+
+  /**
+   * Sends a file: a small one over the data channel, a larger one by an upload that goes on after whatever
+   * happens. @throws Refused for a small one; the others tell by their state.
+   */
+  async send(file: File): Promise<void> {
+    if (file.size > SMALL_FILE_BYTES_MAX) {
+      this.uploads.add(file);
+      return;
+    }
+    try {
+      await this.#sendSmall(file);
+    } catch (error) {
+      // If only its answer was lost it is there twice, which is better than not at all.
+      if (asRefused(error).code !== 'disconnected') throw error;
+      this.uploads.add(file);
+    }
+  }
+
+  async #sendSmall(file: File): Promise<void> {
+    const bytes = new Uint8Array(await file.arrayBuffer());
+    const id = messageId();
+    let at = 0;
+    do {
+      const part = bytes.subarray(at, at + PART_BYTES);
+      const data = btoa(Array.from(part, (byte) => String.fromCharCode(byte)).join(''));
+      await this.request({ type: 'file.send', id, name: file.name, size_bytes: bytes.length, data });
+      at += PART_BYTES;
+    } while (at < bytes.length);
   }
 
   /** The address of a file for a download or a player; it holds for some minutes. @throws Refused */

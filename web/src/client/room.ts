@@ -42,7 +42,10 @@ export class Room extends Emitter<RoomEvents> {
     const { room, identity, name, token } = options;
     this.#address = { base: options.base ?? location.origin, room, identity, name, token };
     this.chat = new Chat((message) => this.request(message));
-    this.files = new Files(() => filesAccess(this.#address, this.#link?.session));
+    this.files = new Files(
+      () => filesAccess(this.#address, this.#link?.session),
+      (message) => this.request(message),
+    );
     this.local.on('change', (source) => void this.#publishChange(source));
     this.#reconnector = new Reconnector({
       restart: () => this.#restart(),

@@ -208,7 +208,7 @@ export class Session {
       toast('You may not send files here.', 'problem');
       return;
     }
-    for (const file of all) this.room.files.uploads.add(file);
+    for (const file of all) void this.attempt(this.room.files.send(file));
     this.panel.value = 'chat';
   }
 
