@@ -305,8 +305,8 @@ impl Control {
         self.in_room(room, |reply| RoomCommand::Member { session, reply }).await
     }
 
-    /// Says something in a room, in its one order, for somebody who need not be in it; durable on return. A room
-    /// that is not open is opened for it: files come and go while nobody is there.
+    /// Says something in a room, in its one order, for somebody who need not be in it; durable on return. A
+    /// room that is not open is opened for it: files come and go while nobody is there.
     ///
     /// # Errors
     /// As the room refuses it, and what keeps a room from being opened.

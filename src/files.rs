@@ -1,11 +1,11 @@
-//! The shell of files: takes uploads, looks into them, keeps their contents, and says in their rooms that they
-//! are there.
+//! The shell of files: takes uploads, looks into them, keeps their contents, and says in their rooms that
+//! they are there.
 //!
-//! An upload is staged in the data directory, where it outlives the process, and hashed as it comes. When it is
-//! complete its contents go into the [`store`] under their SHA-256, so that the same contents are kept once, and
-//! a chat message with the file goes into its room through the room's shard. Nothing is held in memory but what
-//! is on its way to the disk. What contents are referred to is the event log's knowledge; [`sweep`] removes what
-//! is not any more.
+//! An upload is staged in the data directory, where it outlives the process, and hashed as it comes. When it
+//! is complete its contents go into the [`store`] under their SHA-256, so that the same contents are kept
+//! once, and a chat message with the file goes into its room through the room's shard. Nothing is held in
+//! memory but what is on its way to the disk. What contents are referred to is the event log's knowledge;
+//! [`sweep`] removes what is not any more.
 
 mod finish;
 mod probe;
@@ -82,8 +82,8 @@ struct Inner {
     store: Store,
     staging: Staging,
     uploads: Mutex<BTreeMap<MessageId, Arc<Running>>>,
-    /// Held while what is used is read and more of it is promised: an upload is counted here or in the log, and
-    /// never in neither.
+    /// Held while what is used is read and more of it is promised: an upload is counted here or in the log,
+    /// and never in neither.
     admission: tokio::sync::Mutex<()>,
     /// Shared by who puts contents into the store and then refers to them; alone by who removes some.
     contents: RwLock<()>,

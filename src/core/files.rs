@@ -1,8 +1,10 @@
-//! The rules of files: who may send how much, what an upload may do next, what a file is called and taken for.
+//! The rules of files: who may send how much, what an upload may do next, what a file is called and taken
+//! for.
 //!
-//! A finished upload is a chat message with a file, in the room's one order; its id is the upload's. So whoever
-//! comes late has it from history, deleting the message deletes the file, and sending again is harmless.
-//! What clients claim (names, types, lengths) is checked or replaced here; contents are looked at in
+//! A finished upload is a chat message with a file, in the room's one order; its id is the upload's. So
+//! whoever comes late has it from history, deleting the message deletes the file, and sending again is
+//! harmless. What clients claim (names, types, lengths) is checked or replaced here; contents are looked at
+//! in
 //! [`sniff`] and in a process of their own, never by the server itself.
 
 mod name;
@@ -21,7 +23,8 @@ pub use range::{Part, requested_part};
 pub use sniff::{SNIFFED_BYTES, is_probed, served_type, sniff};
 pub use upload::{Metadata, Upload, metadata};
 
-/// A file as the message that carries it shows it. Its contents lie under `/v1/rooms/{room}/files/{id}`, where
+/// A file as the message that carries it shows it. Its contents lie under `/v1/rooms/{room}/files/{id}`,
+/// where
 /// `id` is the message's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[cfg_attr(test, derive(ts_rs::TS))]

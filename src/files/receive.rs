@@ -137,7 +137,8 @@ enum Ended {
 }
 
 impl Files {
-    /// How far an upload is. What came is on the disk; a complete upload that could not be stored is tried again.
+    /// How far an upload is. What came is on the disk; a complete upload that could not be stored is tried
+    /// again.
     ///
     /// # Errors
     /// `not_found`, `upload_busy`, and as [`Self::finish`].
@@ -156,7 +157,11 @@ impl Files {
         if !running.is_complete() {
             return Ok(self.progress_of(&running));
         }
-        self.finish_held(&running, held).await?;
+        self.finish_held(&running, held).await.map_err(|refusal| {
+            // Clients take other failures of this question for an upload that is no more, and send it anew.
+            let words = format!("all of it came, but is not stored yet: {}", refusal.message);
+            Refusal::new(Code::UploadBusy, words)
+        })?;
         Ok(self.progress_of(&running))
     }
 
@@ -181,8 +186,8 @@ impl Files {
         Ok(())
     }
 
-    /// Takes bytes of an upload, and stores it when they were the last. Goes on to its end when the caller does
-    /// not wait any more.
+    /// Takes bytes of an upload, and stores it when they were the last. Goes on to its end when the caller
+    /// does not wait any more.
     ///
     /// # Errors
     /// `not_found`, `upload_busy`, `wrong_offset`, `too_large`, `checksum_mismatch`, `storage_full`,

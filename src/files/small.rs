@@ -1,10 +1,11 @@
 //! Small files that came over data channels: uploads whose bytes are all there.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::receive::Arriving;
 use super::{Files, NewUpload};
@@ -13,15 +14,24 @@ use crate::core::files::SmallFile;
 use crate::core::ids::RoomName;
 use crate::core::refusal::{Code, Refusal};
 
+/// One that takes long to look into does not hold up all others.
+const AT_A_TIME: usize = 8;
+
 impl Files {
-    /// Keeps what comes, one after the other, and tells who sent it.
+    /// Keeps what comes, a few at a time, and tells who sent it.
     pub(super) fn spawn_receiver(&self, mut incoming: mpsc::Receiver<IncomingFile>) {
         let files = self.clone();
+        let turns = Arc::new(Semaphore::new(AT_A_TIME));
         tokio::spawn(async move {
             while let Some(IncomingFile { room, file }) = incoming.recv().await {
-                let asker = file.asker.clone();
-                let result = files.keep_small(&room, file).await;
-                files.0.control.kept(room, asker, result);
+                let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { return };
+                let files = files.clone();
+                tokio::spawn(async move {
+                    let asker = file.asker.clone();
+                    let result = files.keep_small(&room, file).await;
+                    files.0.control.kept(room, asker, result);
+                    drop(turn);
+                });
             }
         });
     }

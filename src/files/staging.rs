@@ -18,6 +18,8 @@ use crate::core::ids::MessageId;
 /// A crash costs no more of an upload than this.
 const CHECKPOINT_BYTES: u64 = 64 << 20;
 const BUFFER_BYTES: usize = 256 << 10;
+/// Says what an upload is; without it there is none.
+const UPLOAD: &str = "upload.json";
 
 /// The directory of all uploads.
 pub struct Staging {
@@ -57,7 +59,7 @@ impl Staging {
         DirBuilder::new().mode(0o700).create(&directory)?;
         let staged = Staged { directory, received: 0, synced: 0, digest: Context::new(&SHA256) };
         let made = File::create(staged.data())
-            .and_then(|_| staged.replace("upload.json", &serde_json::to_vec(upload)?))
+            .and_then(|_| staged.replace(UPLOAD, &serde_json::to_vec(upload)?))
             .and_then(|()| staged.replace("offset", b"0"))
             .and_then(|()| sync_directory(&self.root));
         if made.is_err() {
@@ -76,6 +78,11 @@ impl Staging {
         let mut found = Vec::new();
         for entry in entries {
             let directory = entry?.path();
+            if !directory.join(UPLOAD).exists() {
+                // Told to nobody yet, or given up already, when the node went down.
+                fs::remove_dir_all(&directory)?;
+                continue;
+            }
             match read(&directory) {
                 Ok(one) => found.push(one),
                 Err(error) => {
@@ -105,16 +112,21 @@ impl Staging {
         }
     }
 
+    /// What it is goes first: a crash on the way leaves nothing that could be taken for an upload.
     pub fn remove(&self, id: &MessageId) -> io::Result<()> {
-        match fs::remove_dir_all(self.root.join(id.as_str())) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed,
+        let directory = self.root.join(id.as_str());
+        for removed in [fs::remove_file(directory.join(UPLOAD)), fs::remove_dir_all(&directory)] {
+            match removed {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed?,
+            }
         }
+        Ok(())
     }
 }
 
 fn read(directory: &Path) -> io::Result<Found> {
-    let upload: Upload = serde_json::from_slice(&fs::read(directory.join("upload.json"))?)?;
+    let upload: Upload = serde_json::from_slice(&fs::read(directory.join(UPLOAD))?)?;
     if directory.file_name().and_then(|name| name.to_str()) != Some(upload.id.as_str()) {
         return Err(io::Error::other("it has the id of another"));
     }

@@ -1,7 +1,7 @@
 //! Contents by their SHA-256, in a directory or in an S3-compatible store.
 //!
-//! Keys are made of hashes alone, never of names. A complete upload is moved into a directory, and streamed into
-//! anything else in parts of [`PART_BYTES`].
+//! Keys are made of hashes alone, never of names. A complete upload is moved into a directory, and streamed
+//! into anything else in parts of [`PART_BYTES`].
 
 use std::fs;
 use std::io;

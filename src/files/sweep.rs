@@ -1,5 +1,5 @@
-//! What has to be done though nobody asks: finish what a restart interrupted, forget uploads that do not go on,
-//! remove files whose time is over and contents that nobody refers to any more.
+//! What has to be done though nobody asks: finish what a restart interrupted, forget uploads that do not go
+//! on, remove files whose time is over and contents that nobody refers to any more.
 
 use std::sync::Arc;
 use std::time::Duration;

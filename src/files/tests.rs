@@ -1,5 +1,5 @@
-//! Uploads up to where their rooms come in, over a store in memory: no loop is behind the control handle, so a
-//! complete upload waits for its room.
+//! Uploads up to where their rooms come in, over a store in memory: no loop is behind the control handle, so
+//! a complete upload waits for its room.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -65,7 +65,12 @@ async fn an_upload_outlives_the_process() {
     assert_eq!(add(&second, &upload, 5, b" worl").await, Err(Code::Unavailable), "its room is out of reach");
     let staged = second.0.staging.open(&upload.id).unwrap();
     assert_eq!(staged.file_state().unwrap().unwrap().media_type, "text/plain");
-    assert_eq!(offset(&second, &upload).await, Err(Code::Unavailable), "and it is not told to be done");
+    assert_eq!(offset(&second, &upload).await, Err(Code::UploadBusy), "and it is not told to be done");
+    drop(second);
+    // A crash while it was being removed.
+    std::fs::remove_file(folder.path().join("uploads").join(upload.id.as_str()).join("upload.json")).unwrap();
+    assert_eq!(offset(&files(&folder), &upload).await, Err(Code::NotFound));
+    assert_eq!(std::fs::read_dir(folder.path().join("uploads")).unwrap().count(), 0);
 }
 
 #[tokio::test]

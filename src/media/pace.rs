@@ -1,14 +1,14 @@
-//! When a shard looks at its sockets: at once when something comes, or, while much comes, once in a while for all
-//! of it together, as network cards do with their interrupts.
+//! When a shard looks at its sockets: at once when something comes, or, while much comes, once in a while
+//! for all of it together, as network cards do with their interrupts.
 //!
-//! Waking a thread costs about as much as forwarding ten packets. A shard that many publishers send to would be woken for
-//! each of their bursts; taken together they cost one wake-up, and a receiver's packets leave in longer runs. A shard
-//! that little comes to answers at once.
+//! Waking a thread costs about as much as forwarding ten packets. A shard that many publishers send to would
+//! be woken for each of their bursts; taken together they cost one wake-up, and a receiver's packets leave
+//! in longer runs. A shard that little comes to answers at once.
 
 use std::time::{Duration, Instant};
 
-/// Ticks begin at least so far apart while packets come more often than that. What it adds to a packet's way is half of
-/// this on average.
+/// Ticks begin at least so far apart while packets come more often than that. What it adds to a packet's way
+/// is half of this on average.
 const GATHER: Duration = Duration::from_millis(1);
 
 /// What to wait for.

@@ -1,7 +1,8 @@
 //! Which of this machine's addresses the kernel sends from to each receiver, when it is not told.
 //!
-//! A receiver knows us by one address, and a socket that is bound to all of them may send from another. Naming the
-//! source with every send makes it right and each send a tenth dearer; so it is named only where it has to be.
+//! A receiver knows us by one address, and a socket that is bound to all of them may send from another.
+//! Naming the source with every send makes it right and each send a tenth dearer; so it is named only where
+//! it has to be.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};

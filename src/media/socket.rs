@@ -1,5 +1,5 @@
-//! The UDP sockets of one shard, one for each address family or address listened on, all on the shard's port, and
-//! beside each of them, where the system can, one that RTCP comes to ([`super::steering`]).
+//! The UDP sockets of one shard, one for each address family or address listened on, all on the shard's
+//! port, and beside each of them, where the system can, one that RTCP comes to ([`super::steering`]).
 //!
 //! Receives batches (GRO, `recvmmsg`) and sends runs (GSO) through `quinn-udp`. A full send buffer drops the
 //! run and counts it: WebRTC recovers what is worth recovering, and the shard never waits.
@@ -24,8 +24,8 @@ const BUFFER_BYTES: usize = 65_536;
 /// Asked of the kernel; it grants what `net.core.rmem_max` and `wmem_max` allow.
 const KERNEL_BUFFER_BYTES: usize = 4 << 20;
 
-/// Looks for RTCP after the last datagram of an address: at the highest rate of looking, half a minute of them, within
-/// which everyone who is connected has to answer for consent (RFC 7675 §5.1).
+/// Looks for RTCP after the last datagram of an address: at the highest rate of looking, half a minute of
+/// them, within which everyone who is connected has to answer for consent (RFC 7675 §5.1).
 const RTCP_LOOKS: u32 = 15_000;
 
 /// A datagram as it arrived.
@@ -115,7 +115,8 @@ impl MediaSocket {
         }
     }
 
-    /// Whether RTCP is kept apart anywhere, so that [`MediaSocket::recv_rtcp`] has to be called from time to time.
+    /// Whether RTCP is kept apart anywhere, so that [`MediaSocket::recv_rtcp`] has to be called from time to
+    /// time.
     pub fn has_rtcp_apart(&self) -> bool {
         self.bound.iter().any(|bound| bound.rtcp.is_some())
     }
@@ -156,8 +157,8 @@ impl MediaSocket {
         received
     }
 
-    /// Sends one run. The kernel is told the source only where it is an address of this machine, and not the one that
-    /// it would take anyway.
+    /// Sends one run. The kernel is told the source only where it is an address of this machine, and not the
+    /// one that it would take anyway.
     pub fn send(&mut self, now: Instant, run: &Run, bytes: &[u8]) {
         let source = Some(run.source).filter(|source| self.local_ips.contains(source));
         let fits = |bound: &&Bound| {

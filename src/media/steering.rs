@@ -1,18 +1,19 @@
 //! Keeps RTCP apart: a second socket on a shard's port, to which the kernel gives RTCP and nothing else.
 //!
-//! Of what a forwarding server receives most is feedback of its viewers, a datagram each from everyone ten or more times a
-//! second, and none of it is urgent to the millisecond. If each of them woke the shard, waking would cost more than
-//! reading. The second socket wakes nobody; the shard looks into it when it is up anyway.
+//! Of what a forwarding server receives most is feedback of its viewers, a datagram each from everyone ten
+//! or more times a second, and none of it is urgent to the millisecond. If each of them woke the shard,
+//! waking would cost more than reading. The second socket wakes nobody; the shard looks into it when it is
+//! up anyway.
 //!
-//! Both sockets are one `SO_REUSEPORT` group, in which a classic BPF program chooses (socket(7)). What it gets wrong
-//! costs some delay, no more: whatever comes out of either socket goes the same way.
+//! Both sockets are one `SO_REUSEPORT` group, in which a classic BPF program chooses (socket(7)). What it
+//! gets wrong costs some delay, no more: whatever comes out of either socket goes the same way.
 
 use std::io;
 
 use socket2::Socket;
 
-/// Makes `apart` the second of the group that begins with `first`, which is bound already, so that no other process
-/// can have had its port. Bind `apart` to the same address afterwards, then call [`divide`].
+/// Makes `apart` the second of the group that begins with `first`, which is bound already, so that no other
+/// process can have had its port. Bind `apart` to the same address afterwards, then call [`divide`].
 ///
 /// # Errors
 /// The system knows no such groups.
@@ -35,8 +36,8 @@ pub fn divide(first: &Socket) -> io::Result<()> {
     const FIRST: u32 = 0;
     const SECOND: u32 = 1;
     let step = |code: u32, jt, jf, k| sock_filter { code: code as u16, jt, jf, k };
-    // RFC 7983: RTP and RTCP begin with the bits 10. RFC 5761 §4: the second byte of RTCP is 192 to 223. A datagram
-    // that is too short ends the program with 0.
+    // RFC 7983: RTP and RTCP begin with the bits 10. RFC 5761 §4: the second byte of RTCP is 192 to 223. A
+    // datagram that is too short ends the program with 0.
     let mut program = [
         step(BPF_LD | BPF_B | BPF_ABS, 0, 0, 0),
         step(BPF_ALU_AND, 0, 0, 0xc0),

@@ -1,8 +1,8 @@
 //! The thread that runs a shard: waits on its socket, its commands and its timers, ticks, and sends.
 //!
 //! One tick takes up to one batch from each socket, then whatever commands wait, then due timers; then all
-//! that came of it leaves in GSO runs. Nothing is awaited but the next thing to do, and while much comes in, a moment
-//! in which more of it comes ([`super::pace`]).
+//! that came of it leaves in GSO runs. Nothing is awaited but the next thing to do, and while much comes in,
+//! a moment in which more of it comes ([`super::pace`]).
 
 use std::io;
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
 //! Files of a room over HTTP: uploads by tus 1.0.0 (tus.io/protocols/resumable-upload), lists, downloads.
 //!
-//! An upload and the file that it becomes have one address. A request with `Tus-Resumable` speaks of the upload,
-//! one without of the file.
+//! An upload and the file that it becomes have one address. A request with `Tus-Resumable` speaks of the
+//! upload, one without of the file.
 
 mod access;
 mod download;

@@ -1,7 +1,7 @@
 //! What every store of files does: in memory, in a directory, and in a bucket.
 //!
-//! The bucket is one of a real S3-compatible server, named by `ANTIPHON_TEST_S3` as `http://HOST:PORT/BUCKET` with
-//! the keys of AWS's own variables; without it that part says so.
+//! The bucket is one of a real S3-compatible server, named by `ANTIPHON_TEST_S3` as
+//! `http://HOST:PORT/BUCKET` with the keys of AWS's own variables; without it that part says so.
 
 use std::ops::Range;
 use std::path::Path;

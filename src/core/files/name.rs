@@ -31,8 +31,8 @@ pub fn safe_name(claimed: &str) -> String {
 /// Control characters, and those that turn the direction of text: `exe.gpj` must not read `jpg.exe`.
 fn misleads(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
-        || matches!(c, '\u{61c}' | '\u{2028}' | '\u{2029}')
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}')
+        || matches!(c, '\u{61c}' | '\u{2028}' | '\u{2029}' | '\u{feff}')
 }
 
 /// Characters that mean something to a file system.

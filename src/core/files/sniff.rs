@@ -44,8 +44,8 @@ fn text(head: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// What is shown as a picture, sound or video, once a process of its own has looked into it. What browsers would
-/// run, and what only a large library reads, is not.
+/// What is shown as a picture, sound or video, once a process of its own has looked into it. What browsers
+/// would run, and what only a large library reads, is not.
 pub fn is_probed(media_type: &str) -> bool {
     const PICTURES: [&str; 6] =
         ["image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp", "image/tiff"];

@@ -18,7 +18,8 @@ pub struct Metadata {
     pub name: String,
 }
 
-/// Reads `Upload-Metadata`: pairs of key and base64, parted by commas. Keys that we do not know are passed over.
+/// Reads `Upload-Metadata`: pairs of key and base64, parted by commas. Keys that we do not know are passed
+/// over.
 ///
 /// # Errors
 /// `malformed`, `too_large`.
@@ -61,7 +62,8 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// May bytes be added at `offset`, and how many at most? `length` is what the request says that it brings.
+    /// May bytes be added at `offset`, and how many at most? `length` is what the request says that it
+    /// brings.
     ///
     /// # Errors
     /// `wrong_offset`, `too_large`.

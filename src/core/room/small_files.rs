@@ -1,5 +1,5 @@
-//! Small files over the `control` channel: gathered from their parts, kept by the shell of files by the same rules
-//! as uploads, and then in the chat as every file is.
+//! Small files over the `control` channel: gathered from their parts, kept by the shell of files by the same
+//! rules as uploads, and then in the chat as every file is.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -1,4 +1,5 @@
-//! The process that looks into a file: its standard input. Lowers its own limits before it reads a byte of it.
+//! The process that looks into a file: its standard input. Lowers its own limits before it reads a byte of
+//! it.
 
 use std::io::{self, Write as _};
 use std::sync::mpsc;
@@ -11,7 +12,8 @@ use rustix::process::{Resource, Rlimit};
 
 use super::Facts;
 
-/// Of writable memory, beyond what it has before it reads: a picture of 60 megapixels fits, one that was made to fill memory does not.
+/// Of writable memory, beyond what it has before it reads: a picture of 60 megapixels fits, one that was
+/// made to fill memory does not.
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
 const CPU_SECONDS_MAX: u64 = 10;
 const OPEN_FILES_MAX: u64 = 64;

@@ -30,8 +30,8 @@ const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resour
 
 /// Fetch a file
 ///
-/// In whole or in part (`Range`). Also by the address that a `link` gives. With `Tus-Resumable`, `HEAD` says how
-/// far an upload is.
+/// In whole or in part (`Range`). Also by the address that a `link` gives. With `Tus-Resumable`, `HEAD` says
+/// how far an upload is.
 #[utoipa::path(
     get, path = "/v1/rooms/{room}/files/{file}", tag = "files",
     params(

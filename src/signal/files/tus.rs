@@ -171,7 +171,8 @@ pub async fn create(
 
 /// How far an upload is
 ///
-/// With `Tus-Resumable`; without it, the head of the file. Here for who calls it: axum answers `HEAD` by `GET`.
+/// With `Tus-Resumable`; without it, the head of the file. Here for who calls it: axum answers `HEAD` by
+/// `GET`.
 pub async fn progress(
     signal: &Signal,
     room: &RoomName,
@@ -200,8 +201,8 @@ pub fn speaks_of_upload(headers: &HeaderMap) -> bool {
 
 /// Go on with an upload
 ///
-/// tus 1.0.0: bytes from `Upload-Offset` on. What came before a connection was cut is kept. After the last byte
-/// the file is stored, and the answer comes when it is in its room.
+/// tus 1.0.0: bytes from `Upload-Offset` on. What came before a connection was cut is kept. After the last
+/// byte the file is stored, and the answer comes when it is in its room.
 #[utoipa::path(
     patch, path = "/v1/rooms/{room}/files/{file}", tag = "files",
     params(

@@ -1,6 +1,6 @@
 /**
- * Files in the page: dropped, pasted and chosen; seen by the others and by who comes late; held, gone on with,
- * stopped, deleted.
+ * Files in the page: dropped, pasted and chosen; seen by the others and by who comes late; held, gone on
+ * with, stopped, deleted.
  *
  * @import { Person } from '../harness/person.js'
  * @import { Page } from 'playwright-core'
@@ -44,7 +44,10 @@ describe('files in the page', { timeout: 180_000 }, () => {
     return page(person).locator(`${hook('file-item')}[data-name="${name}"]`);
   }
 
-  /** Drops or pastes a file, as the system would. @param {'drop' | 'paste'} how @param {string} name @param {string} text */
+  /**
+   * Drops or pastes a file, as the system would. @param {'drop' | 'paste'} how @param {string} name
+   * @param {string} text
+   */
   async function bring(how, name, text) {
     await ada.page.evaluate(
       ([kind, called, words]) => {

@@ -1,6 +1,6 @@
 /**
- * Files as they are sent and fetched in earnest: over lines that break, by servers that crash, by many at once,
- * within quotas, by those who may.
+ * Files as they are sent and fetched in earnest: over lines that break, by servers that crash, by many at
+ * once, within quotas, by those who may.
  *
  * @import { Server } from '../harness/server.js'
  */

@@ -70,8 +70,8 @@ export class Server {
   /**
    * Starts a server and waits until it is ready.
    *
-   * @param {Record<string, string>} [settings] more configuration, by `SECTION__KEY`; `NODE__DATA_DIR` is then
-   *   removed, too, when it stops
+   * @param {Record<string, string>} [settings] more configuration, by `SECTION__KEY`. Its
+   *   `NODE__DATA_DIR`, if any, is removed, too, when the server stops.
    */
   static async start(settings = {}) {
     const [http, tcp, udp] = await Promise.all([freePort(), freePort(), freePort()]);

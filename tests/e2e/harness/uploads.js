@@ -62,7 +62,8 @@ export const sha256 = (data) => createHash('sha256').update(data).digest('hex');
  *
  * @param {string} url of the room's files
  * @param {string} path
- * @param {{ name?: string, identity?: string, onProgress?: (sent: number) => void, begun?: string }} [options]
+ * @param {{ name?: string, identity?: string, begun?: string, onProgress?: (sent: number) => void }}
+ *   [options]
  *   `begun` is an upload to go on with
  * @returns {Promise<string>}
  */

@@ -1,4 +1,7 @@
-/** Files of a room as this client has them: sent by {@link Uploads}, fetched with the headers of its session. */
+/**
+ * Files of a room as this client has them: sent by {@link Uploads}, fetched with the headers of its
+ * session.
+ */
 
 import { messageId } from './chat';
 import { asRefused, Refused, refusalOf } from './errors';

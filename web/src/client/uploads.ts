@@ -1,6 +1,7 @@
 /**
- * Files on their way into a room, by tus: each goes on where it was when a connection comes back, and when the
- * same file is chosen again after the page was closed. A few go at a time, the others wait for their turn.
+ * Files on their way into a room, by tus: each goes on where it was when a connection comes back, and when
+ * the same file is chosen again after the page was closed. A few go at a time, the others wait for their
+ * turn.
  */
 import {
   type DetailedError,

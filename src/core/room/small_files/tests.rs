@@ -151,8 +151,7 @@ fn what_is_said_from_outside_waits_for_history_and_is_answered_by_its_number() {
     let appended = crate::core::event::Appended { id: event.id, offset: 1, is_new: true, message };
     room.handle_appended(appended);
     let outputs: Vec<_> = std::iter::from_fn(|| room.poll_output()).collect();
-    assert!(
-        matches!(&outputs[0], Output::Tell(_, message) if matches!(**message, ServerMessage::ChatMessage { .. }))
-    );
+    let Output::Tell(_, message) = &outputs[0] else { panic!("all are told") };
+    assert!(matches!(**message, ServerMessage::ChatMessage { .. }));
     assert!(matches!(outputs[1], Output::Said { number: 4, result: Ok(()) }));
 }
