@@ -1,5 +1,5 @@
 //! The command line: `serve`, `check-config`, `token`, `bench`, `keys`, and
-//! `mix`, which is for servers alone.
+//! `mix` and `probe`, which are for servers alone.
 //!
 //! Exit codes: 0, 1 for what failed, 2 for a wrong usage or configuration. Output meant for programs goes to
 //! stdout, words for people to stderr.
@@ -17,6 +17,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::bench;
 use crate::config::{Config, DEV_KEY_ID, DEV_KEY_SECRET, Flags, LoadError, Log, Sources};
 use crate::core::ids::{Identity, RoomName};
+use crate::files::probe_child;
 use crate::mcu::graph::{self, Missing};
 use crate::mcu::mixer;
 use crate::node;
@@ -44,6 +45,9 @@ enum Command {
     Bench(bench::Bench),
     /// Print a new key, ready for the configuration
     Keys,
+    /// Look into the file that is standard input; started by a server
+    #[command(hide = true)]
+    Probe,
     /// Mix one room; started by a server, which speaks to it through standard input
     #[command(hide = true)]
     Mix {
@@ -159,6 +163,7 @@ impl Command {
                 keys();
                 Ok(())
             }
+            Self::Probe => Ok(probe_child::run()?),
             Self::Mix { check: true } => {
                 anyhow::ensure!(check_mixing(), "mixing is not possible here");
                 Ok(())

@@ -4,9 +4,11 @@
 //! readable `Debug` and print as `hidden`. Pure: reading the file and the environment is [`load`]'s.
 
 mod check;
+mod files;
 mod load;
 
 pub use check::Problems;
+pub use files::{Files, S3};
 pub use load::{Flags, LoadError, Sources};
 
 use std::fmt;
@@ -62,6 +64,7 @@ pub struct Config {
     pub auth: Auth,
     pub limits: Limits,
     pub rooms: Rooms,
+    pub files: Files,
     pub log: Log,
 }
 

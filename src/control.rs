@@ -16,10 +16,12 @@ use std::time::Instant;
 use rand::RngExt as _;
 use tokio::sync::oneshot;
 
-pub use crate::core::chat::{HistoryRange, MessagePage};
+use crate::core::chat::Asker;
+pub use crate::core::chat::{Author, ChatCommand, HistoryRange, MessagePage};
+use crate::core::files::SmallFile;
 use crate::core::ids::{Identity, RoomName, SessionId};
 use crate::core::mix::backdrop::Backdrop;
-use crate::core::participant::{Entrant, Part};
+use crate::core::participant::{Entrant, Member, Part};
 use crate::core::protocol::{Access, Grant, Mode, ParticipantState, RoomChange, RoomState, Source};
 use crate::core::refusal::{Code, Refusal};
 use crate::core::stats::{RoomStats, RoomSummary};
@@ -43,6 +45,14 @@ pub struct NewRoom {
     pub e2ee: bool,
     /// Absent: the node's limit.
     pub participants_max: Option<u32>,
+    /// The first to join without a token becomes its admin.
+    pub first_is_admin: bool,
+}
+
+/// A small file that came over a data channel, for those who keep files.
+pub struct IncomingFile {
+    pub room: RoomName,
+    pub file: SmallFile,
 }
 
 /// How a connection takes part in its room.
@@ -299,6 +309,44 @@ impl Control {
             tracing::warn!(%error, "chat history cannot be read");
             Refusal::new(Code::Unavailable, "the history cannot be read now; try again")
         })
+    }
+
+    /// Who holds this session in the room.
+    ///
+    /// # Errors
+    /// `not_found`, `forbidden` for who waits in the lobby.
+    pub async fn member(&self, room: &RoomName, session: SessionId) -> Result<Member, Refusal> {
+        self.in_room(room, |reply| RoomCommand::Member { session, reply }).await
+    }
+
+    /// Says something in a room, in its one order, for somebody who need not be in it; durable on return. A
+    /// room that is not open is opened for it: files come and go while nobody is there.
+    ///
+    /// # Errors
+    /// As the room refuses it, and what keeps a room from being opened.
+    pub async fn say(&self, room: &RoomName, author: Author, command: ChatCommand) -> Result<(), Refusal> {
+        let said = Box::new((author, command));
+        let say = |reply| RoomCommand::Say { said: said.clone(), reply };
+        match self.in_room(room, say).await {
+            Err(refusal) if refusal.code == Code::NotFound && !self.is_open(room).await => {}
+            answer => return answer,
+        }
+        let new = NewRoom { name: Some(room.clone()), first_is_admin: true, ..NewRoom::default() };
+        match self.create_room(new).await {
+            Err(refusal) if refusal.code != Code::RoomExists => return Err(refusal),
+            _ => {}
+        }
+        self.in_room(room, say).await
+    }
+
+    /// Tells a participant what became of its small file.
+    pub fn kept(&self, room: RoomName, asker: Asker, result: Result<(), Refusal>) {
+        // A loop that is overrun leaves it to time out.
+        let _ = self.asks.send(Ask::InRoom { room, command: RoomCommand::Kept { asker, result } });
+    }
+
+    async fn is_open(&self, room: &RoomName) -> bool {
+        !matches!(self.room(room).await, Err(Refusal { code: Code::NotFound, .. }))
     }
 
     /// False once draining has begun, or while the event log cannot be written.

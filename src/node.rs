@@ -9,10 +9,12 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Config;
-use crate::control::{self, Control, Node, Placement};
+use crate::control::{self, Control, IncomingFile, Node, Placement};
 use crate::core::ids::ShardId;
 use crate::events::sqlite::SqliteLog;
 use crate::events::writer::EventWriter;
+use crate::files::{self, Files};
+use crate::mailbox::{self, ControlSender};
 use crate::mcu::{Mixers, process};
 use crate::media::negotiate::{Identity, Reach};
 use crate::media::shard::Surroundings;
@@ -43,9 +45,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let certificate = crypto.dtls_provider.generate_certificate();
     let certificate = certificate.context("no DTLS certificate can be made")?;
     let media = Identity { certificate, crypto, initial_estimate_bps: config.media.initial_estimate_bps };
-    let (control, handles) = start_shards(&config, events.clone(), media).await?;
+    let (small_files, incoming) = mailbox::control(files::INCOMING_MAX);
+    let (control, handles) = start_shards(&config, events.clone(), media, small_files).await?;
     let tcp_tasks = serve_tcp(&config, handles).await?;
-    let server = http::Server::bind(&config, control.clone(), metrics)?;
+    let files = Files::open(&config, control.clone(), events.clone(), incoming)?;
+    let server = http::Server::bind(&config, control.clone(), files, metrics)?;
     let address = server.address();
     tracing::info!(http = %address, shards = shard_count(&config), "serving");
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -83,6 +87,7 @@ async fn start_shards(
     config: &Config,
     events: EventWriter,
     identity: Identity,
+    small_files: ControlSender<IncomingFile>,
 ) -> anyhow::Result<(Control, Arc<[ShardHandle]>)> {
     let (notices, reports) = control::notices();
     let cores = core_affinity::get_core_ids().unwrap_or_default();
@@ -105,7 +110,9 @@ async fn start_shards(
         nodes.push(Node { handle: handle.clone(), reach });
     }
     let mixers = mixers(config).await;
-    Ok((Placement::spawn(config.clone(), nodes, reports, events, identity, mixers), handles.into()))
+    let config = config.clone();
+    let control = Placement::spawn(config, nodes, reports, events, identity, mixers, small_files);
+    Ok((control, handles.into()))
 }
 
 /// Mixers, where they are wanted and this machine has all that they need.

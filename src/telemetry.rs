@@ -66,6 +66,11 @@ fn describe() {
     describe_counter!("antiphon_rtp_packets_dropped_total", "Packets not taken or not sent, by reason");
     describe_gauge!("antiphon_shard_busy_ratio", "Share of the last second that the shard worked");
     describe_histogram!("antiphon_join_seconds", Unit::Seconds, "Join request to connected transport");
+    describe_gauge!("antiphon_files_uploads", "Uploads that are not complete");
+    describe_counter!("antiphon_files_received_bytes_total", Unit::Bytes, "What came of uploads");
+    describe_counter!("antiphon_files_sent_bytes_total", Unit::Bytes, "What was fetched of files");
+    describe_counter!("antiphon_files_finished_total", "Uploads that became files");
+    describe_counter!("antiphon_files_probes_total", "Files that were looked into, by result");
     describe_counter!("antiphon_chat_messages_total", "Chat messages shown: new, edited or reacted to");
     for name in ["antiphon_rtp_packets_received_total", "antiphon_rtp_packets_forwarded_total"] {
         metrics::counter!(name).absolute(0);

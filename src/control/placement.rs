@@ -8,8 +8,9 @@ use metrics::gauge;
 use tokio::sync::{mpsc, oneshot};
 
 use super::mixers::mix_settings;
-use super::{Control, NewRoom, no_room, overloaded};
+use super::{Control, IncomingFile, NewRoom, no_room, overloaded};
 use crate::config::Config;
+use crate::core::files::SmallFile;
 use crate::core::ids::{Identity, RoomName, SessionId, ShardId};
 use crate::core::mix::colour::Colour;
 use crate::core::mix::layout::Layout;
@@ -120,6 +121,7 @@ pub struct Placement {
     /// `None` where the node cannot mix.
     pub(super) mixers: Option<Mixers>,
     pub(super) mixers_started: u64,
+    small_files: ControlSender<IncomingFile>,
     next_serial: u32,
     joins: BTreeMap<IpAddr, u32>,
     joins_since: Instant,
@@ -135,6 +137,7 @@ impl Placement {
         events: EventWriter,
         media: negotiate::Identity,
         mixers: Option<Mixers>,
+        small_files: ControlSender<IncomingFile>,
     ) -> Control {
         let (asks, receiver) = mailbox::control(QUEUE_DEPTH);
         let control = Control::new(asks, events.clone(), media);
@@ -148,6 +151,7 @@ impl Placement {
             events,
             mixers,
             mixers_started: 0,
+            small_files,
             next_serial: 1,
             joins: BTreeMap::new(),
             joins_since: Instant::now(),
@@ -227,6 +231,7 @@ impl Placement {
             Notice::Append { shard, room, event } => self.append(shard, room, event),
             Notice::ReadMessage { shard, room, id } => self.read_message(shard, room, id),
             Notice::ReadHistory { shard, room, to, range } => self.read_history(shard, room, to, range),
+            Notice::KeepFile { room, file } => self.keep_file(room, *file),
             Notice::StartMixer { shard, room, epoch, settings } => {
                 self.start_mixer(shard, room, epoch, settings);
             }
@@ -252,6 +257,17 @@ impl Placement {
                 let people: u32 = self.loads.iter().map(|load| load.participants).sum();
                 gauge!("antiphon_participants").set(people);
             }
+        }
+    }
+
+    /// Passes a small file on to those who keep files.
+    fn keep_file(&self, room: RoomName, file: SmallFile) {
+        if let Err(IncomingFile { room, file }) = self.small_files.offer(IncomingFile { room, file })
+            && let Some(open) = self.rooms.get(&room)
+        {
+            let kept = RoomCommand::Kept { asker: file.asker, result: Err(overloaded()) };
+            // A shard that is overrun, too, leaves its participant to time out.
+            let _ = self.send(open.home, Command::InRoom(room, kept));
         }
     }
 
@@ -289,7 +305,7 @@ impl Placement {
             participants_max,
             opened_at_ms: unix_ms(),
         };
-        self.open(state.clone(), false)?;
+        self.open(state.clone(), new.first_is_admin)?;
         Ok(state)
     }
 

@@ -21,6 +21,7 @@ pub use history::{
 
 use self::judge::{Admitted, id_taken, no_message, not_stored};
 use super::event::{Appended, Event, EventBody, EventId, EventIds};
+use super::files::FileState;
 use super::ids::{Identity, MessageId, RoomName};
 use super::protocol::ChatMessage;
 use super::refusal::{Code, Refusal};
@@ -35,10 +36,32 @@ const ASKERS_MAX: usize = 16;
 /// A command about chat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChatCommand {
-    Send { id: MessageId, text: String, reply_to: Option<MessageId> },
-    Edit { id: MessageId, text: String },
-    Delete { id: MessageId },
-    React { id: MessageId, emoji: String, on: bool },
+    Send {
+        id: MessageId,
+        text: String,
+        reply_to: Option<MessageId>,
+    },
+    /// A file whose upload is complete.
+    SendFile {
+        id: MessageId,
+        file: Box<FileState>,
+    },
+    /// A file is no longer kept; by the node itself.
+    ExpireFile {
+        id: MessageId,
+    },
+    Edit {
+        id: MessageId,
+        text: String,
+    },
+    Delete {
+        id: MessageId,
+    },
+    React {
+        id: MessageId,
+        emoji: String,
+        on: bool,
+    },
 }
 
 /// Who gives a command.
@@ -49,11 +72,13 @@ pub struct Author {
     pub is_admin: bool,
 }
 
-/// Who waits for an answer, and to which request.
+/// Who waits for an answer, and to what.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asker {
-    pub identity: Identity,
-    pub request: Option<u64>,
+pub enum Asker {
+    /// A participant, to a request on its `control` channel.
+    Participant { identity: Identity, request: Option<u64> },
+    /// Somebody outside the room, by the number under which the shard knows them.
+    Outside(u64),
 }
 
 /// What the room has to do.
@@ -84,7 +109,7 @@ struct Pending {
 struct Parked {
     needs: MessageId,
     author: Author,
-    request: Option<u64>,
+    asker: Asker,
     command: ChatCommand,
 }
 
@@ -147,14 +172,8 @@ impl Chat {
 
     /// Takes a command. It is answered by exactly one [`ChatOutput::Ack`] or [`ChatOutput::Refuse`], now or
     /// when the log has answered.
-    pub fn handle_command(
-        &mut self,
-        now_ms: u64,
-        author: Author,
-        request: Option<u64>,
-        command: ChatCommand,
-    ) {
-        self.admit(now_ms, author, request, command, None);
+    pub fn handle_command(&mut self, now_ms: u64, asker: Asker, author: Author, command: ChatCommand) {
+        self.admit(now_ms, asker, author, command, None);
     }
 
     /// The log has the event. Events of others are ignored, so all answers may be passed on.
@@ -180,18 +199,15 @@ impl Chat {
     /// The log's answer to [`ChatOutput::Read`]: the message as it stands, or `None` when there is none.
     pub fn handle_read(&mut self, now_ms: u64, id: &MessageId, stored: Option<ChatMessage>) {
         for parked in self.unpark(id) {
-            self.admit(now_ms, parked.author, parked.request, parked.command, Some(&stored));
+            self.admit(now_ms, parked.asker, parked.author, parked.command, Some(&stored));
         }
     }
 
     /// The log could not be read.
     pub fn handle_read_failed(&mut self, id: &MessageId) {
         for parked in self.unpark(id) {
-            let asker = Asker { identity: parked.author.identity, request: parked.request };
-            self.refuse(
-                asker,
-                Refusal::new(Code::Unavailable, "older messages cannot be read now; try again"),
-            );
+            let words = "older messages cannot be read now; try again";
+            self.refuse(parked.asker, Refusal::new(Code::Unavailable, words));
         }
     }
 
@@ -213,12 +229,11 @@ impl Chat {
     fn admit(
         &mut self,
         now_ms: u64,
+        asker: Asker,
         author: Author,
-        request: Option<u64>,
         command: ChatCommand,
         stored: Option<&Option<ChatMessage>>,
     ) {
-        let asker = Asker { identity: author.identity.clone(), request };
         match self.judge(&author, &command, stored) {
             Err(refusal) => self.refuse(asker, refusal),
             Ok(Admitted::Append(_)) if self.pending.len() >= PENDING_MAX => self.refuse(asker, not_stored()),
@@ -234,7 +249,7 @@ impl Chat {
                 if !self.parked.iter().any(|parked| parked.needs == needs) {
                     self.outputs.push_back(ChatOutput::Read(needs.clone()));
                 }
-                self.parked.push_back(Parked { needs, author, request, command });
+                self.parked.push_back(Parked { needs, author, asker, command });
             }
         }
     }
@@ -245,6 +260,7 @@ impl Chat {
                 self.last_seq = *seq;
                 EventId::of_message(message)
             }
+            EventBody::FileExpired { message } => EventId::of_expiry(message),
             _ => self.ids.next_id(),
         };
         let event = Event { id, room: self.room.clone(), at_ms: now_ms, body };

@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::files::FileState;
 use super::ids::{Identity, MessageId, RoomName};
 use super::protocol::{Access, ChatMessage, LeaveReason, Mode, RoomChange, Source};
 
@@ -20,6 +21,11 @@ impl EventId {
     /// The sending of a message. Made from the client's id, so that a retry is the same event.
     pub fn of_message(id: &MessageId) -> Self {
         Self(format!("chat:{id}"))
+    }
+
+    /// The end of a message's file: it comes once, whoever notices it.
+    pub fn of_expiry(id: &MessageId) -> Self {
+        Self(format!("file-expired:{id}"))
     }
 
     /// An id as the log stored it.
@@ -105,6 +111,8 @@ pub enum EventBody {
         text: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reply_to: Option<MessageId>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        file: Option<Box<FileState>>,
     },
     #[serde(rename = "chat.edited")]
     ChatEdited { message: MessageId, by: Identity, text: String },
@@ -112,6 +120,9 @@ pub enum EventBody {
     ChatDeleted { message: MessageId, by: Identity },
     #[serde(rename = "chat.reacted")]
     ChatReacted { message: MessageId, by: Identity, emoji: String, on: bool },
+    /// The contents of a message's file are no longer kept.
+    #[serde(rename = "file.expired")]
+    FileExpired { message: MessageId },
     #[serde(rename = "moderated")]
     Moderated {
         action: Moderation,
@@ -132,7 +143,8 @@ impl EventBody {
             Self::ChatSent { message, .. }
             | Self::ChatEdited { message, .. }
             | Self::ChatDeleted { message, .. }
-            | Self::ChatReacted { message, .. } => Some(message),
+            | Self::ChatReacted { message, .. }
+            | Self::FileExpired { message } => Some(message),
             _ => None,
         }
     }
@@ -192,6 +204,7 @@ mod tests {
             name: "Zoë".into(),
             text: "<b>hi</b>\n\"you\"".into(),
             reply_to: None,
+            file: None,
         };
         let stored = serde_json::to_value(&body).expect("a body is JSON");
         assert_eq!(stored["kind"], "chat.sent");

@@ -6,6 +6,7 @@
 pub mod bandwidth;
 pub mod chat;
 pub mod event;
+pub mod files;
 pub mod format;
 pub mod forward;
 pub mod ids;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use str0m::media::Mid;
 
+use super::files::SmallFile;
 use super::format::Format;
 use super::forward::Rewriter;
 use super::ids::{Identity, SessionId};
@@ -41,6 +42,14 @@ impl Part {
             Self::Mixer => "mixer",
         }
     }
+}
+
+/// Somebody who is in a room, as seen by who asks for their session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    pub identity: Identity,
+    pub name: String,
+    pub grant: Grant,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,6 +186,8 @@ pub struct Participant {
     /// What it was last told of that.
     pub mode_told: (Mode, ModeReason),
     pub watches_stats: bool,
+    /// Over the `control` channel, and not whole yet.
+    pub small_file: Option<SmallFile>,
     pub stats_told_at: Option<Instant>,
     pub messages: RateLimit,
     /// Its slots may have to change.
@@ -226,6 +237,7 @@ impl Participant {
             is_mixed: false,
             mode_told: (Mode::Sfu, ModeReason::Room),
             watches_stats: false,
+            small_file: None,
             stats_told_at: None,
             messages: RateLimit::default(),
             slots_stale: true,

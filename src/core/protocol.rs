@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::files::FileState;
 use super::ids::{Identity, MessageId, RoomName};
 use super::mix::colour::Colour;
 use super::mix::layout::Layout;
@@ -218,6 +219,9 @@ pub struct ChatMessage {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     #[cfg_attr(test, ts(optional))]
     pub reply_to: Option<MessageId>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[cfg_attr(test, ts(optional))]
+    pub file: Option<Box<FileState>>,
     /// Emoji → who reacted with it.
     pub reactions: BTreeMap<String, Vec<Identity>>,
 }
@@ -264,6 +268,10 @@ pub enum ClientMessage {
     ChatReact { id: MessageId, emoji: String, on: bool },
     #[serde(rename = "chat.typing")]
     ChatTyping { typing: bool },
+    /// A small file in base64, in one or more parts that repeat all but their `data`. `ok` to each; to the last
+    /// when the file is in the room.
+    #[serde(rename = "file.send")]
+    FileSend { id: MessageId, name: String, size_bytes: u32, data: String },
     /// Messages before this `seq`, newest last; without it the newest. Answered by `chat.history`.
     #[serde(rename = "chat.history")]
     ChatHistory {

@@ -55,6 +55,7 @@ fn rendered() -> String {
     declare::<SlotState>(&mut file, &config);
     declare::<SlotWish>(&mut file, &config);
     declare::<PublishedTrack>(&mut file, &config);
+    declare::<crate::core::files::FileState>(&mut file, &config);
     declare::<ChatMessage>(&mut file, &config);
     declare::<SlotStats>(&mut file, &config);
     declare::<ModeReason>(&mut file, &config);

@@ -33,6 +33,20 @@ pub enum Code {
     PreconditionRequired,
     /// The room's media is ciphertext to the server, which so cannot do this.
     EndToEndEncrypted,
+    /// An upload is not at the offset from which it is to go on.
+    WrongOffset,
+    /// Another request holds the upload.
+    UploadBusy,
+    /// What came is not what its checksum says.
+    ChecksumMismatch,
+    /// More files than this identity, room or node may have.
+    QuotaExceeded,
+    /// No space is left on the server's disk.
+    StorageFull,
+    /// It was here, and was deleted or has expired.
+    Gone,
+    /// No such part of the file.
+    RangeNotSatisfiable,
     /// Cannot be done now, such as MCU mode where no mixer is.
     Unavailable,
     Internal,
@@ -60,6 +74,13 @@ impl Code {
             Self::PreconditionFailed => "precondition_failed",
             Self::PreconditionRequired => "precondition_required",
             Self::EndToEndEncrypted => "end_to_end_encrypted",
+            Self::WrongOffset => "wrong_offset",
+            Self::UploadBusy => "upload_busy",
+            Self::ChecksumMismatch => "checksum_mismatch",
+            Self::QuotaExceeded => "quota_exceeded",
+            Self::StorageFull => "storage_full",
+            Self::Gone => "gone",
+            Self::RangeNotSatisfiable => "range_not_satisfiable",
             Self::Unavailable => "unavailable",
             Self::Internal => "internal",
         }

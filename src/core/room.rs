@@ -18,18 +18,21 @@ mod mixing;
 mod packets;
 mod publishing;
 mod report;
+mod small_files;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use str0m::media::{Mid, Rid};
 
-use super::chat::{Chat, RoomHistory};
+use super::chat::{Author, Chat, ChatCommand, RoomHistory};
 use super::event::{Event, EventIds};
+use super::files::SmallFile;
 use super::ids::{Identity, MessageId, RoomName, ShardId};
 use super::mix::{MixSettings, MixerOrder};
 use super::participant::{Participant, Presence};
 use super::protocol::{LeaveReason, RoomState, ServerMessage};
+use super::refusal::Refusal;
 use super::relay::{Branch, Downstream, Upstream};
 use super::speaker::Speakers;
 use super::track::Track;
@@ -140,6 +143,13 @@ pub enum Output {
         to: ParticipantKey,
         before: u64,
     },
+    /// Keep a small file; answer with [`Room::handle_kept`].
+    KeepFile(Box<SmallFile>),
+    /// The answer to [`Room::handle_said`].
+    Said {
+        number: u64,
+        result: Result<(), Refusal>,
+    },
     Mixer(MixerOrder),
     /// To a branch of this room.
     Downstream {
@@ -170,6 +180,8 @@ pub struct Room {
     was_on_air: Vec<ParticipantKey>,
     /// Absent until the room's history was read; nobody is welcomed before.
     chat: Option<Chat>,
+    /// From outside, for when the history was read.
+    said_early: Vec<(u64, Author, ChatCommand)>,
     /// When to ask for it again, after it could not be read.
     restore_at: Option<Instant>,
     /// Waits for the log with the chat's own events.
@@ -210,6 +222,7 @@ impl Room {
             on_air: None,
             was_on_air: Vec::new(),
             chat: None,
+            said_early: Vec::new(),
             restore_at: None,
             event_ids: EventIds::new("room", settings.epoch),
             outputs: VecDeque::new(),
@@ -279,6 +292,7 @@ impl Room {
         for key in self.keys() {
             self.welcome(now, key);
         }
+        self.take_what_was_said(now);
     }
 
     /// The history could not be read. Without it what was written before would seem lost, and offsets would

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{EventLog, LogError, PAGE_MAX, Recorded};
+use super::{EventLog, FileUsage, LogError, PAGE_MAX, Recorded};
 use crate::core::chat::{HistoryRange, MessagePage, RoomHistory, WINDOW, apply};
 use crate::core::event::{Appended, Event, EventBody, EventId};
-use crate::core::ids::{MessageId, RoomName};
+use crate::core::files::FileState;
+use crate::core::ids::{Identity, MessageId, RoomName};
 use crate::core::protocol::ChatMessage;
 
 /// An [`EventLog`] that keeps everything in maps.
@@ -13,6 +14,8 @@ use crate::core::protocol::ChatMessage;
 pub struct MemoryLog {
     rooms: BTreeMap<RoomName, Room>,
     last_offset: u64,
+    /// Contents that had a file and have none now.
+    unreferenced: BTreeSet<String>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -37,6 +40,10 @@ impl Room {
         }
         let message = event.body.message_id().and_then(|id| self.message(id)).cloned();
         Appended { id: event.id.clone(), offset: known.unwrap_or(offset), is_new: known.is_none(), message }
+    }
+
+    fn kept(&self) -> impl DoubleEndedIterator<Item = (&ChatMessage, &FileState)> {
+        self.messages.values().filter_map(|message| Some((message, kept(message)?)))
     }
 
     fn project(&mut self, event: &Event) {
@@ -68,13 +75,37 @@ impl MemoryLog {
     }
 }
 
+impl MemoryLog {
+    /// Contents of the file that is kept with the event's message.
+    fn file_of(&self, event: &Event) -> Option<String> {
+        let message = self.rooms.get(&event.room)?.message(event.body.message_id()?)?;
+        kept(message).map(|file| file.sha256.clone())
+    }
+
+    fn is_referenced(&self, sha256: &str) -> bool {
+        self.rooms.values().flat_map(Room::kept).any(|(_, file)| file.sha256 == sha256)
+    }
+}
+
+fn kept(message: &ChatMessage) -> Option<&FileState> {
+    message.file.as_deref().filter(|file| !file.expired)
+}
+
 impl EventLog for MemoryLog {
     fn append(&mut self, batch: &[Event]) -> Result<Vec<Appended>, LogError> {
         self.check(batch)?;
         let answer = |event: &Event| {
             let offset = self.last_offset.saturating_add(1);
+            let file = self.file_of(event);
             let appended = self.rooms.entry(event.room.clone()).or_default().append(offset, event);
             self.last_offset = self.last_offset.max(appended.offset);
+            for sha256 in file.into_iter().chain(self.file_of(event)) {
+                if self.is_referenced(&sha256) {
+                    self.unreferenced.remove(&sha256);
+                } else {
+                    self.unreferenced.insert(sha256);
+                }
+            }
             appended
         };
         Ok(batch.iter().map(answer).collect())
@@ -119,6 +150,46 @@ impl EventLog for MemoryLog {
         let Some(room) = self.rooms.get(room) else { return Ok(Vec::new()) };
         let found = room.events.range(after.saturating_add(1)..).take(limit.min(PAGE_MAX) as usize);
         Ok(found.map(|(offset, event)| Recorded { offset: *offset, event: event.clone() }).collect())
+    }
+
+    fn files(&mut self, room: &RoomName, before: u64, limit: u32) -> Result<MessagePage, LogError> {
+        let Some(room) = self.rooms.get(room) else { return Ok(MessagePage::default()) };
+        let mut found = room.kept().rev().filter(|(message, _)| message.seq < before);
+        let page = found.by_ref().take(limit.min(PAGE_MAX) as usize);
+        let messages = page.map(|(message, _)| message.clone()).collect();
+        Ok(MessagePage { messages, more: found.next().is_some() })
+    }
+
+    fn file_usage(&mut self, room: &RoomName, identity: &Identity) -> Result<FileUsage, LogError> {
+        let mut usage = FileUsage::default();
+        let mut contents = BTreeMap::new();
+        for (name, (message, file)) in
+            self.rooms.iter().flat_map(|(name, room)| room.kept().map(move |kept| (name, kept)))
+        {
+            let counted = |counts: bool| if counts { file.size_bytes } else { 0 };
+            usage.room_bytes += counted(name == room);
+            usage.identity_bytes += counted(message.identity == *identity);
+            contents.insert(&file.sha256, file.size_bytes);
+        }
+        usage.node_bytes = contents.values().sum();
+        Ok(usage)
+    }
+
+    fn files_before(&mut self, at_ms: u64, limit: u32) -> Result<Vec<(RoomName, MessageId)>, LogError> {
+        let all = self.rooms.iter().flat_map(|(name, room)| room.kept().map(move |kept| (name, kept.0)));
+        let mut old: Vec<_> = all.filter(|(_, message)| message.sent_at_ms < at_ms).collect();
+        old.sort_by_key(|(_, message)| message.sent_at_ms);
+        let old = old.into_iter().take(limit.min(PAGE_MAX) as usize);
+        Ok(old.map(|(room, message)| (room.clone(), message.id.clone())).collect())
+    }
+
+    fn unreferenced(&mut self, limit: u32) -> Result<Vec<String>, LogError> {
+        Ok(self.unreferenced.iter().take(limit.min(PAGE_MAX) as usize).cloned().collect())
+    }
+
+    fn forget_unreferenced(&mut self, sha256: &str) -> Result<(), LogError> {
+        self.unreferenced.remove(sha256);
+        Ok(())
     }
 
     fn probe(&mut self) -> Result<(), LogError> {

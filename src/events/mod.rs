@@ -15,11 +15,20 @@ use std::path::PathBuf;
 
 use crate::core::chat::{HistoryRange, MessagePage, RoomHistory};
 use crate::core::event::{Appended, Event};
-use crate::core::ids::{MessageId, RoomName};
+use crate::core::ids::{Identity, MessageId, RoomName};
 use crate::core::protocol::ChatMessage;
 
 /// No page of messages or events is longer, whatever was asked for.
 pub const PAGE_MAX: u32 = 500;
+
+/// Bytes that are kept in files.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FileUsage {
+    pub room_bytes: u64,
+    /// Of this identity in all rooms.
+    pub identity_bytes: u64,
+    pub node_bytes: u64,
+}
 
 /// An event with its place in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +70,37 @@ pub trait EventLog: Send {
     /// # Errors
     /// The log cannot be read.
     fn events(&mut self, room: &RoomName, after: u64, limit: u32) -> Result<Vec<Recorded>, LogError>;
+
+    /// Messages that carry a file which is still kept, newest first, before a `seq`; at most `limit` and
+    /// [`PAGE_MAX`].
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    fn files(&mut self, room: &RoomName, before: u64, limit: u32) -> Result<MessagePage, LogError>;
+
+    /// What is kept in files. The node's figure counts the same contents once.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    fn file_usage(&mut self, room: &RoomName, identity: &Identity) -> Result<FileUsage, LogError>;
+
+    /// Files that came before this time (ms since the Unix epoch), oldest first.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    fn files_before(&mut self, at_ms: u64, limit: u32) -> Result<Vec<(RoomName, MessageId)>, LogError>;
+
+    /// Contents, by their SHA-256, that had a file and have none now.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    fn unreferenced(&mut self, limit: u32) -> Result<Vec<String>, LogError>;
+
+    /// Such contents were removed: forget them.
+    ///
+    /// # Errors
+    /// The log cannot be written.
+    fn forget_unreferenced(&mut self, sha256: &str) -> Result<(), LogError>;
 
     /// Writes something durably that is no event, to see whether it can.
     ///

@@ -6,16 +6,18 @@
 //! same transaction. One process at a time has the log, held by a lock file beside it that the system
 //! releases with the process; readers such as a backup may open the database itself.
 
+mod files;
+
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, TransactionBehavior, params};
 
-use super::{EventLog, LogError, PAGE_MAX, Recorded};
+use super::{EventLog, FileUsage, LogError, PAGE_MAX, Recorded};
 use crate::core::chat::{HistoryRange, MessagePage, RoomHistory, WINDOW, apply};
 use crate::core::event::{Appended, Event, EventBody, EventId};
-use crate::core::ids::{MessageId, RoomName};
+use crate::core::ids::{Identity, MessageId, RoomName};
 use crate::core::protocol::ChatMessage;
 
 /// The file's name in the data directory.
@@ -25,7 +27,8 @@ pub const FILE_NAME: &str = "events.sqlite3";
 const APPLICATION_ID: i64 = 0x616e_7470;
 
 /// Each step takes the database from the version that is its index to the next.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE events (
         offset INTEGER PRIMARY KEY,
         room TEXT NOT NULL,
@@ -43,7 +46,9 @@ const MIGRATIONS: [&str; 1] = ["
         PRIMARY KEY (room, seq),
         UNIQUE (room, id)
     ) STRICT;
-"];
+",
+    files::TABLES,
+];
 
 const VERSION: i64 = MIGRATIONS.len() as i64;
 
@@ -232,6 +237,7 @@ fn project(connection: &Connection, event: &Event, id: &MessageId) -> Result<Opt
         let state = serde_json::to_string(now)?;
         let values = params![event.room.as_str(), signed(now.seq), id.as_str(), state];
         connection.prepare_cached(sql)?.execute(values)?;
+        files::project(connection, &event.room, before.as_ref(), now)?;
     }
     Ok(after)
 }
@@ -337,6 +343,26 @@ impl EventLog for SqliteLog {
             }
             Ok(events)
         })
+    }
+
+    fn files(&mut self, room: &RoomName, before: u64, limit: u32) -> Result<MessagePage, LogError> {
+        self.read(|connection| files::page(connection, room, before, limit))
+    }
+
+    fn file_usage(&mut self, room: &RoomName, identity: &Identity) -> Result<FileUsage, LogError> {
+        self.read(|connection| files::usage(connection, room, identity))
+    }
+
+    fn files_before(&mut self, at_ms: u64, limit: u32) -> Result<Vec<(RoomName, MessageId)>, LogError> {
+        self.read(|connection| files::before(connection, at_ms, limit))
+    }
+
+    fn unreferenced(&mut self, limit: u32) -> Result<Vec<String>, LogError> {
+        self.read(|connection| files::unreferenced(connection, limit))
+    }
+
+    fn forget_unreferenced(&mut self, sha256: &str) -> Result<(), LogError> {
+        self.read(|connection| files::forget(connection, sha256))
     }
 
     fn probe(&mut self) -> Result<(), LogError> {

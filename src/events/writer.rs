@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{EventLog, LogError, Recorded};
+use super::{EventLog, FileUsage, LogError, Recorded};
 use crate::core::chat::{HistoryRange, MessagePage, RoomHistory};
 use crate::core::event::{Appended, Event};
-use crate::core::ids::{MessageId, RoomName};
+use crate::core::ids::{Identity, MessageId, RoomName};
 use crate::core::protocol::ChatMessage;
 use crate::mailbox::{self, ControlSender};
 
@@ -121,6 +121,46 @@ impl EventWriter {
     /// As there, and as [`EventWriter::read`].
     pub async fn events(&self, room: RoomName, after: u64, limit: u32) -> Result<Vec<Recorded>, LogError> {
         self.ask(move |log| log.events(&room, after, limit)).await
+    }
+
+    /// [`EventLog::files`].
+    ///
+    /// # Errors
+    /// As there, and as [`EventWriter::read`].
+    pub async fn files(&self, room: RoomName, before: u64, limit: u32) -> Result<MessagePage, LogError> {
+        self.ask(move |log| log.files(&room, before, limit)).await
+    }
+
+    /// [`EventLog::file_usage`].
+    ///
+    /// # Errors
+    /// As there, and as [`EventWriter::read`].
+    pub async fn file_usage(&self, room: RoomName, identity: Identity) -> Result<FileUsage, LogError> {
+        self.ask(move |log| log.file_usage(&room, &identity)).await
+    }
+
+    /// [`EventLog::files_before`].
+    ///
+    /// # Errors
+    /// As there, and as [`EventWriter::read`].
+    pub async fn files_before(&self, at_ms: u64, limit: u32) -> Result<Vec<(RoomName, MessageId)>, LogError> {
+        self.ask(move |log| log.files_before(at_ms, limit)).await
+    }
+
+    /// [`EventLog::unreferenced`].
+    ///
+    /// # Errors
+    /// As there, and as [`EventWriter::read`].
+    pub async fn unreferenced(&self, limit: u32) -> Result<Vec<String>, LogError> {
+        self.ask(move |log| log.unreferenced(limit)).await
+    }
+
+    /// [`EventLog::forget_unreferenced`].
+    ///
+    /// # Errors
+    /// As there, and as [`EventWriter::read`].
+    pub async fn forget_unreferenced(&self, sha256: String) -> Result<(), LogError> {
+        self.ask(move |log| log.forget_unreferenced(&sha256)).await
     }
 
     /// False while the log cannot be written, and once its thread has ended.

@@ -27,6 +27,7 @@ use super::wheel::Wheel;
 use super::wire::TcpConnections;
 use crate::core::chat::{HistoryRange, MessagePage, RoomHistory};
 use crate::core::event::{Appended, Event, EventId};
+use crate::core::files::SmallFile;
 use crate::core::ids::{MessageId, RoomName, ShardId};
 use crate::core::mix::MixSettings;
 use crate::core::protocol::ChatMessage;
@@ -87,6 +88,11 @@ pub enum Notice {
     BranchEnded {
         shard: ShardId,
         room: RoomName,
+    },
+    /// A small file came over a `control` channel.
+    KeepFile {
+        room: RoomName,
+        file: Box<SmallFile>,
     },
     /// The room is over and its name free.
     Ended {
@@ -174,6 +180,9 @@ struct RoomSeat {
     /// Of a room whose home is elsewhere.
     branch: Option<relays::BranchSeat>,
     mixer: Option<MixerLink>,
+    /// Who waits for what was said from outside the room, by its number. The room bounds them.
+    said: BTreeMap<u64, commands::Reply<()>>,
+    last_said: u64,
     /// By participant: where its connection is.
     peers: Vec<Option<PeerIndex>>,
 }
@@ -374,6 +383,11 @@ impl Shard {
 }
 
 impl RoomSeat {
+    fn new(room: Room, epoch: u64, branch: Option<relays::BranchSeat>) -> Self {
+        let said = BTreeMap::new();
+        Self { room, epoch, branch, mixer: None, said, last_said: 0, peers: Vec::new() }
+    }
+
     fn peer_of(&self, who: ParticipantKey) -> Option<PeerIndex> {
         self.peers.get(who.0 as usize).copied().flatten()
     }

@@ -31,6 +31,7 @@ pub enum Read {
     /// Its state, people and figures.
     State,
     Messages,
+    Files,
 }
 
 /// The node's rules and the keys they go by.
@@ -116,11 +117,16 @@ impl Authority {
         let granted = match what {
             Read::State => token.room.subscribe,
             Read::Messages => token.room.chat,
+            Read::Files => token.room.files,
         };
         if token.room.covers(room) && (granted || token.room.admin) {
             return Ok(());
         }
-        let needed = if what == Read::State { "subscribe" } else { "chat" };
+        let needed = match what {
+            Read::State => "subscribe",
+            Read::Messages => "chat",
+            Read::Files => "files",
+        };
         Err(Problem::new(Code::Forbidden, format!("the token lacks the `{needed}` grant for this room")))
     }
 

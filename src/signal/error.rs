@@ -70,14 +70,21 @@ fn status_of(code: Code) -> StatusCode {
         Code::Unauthorized => StatusCode::UNAUTHORIZED,
         Code::Forbidden | Code::RoomPrivate => StatusCode::FORBIDDEN,
         Code::NotFound => StatusCode::NOT_FOUND,
-        Code::RoomExists | Code::RoomFull | Code::EndToEndEncrypted => StatusCode::CONFLICT,
+        Code::RoomExists | Code::RoomFull | Code::WrongOffset | Code::EndToEndEncrypted => {
+            StatusCode::CONFLICT
+        }
+        Code::Gone => StatusCode::GONE,
         Code::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
-        Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Code::TooLarge | Code::QuotaExceeded => StatusCode::PAYLOAD_TOO_LARGE,
         Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Code::BadOffer => StatusCode::UNPROCESSABLE_ENTITY,
-        Code::RoomLocked => StatusCode::LOCKED,
+        Code::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
+        Code::RoomLocked | Code::UploadBusy => StatusCode::LOCKED,
         Code::PreconditionRequired => StatusCode::PRECONDITION_REQUIRED,
         Code::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+        Code::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
+        // As the checksum extension of tus has it.
+        Code::ChecksumMismatch => StatusCode::from_u16(460).unwrap_or(StatusCode::BAD_REQUEST),
         Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         Code::NodeFull | Code::Draining | Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
     }

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::Signal;
 use super::error::Problem;
-use crate::core::ids::{Identity, RoomName, SessionId};
+use crate::core::ids::{Identity, MessageId, RoomName, SessionId};
 use crate::core::protocol::Code;
 
 /// A larger body is refused: an offer with many slots and candidates has some 20 KiB.
@@ -56,6 +56,18 @@ impl<S: Send + Sync> FromRequestParts<S> for OfSession {
         SessionId::parse(&text)
             .map(Self)
             .ok_or_else(|| Problem::new(Code::NotFound, "there is no such session"))
+    }
+}
+
+/// The `{file}` of a path. What is no id is no file: 404.
+pub struct OfFile(pub MessageId);
+
+impl<S: Send + Sync> FromRequestParts<S> for OfFile {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let id = MessageId::parse(&path_part(parts, state, "file").await?);
+        id.map(Self).map_err(|_| Problem::new(Code::NotFound, "there is no such file"))
     }
 }
 

@@ -146,7 +146,7 @@ fn join_request(
 }
 
 /// Who the caller is, and what others see. A token's identity is never another's; the name may be chosen.
-fn introduce(
+pub fn introduce(
     caller: Caller,
     chosen: Option<String>,
     name: Option<String>,

@@ -7,6 +7,7 @@ mod auth;
 mod backdrop;
 mod error;
 mod extract;
+mod files;
 mod health;
 mod join;
 mod messages;
@@ -30,7 +31,9 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::config::Config;
 use crate::control::Control;
+use crate::files::Files;
 use auth::Authority;
+use files::Links;
 
 pub use serve::{ServeError, Server};
 
@@ -45,10 +48,12 @@ struct Signal {
     cors_origins: Vec<String>,
     trusted_proxies: Vec<IpAddr>,
     metrics: PrometheusHandle,
+    files: Files,
+    links: Links,
 }
 
 impl Signal {
-    fn new(config: &Config, control: Control, metrics: PrometheusHandle) -> Self {
+    fn new(config: &Config, control: Control, files: Files, metrics: PrometheusHandle) -> Self {
         let public_url = config.http.public_url.as_ref();
         Self {
             control,
@@ -58,6 +63,8 @@ impl Signal {
             cors_origins: config.http.cors_origins.clone(),
             trusted_proxies: config.http.trusted_proxies.clone(),
             metrics,
+            files,
+            links: Links::new(config),
         }
     }
 }

@@ -73,7 +73,7 @@ pub async fn create(
     let caller = signal.authority.caller(&headers)?;
     signal.authority.may_create(&caller, name.as_ref())?;
     let RoomWish { mode, access, lobby, e2ee, participants_max, .. } = wish;
-    let new = NewRoom { name, mode, access, lobby, e2ee, participants_max };
+    let new = NewRoom { name, mode, access, lobby, e2ee, participants_max, first_is_admin: false };
     let room = signal.control.create_room(new).await?;
     let name = room.name;
     let made = MadeRoom {

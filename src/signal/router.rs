@@ -6,31 +6,48 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::http::header::{
-    ALLOW, AUTHORIZATION, CONTENT_TYPE, ETAG, IF_MATCH, LINK, LOCATION, REFERRER_POLICY, RETRY_AFTER,
-    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, AUTHORIZATION, CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MATCH, LINK, LOCATION,
+    RANGE, REFERRER_POLICY, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use tower_http::compression::CompressionLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::{DefaultOnFailure, DefaultOnResponse, TraceLayer};
 use tracing::{Level, Span};
+use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::error::Problem;
 use super::extract::{BODY_BYTES_MAX, FRAGMENT, SDP};
 use super::{
-    Signal, backdrop, health, join, messages, openapi, page, participants, rooms, sessions, stats, whip,
+    Signal, backdrop, files, health, join, messages, openapi, page, participants, rooms, sessions, stats,
+    whip,
 };
 use crate::core::protocol::Code;
 
 const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
+/// What pages of other origins may send, beside what concerns uploads.
+const ALLOWED: [HeaderName; 5] = [AUTHORIZATION, CONTENT_TYPE, IF_MATCH, RANGE, files::SESSION];
+/// What pages of other origins may read of an answer, beside what concerns uploads.
+const EXPOSED: [HeaderName; 10] = [
+    LOCATION,
+    ETAG,
+    LINK,
+    ALLOW,
+    RETRY_AFTER,
+    WWW_AUTHENTICATE,
+    ACCEPT_POST,
+    ACCEPT_PATCH,
+    CONTENT_DISPOSITION,
+    CONTENT_RANGE,
+];
 
 /// A request that takes longer is given up: joins answer in milliseconds, slow bodies are not waited for.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -60,24 +77,49 @@ pub fn api() -> OpenApiRouter<Arc<Signal>> {
         .routes(routes!(health::metrics))
 }
 
+/// The calls that concern files: bodies as long as they are, for as long as they take, and as they are.
+pub fn streams() -> OpenApiRouter<Arc<Signal>> {
+    OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(files::list, files::create))
+        .routes(routes!(files::contents, files::receive, files::cancel))
+        .routes(routes!(files::thumbnail))
+        .routes(routes!(files::link))
+        .route("/v1/rooms/{room}/files/{file}", post(files::overridden))
+}
+
+/// All that is described.
+pub fn described() -> OpenApi {
+    let mut document = api().into_openapi();
+    document.merge(streams().into_openapi());
+    document
+}
+
 /// The whole service.
 pub fn router(signal: Arc<Signal>) -> Router {
-    let (api, document) = api().split_for_parts();
-    let document = Arc::new(document);
+    let document = Arc::new(described());
     let cors = cors(&signal.cors_origins);
-    api.route("/v1/openapi.json", get(move || async move { axum::Json(document.as_ref().clone()) }))
+    let not_allowed = async || Problem::method_not_allowed();
+    let streams = Router::from(streams())
+        .method_not_allowed_fallback(not_allowed)
+        .with_state(Arc::clone(&signal))
+        .layer(DefaultBodyLimit::disable())
+        .layer(cors.clone())
+        .layer(middleware::from_fn_with_state(Arc::clone(&signal), files::speak));
+    Router::from(api())
+        .route("/v1/openapi.json", get(move || async move { axum::Json(document.as_ref().clone()) }))
         .route("/", get(page::index))
         .route("/r/{room}", get(page::index))
         .fallback(no_such_path)
-        .method_not_allowed_fallback(async || Problem::method_not_allowed())
+        .method_not_allowed_fallback(not_allowed)
         .with_state(signal)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, REQUEST_TIMEOUT))
         .layer(cors)
         .layer(middleware::from_fn(advertise))
+        .layer(CompressionLayer::new())
+        .merge(streams)
         .layer(header(X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .layer(header(REFERRER_POLICY, "no-referrer"))
-        .layer(CompressionLayer::new())
         .layer(
             TraceLayer::new_for_http()
                 .make_span_with(span)
@@ -109,23 +151,15 @@ fn cors(origins: &[String]) -> CorsLayer {
         .allow_origin(origin)
         .allow_methods([
             Method::GET,
+            Method::HEAD,
             Method::POST,
             Method::PUT,
             Method::PATCH,
             Method::DELETE,
             Method::OPTIONS,
         ])
-        .allow_headers([AUTHORIZATION, CONTENT_TYPE, IF_MATCH])
-        .expose_headers([
-            LOCATION,
-            ETAG,
-            LINK,
-            ALLOW,
-            RETRY_AFTER,
-            WWW_AUTHENTICATE,
-            ACCEPT_POST,
-            ACCEPT_PATCH,
-        ])
+        .allow_headers([&ALLOWED[..], &files::TUS_HEADERS].concat())
+        .expose_headers([&EXPOSED[..], &files::TUS_HEADERS].concat())
         .max_age(PREFLIGHT_AGE)
 }
 

@@ -12,6 +12,7 @@ use super::tls::{Files, TlsError};
 use super::{Signal, router};
 use crate::config::Config;
 use crate::control::Control;
+use crate::files;
 
 /// What open requests get to end by, once the node stops.
 const GRACE: Duration = Duration::from_secs(5);
@@ -40,7 +41,12 @@ pub struct Server {
 impl Server {
     /// # Errors
     /// [`ServeError::Bind`], [`ServeError::Tls`].
-    pub fn bind(config: &Config, control: Control, metrics: PrometheusHandle) -> Result<Self, ServeError> {
+    pub fn bind(
+        config: &Config,
+        control: Control,
+        files: files::Files,
+        metrics: PrometheusHandle,
+    ) -> Result<Self, ServeError> {
         let address = config.http.listen;
         let listener = TcpListener::bind(address).map_err(|reason| ServeError::Bind { address, reason })?;
         let address = listener.local_addr()?;
@@ -48,7 +54,7 @@ impl Server {
             (Some(cert), Some(key)) => Some(Files::load(cert, key)?),
             _ => None,
         };
-        let signal = Arc::new(Signal::new(config, control, metrics));
+        let signal = Arc::new(Signal::new(config, control, files, metrics));
         Ok(Self { listener, address, tls, signal })
     }
 

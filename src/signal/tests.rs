@@ -22,6 +22,9 @@ use super::{Server, Signal, router};
 use crate::config::{Config, Secret};
 use crate::control::Control;
 use crate::core::ids::{Identity, RoomName};
+use crate::events::memory::MemoryLog;
+use crate::events::writer::EventWriter;
+use crate::files::{Files, Store};
 use crate::token::{Keys, RoomGrant, Token};
 
 const SESSION: &str = "/v1/rooms/abc/sessions/00000000000000000000000000000007";
@@ -32,7 +35,17 @@ const FRAGMENT: (&str, &str) = ("content-type", "application/trickle-ice-sdpfrag
 const JSON: (&str, &str) = ("content-type", "application/json");
 
 pub fn signal(config: &Config) -> Signal {
-    Signal::new(config, Control::unplugged(), PrometheusBuilder::new().build_recorder().handle())
+    let control = Control::unplugged();
+    let files = files(config, &control);
+    Signal::new(config, control, files, PrometheusBuilder::new().build_recorder().handle())
+}
+
+/// Files in memory, staged in a directory that is made for the first.
+fn files(config: &Config, control: &Control) -> Files {
+    let store = Store::new(Arc::new(object_store::memory::InMemory::new()));
+    let log = EventWriter::spawn(Box::new(MemoryLog::default())).expect("a thread");
+    let staging = tempfile::tempdir().expect("a temporary directory").path().join("uploads");
+    Files::new(config.files.clone(), store, staging, None, control.clone(), log)
 }
 
 fn config(dev: bool, guests: bool) -> Config {
@@ -107,7 +120,7 @@ fn is(status: u16, code: &str) -> (u16, String) {
 
 /// `METHOD path` of all that is described.
 fn described() -> BTreeSet<String> {
-    let document = serde_json::to_value(router::api().into_openapi()).unwrap();
+    let document = serde_json::to_value(router::described()).unwrap();
     let paths = document["paths"].as_object().unwrap();
     paths
         .iter()
@@ -131,6 +144,13 @@ fn the_document_has_every_call_of_the_contract() {
         "DELETE /v1/rooms/{room}",
         "PUT /v1/rooms/{room}/backdrop",
         "DELETE /v1/rooms/{room}/backdrop",
+        "GET /v1/rooms/{room}/files",
+        "POST /v1/rooms/{room}/files",
+        "GET /v1/rooms/{room}/files/{file}",
+        "PATCH /v1/rooms/{room}/files/{file}",
+        "DELETE /v1/rooms/{room}/files/{file}",
+        "POST /v1/rooms/{room}/files/{file}/link",
+        "GET /v1/rooms/{room}/files/{file}/thumbnail",
         "GET /v1/rooms/{room}/messages",
         "GET /v1/rooms/{room}/participants",
         "POST /v1/rooms/{room}/participants",
@@ -154,12 +174,14 @@ async fn the_router_takes_what_is_described_and_nothing_else() {
         let real = path
             .replace("{room}", "abc")
             .replace("{identity}", "ann")
+            .replace("{file}", "f1")
             .replace("{session}", "00000000000000000000000000000007");
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
             let answer = ask(&service, method, &real, &[], "").await;
             let is_described = described.contains(&format!("{method} {path}"));
             assert_eq!(answer.status != 405, is_described, "{method} {path}: {}", answer.status);
-            assert_ne!(answer.status, 404, "{method} {path}");
+            // A file that is not there is not found, but its path is.
+            assert!(answer.status != 404 || answer.verdict().1 == "not_found", "{method} {path}");
             if !is_described {
                 assert_eq!(answer.verdict(), is(405, "method_not_allowed"));
                 assert!(!answer.headers[ALLOW].is_empty());
@@ -398,7 +420,9 @@ async fn a_real_port_serves_until_it_is_told_to_stop() {
     let mut config = config(true, true);
     config.http.listen = ([127, 0, 0, 1], 0).into();
     let metrics = PrometheusBuilder::new().build_recorder().handle();
-    let server = Server::bind(&config, Control::unplugged(), metrics).unwrap();
+    let control = Control::unplugged();
+    let files = files(&config, &control);
+    let server = Server::bind(&config, control, files, metrics).unwrap();
     let url = format!("http://{}", server.address());
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let running = tokio::spawn(server.run(async { drop(stopped.await) }));
@@ -419,6 +443,8 @@ fn a_port_that_is_taken_is_named() {
     let mut config = config(true, true);
     config.http.listen = taken.local_addr().unwrap();
     let metrics = PrometheusBuilder::new().build_recorder().handle();
-    let error = Server::bind(&config, Control::unplugged(), metrics).err().unwrap().to_string();
+    let control = Control::unplugged();
+    let files = files(&config, &control);
+    let error = Server::bind(&config, control, files, metrics).err().unwrap().to_string();
     assert!(error.contains(&config.http.listen.to_string()) && error.contains("http.listen"), "{error}");
 }

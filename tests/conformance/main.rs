@@ -1,11 +1,13 @@
-//! One suite for every event log, and what only the durable one promises.
+//! One suite for every event log, and what only the durable one promises; one for every store of files.
 
 mod durability;
 mod sqlite;
+mod store;
 mod suite;
 mod writer;
 
 use antiphon::core::event::{Event, EventBody, EventId};
+use antiphon::core::files::FileState;
 use antiphon::core::ids::{Identity, MessageId, RoomName};
 
 fn room(name: &str) -> RoomName {
@@ -33,8 +35,28 @@ fn sent_as(room_name: &str, id: &str, seq: u64) -> Event {
         name: "Ann".into(),
         text: format!("message {seq} <b>'\";--\u{1f642}"),
         reply_to: None,
+        file: None,
     };
     Event { id: EventId::of_message(&message(id)), room: room(room_name), at_ms: 1000 + seq, body }
+}
+
+/// The sending of a file as message `m{seq}`, by `ann`.
+fn sent_file(room_name: &str, seq: u64, sha256: &str, size_bytes: u64) -> Event {
+    let mut event = sent(room_name, seq);
+    if let EventBody::ChatSent { file, .. } = &mut event.body {
+        *file = Some(Box::new(FileState {
+            name: "a.txt".into(),
+            size_bytes,
+            media_type: "text/plain".into(),
+            sha256: sha256.into(),
+            width: None,
+            height: None,
+            duration_ms: None,
+            thumbnail: false,
+            expired: false,
+        }));
+    }
+    event
 }
 
 fn event(room_name: &str, id: &str, body: EventBody) -> Event {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use antiphon::core::chat::{Author, Chat, ChatCommand, ChatOutput, HistoryRange};
+use antiphon::core::chat::{Asker, Author, Chat, ChatCommand, ChatOutput, HistoryRange};
 use antiphon::events::sqlite::{FILE_NAME, SqliteLog};
 use antiphon::events::{EventLog, LogError};
 
@@ -41,7 +41,8 @@ fn a_reopened_log_goes_on_where_it_was() {
 /// Gives a chat its command and carries its events to the log and back; how often it was acknowledged.
 fn ask(chat: &mut Chat, log: &mut SqliteLog, command: ChatCommand) -> usize {
     let author = Author { identity: identity("ann"), name: "Ann".into(), is_admin: false };
-    chat.handle_command(7, author, None, command);
+    let asker = Asker::Participant { identity: author.identity.clone(), request: None };
+    chat.handle_command(7, asker, author, command);
     let mut acknowledged = 0;
     while let Some(output) = chat.poll_output() {
         match output {
@@ -124,7 +125,7 @@ fn a_newer_log_is_left_alone() {
     connection.pragma_update(None, "user_version", 99).expect("a pragma");
     drop(connection);
     let error = SqliteLog::open(&path).expect_err("newer");
-    assert_eq!(error, LogError::Newer { path, found: 99, known: 1 });
+    assert_eq!(error, LogError::Newer { path, found: 99, known: 2 });
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! What every log does, run against memory and SQLite, and against both at once.
 
 use antiphon::core::chat::{HistoryRange, RoomHistory, WINDOW};
-use antiphon::core::event::{EventBody, EventId};
+use antiphon::core::event::{Event, EventBody, EventId};
 use antiphon::events::memory::MemoryLog;
 use antiphon::events::sqlite::{FILE_NAME, SqliteLog};
-use antiphon::events::{EventLog, LogError, PAGE_MAX};
+use antiphon::events::{EventLog, FileUsage, LogError, PAGE_MAX};
 use proptest::prelude::*;
 
-use super::{edited, event, identity, message, room, sent, sent_as};
+use super::{edited, event, identity, message, room, sent, sent_as, sent_file};
 
 /// One test for each name and each log.
 macro_rules! for_every_log {
@@ -43,6 +43,10 @@ for_every_log!(
     history_is_what_an_opening_room_needs,
     events_of_newer_versions_are_kept,
     pages_have_a_limit,
+    files_are_listed_until_they_are_deleted_or_expire,
+    what_is_used_is_counted_for_room_identity_and_node,
+    contents_are_unreferenced_when_their_last_file_goes,
+    old_files_are_found,
 );
 
 fn append(log: &mut dyn EventLog, count: u64) {
@@ -237,4 +241,69 @@ proptest! {
             }
         }
     }
+}
+
+fn listed(log: &mut dyn EventLog, name: &str) -> Vec<u64> {
+    let page = log.files(&room(name), u64::MAX, 10).expect("readable");
+    page.messages.iter().map(|message| message.seq).collect()
+}
+
+fn deleted(name: &str, seq: u64) -> Event {
+    let body = EventBody::ChatDeleted { message: message(&format!("m{seq}")), by: identity("ann") };
+    event(name, &format!("deleted:{seq}"), body)
+}
+
+fn files_are_listed_until_they_are_deleted_or_expire(log: &mut dyn EventLog) {
+    let batch = [sent_file("room", 1, "aa", 5), sent("room", 2), sent_file("room", 3, "bb", 7)];
+    let rest = [sent_file("room", 4, "cc", 1), sent_file("other", 1, "aa", 5)];
+    log.append(&batch).expect("appended");
+    log.append(&rest).expect("appended");
+    assert_eq!(listed(log, "room"), [4, 3, 1]);
+    let page = log.files(&room("room"), 4, 1).expect("readable");
+    assert_eq!((page.messages[0].seq, page.more), (3, true));
+    let expired = EventBody::FileExpired { message: message("m3") };
+    let gone = [deleted("room", 1), event("room", EventId::of_expiry(&message("m3")).as_str(), expired)];
+    log.append(&gone).expect("appended");
+    assert_eq!(listed(log, "room"), [4]);
+    assert_eq!(listed(log, "other"), [1]);
+    let stands = log.message(&room("room"), &message("m3")).expect("readable").expect("it stands");
+    assert!(stands.file.expect("its file is told of").expired);
+}
+
+fn what_is_used_is_counted_for_room_identity_and_node(log: &mut dyn EventLog) {
+    let files =
+        [sent_file("room", 1, "aa", 5), sent_file("room", 2, "bb", 7), sent_file("other", 1, "aa", 5)];
+    log.append(&files).expect("appended");
+    let usage = |log: &mut dyn EventLog, name: &str, who: &str| {
+        let FileUsage { room_bytes, identity_bytes, node_bytes } =
+            log.file_usage(&room(name), &identity(who)).expect("readable");
+        (room_bytes, identity_bytes, node_bytes)
+    };
+    assert_eq!(usage(log, "room", "ann"), (12, 17, 12), "the same contents are kept once");
+    assert_eq!(usage(log, "other", "ben"), (5, 0, 12));
+    log.append(&[deleted("room", 1)]).expect("appended");
+    assert_eq!(usage(log, "room", "ann"), (7, 12, 12));
+    log.append(&[deleted("other", 1)]).expect("appended");
+    assert_eq!(usage(log, "room", "ann"), (7, 7, 7));
+}
+
+fn contents_are_unreferenced_when_their_last_file_goes(log: &mut dyn EventLog) {
+    log.append(&[sent_file("room", 1, "aa", 5), sent_file("other", 1, "aa", 5)]).expect("appended");
+    log.append(&[deleted("room", 1)]).expect("appended");
+    assert!(log.unreferenced(10).expect("readable").is_empty());
+    log.append(&[deleted("other", 1)]).expect("appended");
+    assert_eq!(log.unreferenced(10).expect("readable"), ["aa"]);
+    log.append(&[sent_file("room", 2, "aa", 5)]).expect("appended");
+    assert!(log.unreferenced(10).expect("readable").is_empty(), "they are referred to again");
+    log.append(&[deleted("room", 2)]).expect("appended");
+    log.forget_unreferenced("aa").expect("writable");
+    assert!(log.unreferenced(10).expect("readable").is_empty());
+}
+
+fn old_files_are_found(log: &mut dyn EventLog) {
+    log.append(&[sent_file("room", 1, "aa", 5), sent_file("other", 9, "bb", 5)]).expect("appended");
+    let before = |log: &mut dyn EventLog, at_ms| log.files_before(at_ms, 10).expect("readable");
+    assert!(before(log, 1001).is_empty());
+    assert_eq!(before(log, 1002), [(room("room"), message("m1"))]);
+    assert_eq!(before(log, u64::MAX >> 1).len(), 2);
 }

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use antiphon::core::chat::{HistoryRange, MessagePage, RoomHistory};
 use antiphon::core::event::{Appended, Event};
-use antiphon::core::ids::{MessageId, RoomName};
+use antiphon::core::ids::{Identity, MessageId, RoomName};
 use antiphon::core::protocol::ChatMessage;
 use antiphon::events::sqlite::{FILE_NAME, SqliteLog};
 use antiphon::events::writer::EventWriter;
-use antiphon::events::{EventLog, LogError, Recorded};
+use antiphon::events::{EventLog, FileUsage, LogError, Recorded};
 
 use super::{room, sent, sent_as};
 
@@ -44,6 +44,21 @@ impl EventLog for Counted {
     }
     fn events(&mut self, room: &RoomName, after: u64, limit: u32) -> Result<Vec<Recorded>, LogError> {
         self.log.events(room, after, limit)
+    }
+    fn files(&mut self, room: &RoomName, before: u64, limit: u32) -> Result<MessagePage, LogError> {
+        self.log.files(room, before, limit)
+    }
+    fn file_usage(&mut self, room: &RoomName, identity: &Identity) -> Result<FileUsage, LogError> {
+        self.log.file_usage(room, identity)
+    }
+    fn files_before(&mut self, at_ms: u64, limit: u32) -> Result<Vec<(RoomName, MessageId)>, LogError> {
+        self.log.files_before(at_ms, limit)
+    }
+    fn unreferenced(&mut self, limit: u32) -> Result<Vec<String>, LogError> {
+        self.log.unreferenced(limit)
+    }
+    fn forget_unreferenced(&mut self, sha256: &str) -> Result<(), LogError> {
+        self.log.forget_unreferenced(sha256)
     }
     fn probe(&mut self) -> Result<(), LogError> {
         self.log.probe()

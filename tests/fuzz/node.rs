@@ -263,7 +263,7 @@ impl Node {
                 Notice::BranchOpened { .. } | Notice::BranchEnded { .. } | Notice::StartMixer { .. } => {
                     continue;
                 }
-                Notice::Ended { .. } | Notice::Load { .. } => continue,
+                Notice::Ended { .. } | Notice::Load { .. } | Notice::KeepFile { .. } => continue,
             };
             self.in_room(RoomCommand::Log(answer));
         }

@@ -446,6 +446,7 @@ impl World {
                     }
                 }
                 Output::Downstream { .. } | Output::Upstream(_) => unreachable!("this room has no branch"),
+                Output::Said { .. } | Output::KeepFile(_) => unreachable!("here are no files"),
                 Output::Mixer(_) => unreachable!("this node has no mixer"),
                 Output::RequestKeyframe { from, mid, rid } => {
                     self.checker.reached.count("keyframe request");

@@ -74,6 +74,7 @@ pub fn apply(message: Option<ChatMessage>, event: &Event) -> Option<ChatMessage>
         EventBody::ChatDeleted { .. } => {
             message.text.clear();
             message.reactions.clear();
+            message.file = None;
             message.deleted = true;
         }
         EventBody::ChatReacted { by, emoji, on: true, .. } if !message.deleted => {
@@ -90,13 +91,19 @@ pub fn apply(message: Option<ChatMessage>, event: &Event) -> Option<ChatMessage>
                 }
             }
         }
+        EventBody::FileExpired { .. } => {
+            if let Some(file) = &mut message.file {
+                file.expired = true;
+                file.thumbnail = false;
+            }
+        }
         _ => {}
     }
     Some(message)
 }
 
 fn sent(event: &Event) -> Option<ChatMessage> {
-    let EventBody::ChatSent { message, seq, identity, name, text, reply_to } = &event.body else {
+    let EventBody::ChatSent { message, seq, identity, name, text, reply_to, file } = &event.body else {
         return None;
     };
     Some(ChatMessage {
@@ -109,6 +116,7 @@ fn sent(event: &Event) -> Option<ChatMessage> {
         edited_at_ms: None,
         deleted: false,
         reply_to: reply_to.clone(),
+        file: file.clone(),
         reactions: BTreeMap::new(),
     })
 }

@@ -3,6 +3,7 @@
 use super::history::{has_room_for, is_emoji};
 use super::{Author, Chat, ChatCommand, apply};
 use crate::core::event::EventBody;
+use crate::core::files::FileState;
 use crate::core::ids::MessageId;
 use crate::core::protocol::ChatMessage;
 use crate::core::refusal::{Code, Refusal};
@@ -34,6 +35,11 @@ impl Chat {
     ) -> Result<Admitted, Refusal> {
         match command {
             ChatCommand::Send { id, text, reply_to } => self.judge_send(author, id, text, reply_to, stored),
+            ChatCommand::SendFile { id, file } => self.judge_file(author, id, file),
+            ChatCommand::ExpireFile { id } => self.judge_change(id, stored, |message| {
+                let is_kept = message.file.as_ref().is_some_and(|file| !file.expired);
+                Ok(is_kept.then(|| EventBody::FileExpired { message: id.clone() }))
+            }),
             ChatCommand::Edit { id, text } => self.judge_change(id, stored, |message| {
                 let text = self.checked_text(text)?;
                 if message.identity != author.identity {
@@ -97,6 +103,25 @@ impl Chat {
             name: author.name.clone(),
             text,
             reply_to: reply_to.clone(),
+            file: None,
+        }))
+    }
+
+    fn judge_file(&self, author: &Author, id: &MessageId, file: &FileState) -> Result<Admitted, Refusal> {
+        if let Known::Here(message) = self.latest(id, None) {
+            if message.identity != author.identity {
+                return Err(id_taken());
+            }
+            return Ok(Admitted::Already(id.clone()));
+        }
+        Ok(Admitted::Append(EventBody::ChatSent {
+            message: id.clone(),
+            seq: self.last_seq.saturating_add(1),
+            identity: author.identity.clone(),
+            name: author.name.clone(),
+            text: String::new(),
+            reply_to: None,
+            file: Some(Box::new(file.clone())),
         }))
     }
 

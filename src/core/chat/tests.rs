@@ -16,7 +16,7 @@ fn author(name: &str) -> Author {
 }
 
 fn asker(name: &str, request: u64) -> Asker {
-    Asker { identity: author(name).identity, request: Some(request) }
+    Asker::Participant { identity: author(name).identity, request: Some(request) }
 }
 
 fn id(text: &str) -> MessageId {
@@ -109,7 +109,8 @@ impl Rig {
 
     fn command(&mut self, who: &str, command: ChatCommand) -> Vec<ChatOutput> {
         self.request += 1;
-        self.chat.handle_command(self.request, author(who), Some(self.request), command);
+        let asker = asker(who, self.request);
+        self.chat.handle_command(self.request, asker, author(who), command);
         self.drain()
     }
 

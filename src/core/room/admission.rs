@@ -3,7 +3,7 @@
 use super::{Audience, Now, Output, ParticipantKey, Room, seat};
 use crate::core::event::{EventBody, Moderation};
 use crate::core::ids::{Identity, SessionId};
-use crate::core::participant::{Entrant, Part, Participant, Presence};
+use crate::core::participant::{Entrant, Member, Part, Participant, Presence};
 use crate::core::protocol::{Access, LeaveReason, PROTOCOL, ServerMessage};
 use crate::core::refusal::{Code, Refusal};
 use crate::core::track::{PublishedLine, SlotLine};
@@ -223,6 +223,18 @@ impl Room {
     pub fn seat_of(&self, session: SessionId) -> Result<ParticipantKey, Refusal> {
         let found = self.seated().find(|(_, p)| p.is_person() && p.session == session).map(|(key, _)| key);
         found.ok_or_else(|| Refusal::new(Code::NotFound, "this session is over: join again"))
+    }
+
+    /// Who holds this session. Whoever waits in the lobby is nobody yet.
+    ///
+    /// # Errors
+    /// `not_found`, `forbidden`.
+    pub fn member(&self, session: SessionId) -> Result<Member, Refusal> {
+        let key = self.seat_of(session)?;
+        let waits = || Refusal::new(Code::Forbidden, "you are not in the room yet");
+        let here = self.participant(key).filter(|participant| participant.presence != Presence::Waiting);
+        let Participant { identity, name, grant, .. } = here.ok_or_else(waits)?;
+        Ok(Member { identity: identity.clone(), name: name.clone(), grant: *grant })
     }
 
     /// Whose identity this is.

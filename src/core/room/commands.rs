@@ -59,6 +59,9 @@ impl Room {
             M::ChatSend { .. } | M::ChatEdit { .. } | M::ChatDelete { .. } | M::ChatReact { .. } => {
                 return self.chat(now, key, request, message);
             }
+            M::FileSend { id, name, size_bytes, data } => {
+                return self.take_part(key, request, (id, name, size_bytes, data));
+            }
             M::React { emoji } => self.react(key, emoji)?,
             M::MeUpdate { name, hand_raised } => self.update_me(key, name, hand_raised)?,
             M::ModerateMute { participant, source } => {

@@ -10,6 +10,8 @@ use crate::core::refusal::{Code, Refusal};
 
 /// A page of history in one message, beside what else a `welcome` carries.
 pub(super) const HISTORY_BYTES_MAX: usize = 40 * 1024;
+/// Commands from outside that wait for the room's history. Full: refused, and asked again.
+const SAID_EARLY_MAX: usize = 256;
 
 impl Room {
     pub(super) fn chat(
@@ -35,11 +37,34 @@ impl Room {
             ClientMessage::ChatReact { id, emoji, on } => ChatCommand::React { id, emoji, on },
             _ => return Err(Refusal::new(Code::Internal, "not a chat command")),
         };
+        let asker = Asker::Participant { identity: author.identity.clone(), request };
         if let Some(chat) = &mut self.chat {
-            chat.handle_command(now.unix_ms, author, request, command);
+            chat.handle_command(now.unix_ms, asker, author, command);
         }
         self.drain_chat();
         Ok(Answer::Later)
+    }
+
+    /// Something is said from outside the room: a finished upload, a deletion by HTTP. Answered by
+    /// [`Output::Said`] with the same number, once it is durable.
+    pub fn handle_said(&mut self, now: Now, number: u64, author: Author, command: ChatCommand) {
+        let asker = Asker::Outside(number);
+        match &mut self.chat {
+            Some(chat) => chat.handle_command(now.unix_ms, asker, author, command),
+            None if self.said_early.len() < SAID_EARLY_MAX => self.said_early.push((number, author, command)),
+            None => {
+                let words = "the room is being opened; try again in a moment";
+                self.answer(&asker, Err(Refusal::new(Code::Unavailable, words)));
+            }
+        }
+        self.drain_chat();
+    }
+
+    /// What was said before the room's history was there.
+    pub(super) fn take_what_was_said(&mut self, now: Now) {
+        for (number, author, command) in std::mem::take(&mut self.said_early) {
+            self.handle_said(now, number, author, command);
+        }
     }
 
     /// The log has an event.
@@ -104,11 +129,17 @@ impl Room {
         }
     }
 
-    fn answer(&mut self, asker: &Asker, result: Result<(), Refusal>) {
-        let Some(&key) = self.by_identity.get(&asker.identity) else { return };
+    pub(super) fn answer(&mut self, asker: &Asker, result: Result<(), Refusal>) {
+        let (identity, request) = match asker {
+            Asker::Participant { identity, request } => (identity, *request),
+            Asker::Outside(number) => {
+                return self.outputs.push_back(Output::Said { number: *number, result });
+            }
+        };
+        let Some(&key) = self.by_identity.get(identity) else { return };
         match result {
-            Ok(()) => self.tell(Audience::One(key), ServerMessage::Ok { request: asker.request }),
-            Err(refusal) => self.refuse(key, asker.request, refusal),
+            Ok(()) => self.tell(Audience::One(key), ServerMessage::Ok { request }),
+            Err(refusal) => self.refuse(key, request, refusal),
         }
     }
 }

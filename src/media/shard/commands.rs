@@ -7,10 +7,11 @@ use str0m::{Candidate, IceCreds};
 use tokio::sync::oneshot;
 
 use super::{LogAnswer, Notice, PeerIndex, RoomSeat, Shard};
+use crate::core::chat::{Asker, Author, ChatCommand};
 use crate::core::event::{CloseReason, EventBody};
 use crate::core::ids::{Identity, RoomName, SessionId, ShardId};
 use crate::core::mix::backdrop::Backdrop;
-use crate::core::participant::Entrant;
+use crate::core::participant::{Entrant, Member};
 use crate::core::protocol::{ParticipantState, RoomChange, RoomState, Source};
 use crate::core::refusal::{Code, Refusal};
 use crate::core::room::{ParticipantKey, Room, Settings};
@@ -21,7 +22,7 @@ use crate::media::egress::Egress;
 use crate::media::negotiate::{self, Negotiated};
 use crate::media::peer::{Peer, RoomIndex, attribute, etag};
 
-type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
+pub(super) type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 
 /// A negotiated connection that wants in.
 pub struct Join {
@@ -96,6 +97,21 @@ pub enum RoomCommand {
         reply: Reply<()>,
     },
     Stats(Reply<RoomStats>),
+    /// Who this session is in the room.
+    Member {
+        session: SessionId,
+        reply: Reply<Member>,
+    },
+    /// Something is said in the room by somebody who need not be in it.
+    Say {
+        said: Box<(Author, ChatCommand)>,
+        reply: Reply<()>,
+    },
+    /// A small file of a participant is kept, or was refused.
+    Kept {
+        asker: Asker,
+        result: Result<(), Refusal>,
+    },
     /// `random` makes the new credentials of a restart.
     Patch {
         session: SessionId,
@@ -114,7 +130,9 @@ impl RoomCommand {
     /// The session that it is about, whose shard has to carry it out.
     pub fn session(&self) -> Option<SessionId> {
         match self {
-            Self::Patch { session, .. } | Self::Leave { session, .. } => Some(*session),
+            Self::Patch { session, .. } | Self::Leave { session, .. } | Self::Member { session, .. } => {
+                Some(*session)
+            }
             _ => None,
         }
     }
@@ -161,7 +179,7 @@ impl Shard {
         }
         let mut room = Room::new(self.stamp(now), settings);
         room.note(self.stamp(now), EventBody::RoomOpened { mode, access, by: None });
-        let index = self.seat_room(RoomSeat { room, epoch, branch: None, mixer: None, peers: Vec::new() });
+        let index = self.seat_room(RoomSeat::new(room, epoch, None));
         tracing::info!(room = %name, "room opened");
         self.notify(Notice::Restore { shard: self.around.id, room: name });
         self.flush_room(now, index);
@@ -214,6 +232,14 @@ impl Shard {
                 let left = room.seat_of(session).map(|key| room.handle_leave(stamp, key));
                 answer(reply, left);
             }
+            RoomCommand::Member { session, reply } => answer(reply, room.member(session)),
+            RoomCommand::Say { said, reply } => {
+                let (author, command) = *said;
+                seat.last_said += 1;
+                seat.said.insert(seat.last_said, reply);
+                room.handle_said(stamp, seat.last_said, author, command);
+            }
+            RoomCommand::Kept { asker, result } => room.handle_kept(&asker, result),
             RoomCommand::Displace(identity) => room.displace(stamp, &identity),
             RoomCommand::Join(_) | RoomCommand::Stats(_) | RoomCommand::Patch { .. } => {}
         }
@@ -364,15 +390,17 @@ pub(super) fn gone() -> Refusal {
 fn refuse_all(command: RoomCommand) {
     match command {
         RoomCommand::Join(join) => answer(join.reply, Err(gone())),
-        RoomCommand::Log(_) | RoomCommand::Displace(_) => {}
+        RoomCommand::Log(_) | RoomCommand::Displace(_) | RoomCommand::Kept { .. } => {}
         RoomCommand::Summary(reply) => answer(reply, Err(gone())),
         RoomCommand::Change(_, reply) | RoomCommand::Backdrop(_, reply) => answer(reply, Err(gone())),
         RoomCommand::Close(reply)
         | RoomCommand::Remove { reply, .. }
         | RoomCommand::Mute { reply, .. }
+        | RoomCommand::Say { reply, .. }
         | RoomCommand::Leave { reply, .. } => answer(reply, Err(gone())),
         RoomCommand::Participants(reply) => answer(reply, Err(gone())),
         RoomCommand::Stats(reply) => answer(reply, Err(gone())),
+        RoomCommand::Member { reply, .. } => answer(reply, Err(gone())),
         RoomCommand::Patch { reply, .. } => answer(reply, Err(gone())),
     }
 }

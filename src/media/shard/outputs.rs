@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::{CLOSE_WITHIN, Notice, PeerIndex, Shard, commands};
 use crate::core::chat::HistoryRange;
 use crate::core::protocol::ServerMessage;
+use crate::core::refusal::{Code, Refusal};
 use crate::core::room::{Audience, Output, ParticipantKey};
 use crate::media::peer::RoomIndex;
 
@@ -69,6 +70,21 @@ impl Shard {
                 let Some(room) = self.room_name(index) else { return };
                 let range = HistoryRange::Before(before);
                 self.notify(Notice::ReadHistory { shard: self.around.id, room, to, range });
+            }
+            Output::KeepFile(file) => {
+                let Some(room) = self.room_name(index) else { return };
+                let asker = file.asker.clone();
+                if !self.notify(Notice::KeepFile { room, file })
+                    && let Some(seat) = self.seat_mut(index)
+                {
+                    let words = "the node has too much to do: try again in a moment";
+                    seat.room.handle_kept(&asker, Err(Refusal::new(Code::Unavailable, words)));
+                }
+            }
+            Output::Said { number, result } => {
+                if let Some(reply) = self.seat_mut(index).and_then(|seat| seat.said.remove(&number)) {
+                    commands::answer(reply, result);
+                }
             }
             Output::Mixer(order) => self.order_mixer(now, index, order),
             Output::Downstream { to, news } => self.tell_branch(index, to, news),

@@ -38,7 +38,7 @@ impl Shard {
         let room = Room::new_branch(self.stamp(now), self.around.id, settings);
         tracing::info!(room = %name, shard = self.around.id.0, home = home.0, "branch opened");
         let branch = Some(BranchSeat { home, waiting: Vec::new() });
-        let index = self.seat_room(RoomSeat { room, epoch, branch, mixer: None, peers: Vec::new() });
+        let index = self.seat_room(RoomSeat::new(room, epoch, branch));
         self.notify(Notice::BranchOpened { shard: self.around.id, room: name });
         self.flush_room(now, index);
     }

@@ -36,32 +36,46 @@ export class Server {
   #child;
   /** @type {string[]} */
   #log = [];
+  /** @type {NodeJS.ProcessEnv} */
+  #env;
 
   /**
-   * @param {import('node:child_process').ChildProcess} child
+   * @param {NodeJS.ProcessEnv} env
    * @param {string} url
    * @param {string} dataDir
    */
-  constructor(child, url, dataDir) {
-    this.#child = child;
+  constructor(env, url, dataDir) {
+    this.#env = env;
     this.url = url;
     this.dataDir = dataDir;
+    this.#child = this.#spawn();
+  }
+
+  #spawn() {
+    const child = spawn(BINARY, ['serve', '--dev'], {
+      env: this.#env,
+      stdio: ['ignore', 'pipe', 'pipe'],
+      cwd: this.dataDir,
+    });
+    child.on('error', (error) => this.#log.push(`cannot start ${BINARY}: ${error.message}`));
     for (const stream of [child.stdout, child.stderr]) {
       stream?.setEncoding('utf8').on('data', (/** @type {string} */ text) => {
         this.#log.push(...text.split('\n').filter(Boolean));
         this.#log.splice(0, this.#log.length - LOG_LINES_MAX);
       });
     }
+    return child;
   }
 
   /**
    * Starts a server and waits until it is ready.
    *
-   * @param {Record<string, string>} [settings] more configuration, by `SECTION__KEY`
+   * @param {Record<string, string>} [settings] more configuration, by `SECTION__KEY`. Its
+   *   `NODE__DATA_DIR`, if any, is removed, too, when the server stops.
    */
   static async start(settings = {}) {
     const [http, tcp, udp] = await Promise.all([freePort(), freePort(), freePort()]);
-    const dataDir = await mkdtemp(join(tmpdir(), 'antiphon-e2e-'));
+    const dataDir = settings.NODE__DATA_DIR ?? (await mkdtemp(join(tmpdir(), 'antiphon-e2e-')));
     const configuration = {
       HTTP__LISTEN: `127.0.0.1:${http}`,
       MEDIA__TCP_PORT: String(tcp),
@@ -72,21 +86,35 @@ export class Server {
     };
     const env = { ...process.env };
     for (const [key, value] of Object.entries(configuration)) env[`ANTIPHON_${key}`] = value;
-    const child = spawn(BINARY, ['serve', '--dev'], { env, stdio: ['ignore', 'pipe', 'pipe'], cwd: dataDir });
-    child.on('error', (error) => server.#log.push(`cannot start ${BINARY}: ${error.message}`));
-    const server = new Server(child, `http://127.0.0.1:${http}`, dataDir);
+    const server = new Server(env, `http://127.0.0.1:${http}`, dataDir);
     try {
-      await until('the server is ready', async () => {
-        if (child.exitCode !== null || child.pid === undefined)
-          throw new Error('the server ended at its start');
-        const answer = await fetch(`${server.url}/readyz`).catch(() => undefined);
-        return answer?.ok;
-      });
+      await server.#ready();
     } catch (error) {
       await server.stop();
       throw new Error(`${error}\n${server.log()}`);
     }
     return server;
+  }
+
+  async #ready() {
+    await until('the server is ready', async () => {
+      if (this.#child.exitCode !== null || this.#child.pid === undefined)
+        throw new Error('the server ended at its start');
+      const answer = await fetch(`${this.url}/readyz`).catch(() => undefined);
+      return answer?.ok;
+    });
+  }
+
+  /** Ends the process as a crash does, with no time for anything. */
+  async crash() {
+    this.#child.kill('SIGKILL');
+    await once(this.#child, 'exit');
+  }
+
+  /** Starts it again after a crash, on the same ports and data. */
+  async restart() {
+    this.#child = this.#spawn();
+    await this.#ready();
   }
 
   /** The last lines of what the server said. */

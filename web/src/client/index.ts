@@ -13,6 +13,7 @@ export {
 } from './devices';
 export { asRefused, type RefusalCode, Refused } from './errors';
 export type { RoomEvents, RoomOptions, ServerStats, Status } from './events';
+export type { Files } from './files';
 export { LocalMedia, type LocalTrack } from './local';
 export { SLOTS_DEFAULT, type SlotCounts, VIDEO_SLOTS_MAX } from './peer';
 export * from './protocol';
@@ -21,3 +22,4 @@ export { createRoom, type NewRoom, presentIdentities } from './signaling';
 export { MIXER, type Slot, type View, viewKey } from './slots';
 export { type Delivery, myGrant, type Snapshot, wantedMode } from './snapshot';
 export { type Sample, StatsSampler, type StreamRate } from './stats';
+export type { LeftBehind, Sending, SendingState } from './uploads';

@@ -174,6 +174,40 @@ export type PublishedTrack = { mid: string, source: Source, muted: boolean,
 height?: number, };
 
 /**
+ * A file as the message that carries it shows it. Its contents lie under `/v1/rooms/{room}/files/{id}`, where
+ * `id` is the message's.
+ */
+export type FileState = { 
+/**
+ * Made safe: no path, no control characters.
+ */
+name: string, size_bytes: number, 
+/**
+ * By its contents, whatever its name says.
+ */
+media_type: string, 
+/**
+ * SHA-256 of the contents, in hex.
+ */
+sha256: string, 
+/**
+ * Pixels, of a picture or a video.
+ */
+width?: number, height?: number, 
+/**
+ * Of sound or a video.
+ */
+duration_ms?: number, 
+/**
+ * There is a small picture of it at its path with `/thumbnail`.
+ */
+thumbnail: boolean, 
+/**
+ * Kept as long as the node keeps files; its contents are gone.
+ */
+expired?: boolean, };
+
+/**
  * A chat message as it stands now, edits and reactions applied.
  */
 export type ChatMessage = { id: MessageId, 
@@ -184,7 +218,7 @@ seq: number, identity: Identity, name: string,
 /**
  * Plain text; empty once deleted. Never HTML.
  */
-text: string, sent_at_ms: number, edited_at_ms?: number, deleted: boolean, reply_to?: MessageId, 
+text: string, sent_at_ms: number, edited_at_ms?: number, deleted: boolean, reply_to?: MessageId, file?: FileState, 
 /**
  * Emoji → who reacted with it.
  */
@@ -212,12 +246,12 @@ export type LeaveReason = "left" | "lost" | "removed" | "denied" | "replaced" | 
 /**
  * Why something was refused: stable strings, the same on the `control` channel and in the HTTP API.
  */
-export type Code = "malformed" | "unknown_type" | "too_large" | "rate_limited" | "unauthorized" | "forbidden" | "not_found" | "room_exists" | "room_locked" | "room_full" | "room_private" | "node_full" | "draining" | "bad_offer" | "unsupported_media_type" | "precondition_failed" | "precondition_required" | "end_to_end_encrypted" | "unavailable" | "internal";
+export type Code = "malformed" | "unknown_type" | "too_large" | "rate_limited" | "unauthorized" | "forbidden" | "not_found" | "room_exists" | "room_locked" | "room_full" | "room_private" | "node_full" | "draining" | "bad_offer" | "unsupported_media_type" | "precondition_failed" | "precondition_required" | "end_to_end_encrypted" | "wrong_offset" | "upload_busy" | "checksum_mismatch" | "quota_exceeded" | "storage_full" | "gone" | "range_not_satisfiable" | "unavailable" | "internal";
 
 /**
  * From the client to the server.
  */
-export type ClientMessage = { "type": "publish", tracks: Array<PublishedTrack>, } | { "type": "slots.wish", slots: Array<SlotWish>, } | { "type": "chat.send", id: MessageId, text: string, reply_to?: MessageId, } | { "type": "chat.edit", id: MessageId, text: string, } | { "type": "chat.delete", id: MessageId, } | { "type": "chat.react", id: MessageId, emoji: string, on: boolean, } | { "type": "chat.typing", typing: boolean, } | { "type": "chat.history", before?: number, } | { "type": "react", emoji: string, } | { "type": "me.update", name?: string, hand_raised?: boolean, } | { "type": "moderate.mute", participant: Identity, source?: Source, } | { "type": "moderate.remove", participant: Identity, } | { "type": "moderate.admit", participant: Identity, } | { "type": "moderate.deny", participant: Identity, } | { "type": "room.update" } & RoomChange | { "type": "room.close" } | { "type": "mode.choose", mode?: Mode, } | { "type": "device.strained", strained: boolean, } | { "type": "stats.watch", on: boolean, } | { "type": "ping" };
+export type ClientMessage = { "type": "publish", tracks: Array<PublishedTrack>, } | { "type": "slots.wish", slots: Array<SlotWish>, } | { "type": "chat.send", id: MessageId, text: string, reply_to?: MessageId, } | { "type": "chat.edit", id: MessageId, text: string, } | { "type": "chat.delete", id: MessageId, } | { "type": "chat.react", id: MessageId, emoji: string, on: boolean, } | { "type": "chat.typing", typing: boolean, } | { "type": "file.send", id: MessageId, name: string, size_bytes: number, data: string, } | { "type": "chat.history", before?: number, } | { "type": "react", emoji: string, } | { "type": "me.update", name?: string, hand_raised?: boolean, } | { "type": "moderate.mute", participant: Identity, source?: Source, } | { "type": "moderate.remove", participant: Identity, } | { "type": "moderate.admit", participant: Identity, } | { "type": "moderate.deny", participant: Identity, } | { "type": "room.update" } & RoomChange | { "type": "room.close" } | { "type": "mode.choose", mode?: Mode, } | { "type": "device.strained", strained: boolean, } | { "type": "stats.watch", on: boolean, } | { "type": "ping" };
 
 /**
  * From the server to the client.

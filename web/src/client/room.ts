@@ -7,6 +7,7 @@ import { Chat } from './conversation';
 import { Emitter } from './emitter';
 import { asRefused, Refused } from './errors';
 import type { RoomEvents, RoomOptions, Status } from './events';
+import { Files } from './files';
 import { Link } from './link';
 import { LocalMedia } from './local';
 import { type Peer, SLOTS_DEFAULT, SOURCES } from './peer';
@@ -21,7 +22,7 @@ import type {
   Source,
 } from './protocol';
 import { Reconnector } from './reconnect';
-import type { Address } from './signaling';
+import { type Address, filesAccess } from './signaling';
 import { SlotTable, type View } from './slots';
 import { EMPTY, LEAVE_WORDS, reduce, type Snapshot } from './snapshot';
 import { Viewing } from './viewing';
@@ -32,6 +33,7 @@ export class Room extends Emitter<RoomEvents> {
   readonly local = new LocalMedia();
   readonly slots = new SlotTable();
   readonly chat: Chat;
+  readonly files: Files;
   status: Status = { phase: 'joining' };
   snapshot: Snapshot = EMPTY;
   #link: Link | undefined;
@@ -49,6 +51,10 @@ export class Room extends Emitter<RoomEvents> {
     const { room, identity, name, token } = options;
     this.#address = { base: options.base ?? location.origin, room, identity, name, token };
     this.chat = new Chat((message) => this.request(message));
+    this.files = new Files(
+      () => filesAccess(this.#address, this.#link?.session),
+      (message) => this.request(message),
+    );
     this.local.on('change', (source) => void this.#publishChange(source));
     this.#reconnector = new Reconnector({
       restart: () => this.#restart(),
@@ -185,6 +191,7 @@ export class Room extends Emitter<RoomEvents> {
     await this.#link.restart();
     this.#setStatus({ phase: 'connected' });
     this.chat.resend();
+    this.files.uploads.reconnected();
   }
 
   async #rejoin(): Promise<void> {
@@ -222,6 +229,9 @@ export class Room extends Emitter<RoomEvents> {
         break;
       case 'waiting':
         this.#setStatus({ phase: 'waiting' });
+        break;
+      case 'chat.message':
+        this.files.take(message.message);
         break;
       case 'slots':
         this.slots.apply(message.slots);
@@ -269,6 +279,7 @@ export class Room extends Emitter<RoomEvents> {
     this.emit('slots', undefined);
     this.#viewing.planSoon();
     this.chat.resend();
+    this.files.uploads.reconnected();
   }
 
   #refused(refused: Refused): void {
@@ -311,6 +322,7 @@ export class Room extends Emitter<RoomEvents> {
     this.#viewing.stop();
     for (const timer of this.#typing.values()) clearTimeout(timer);
     this.local.stop();
+    this.files.stop();
     this.#link?.close();
   }
 }

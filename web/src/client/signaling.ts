@@ -3,6 +3,7 @@
  * `control` channel. Holds the session's address, which is a capability: it is never shown or logged.
  */
 import { asRefused, Refused, refusalOf } from './errors';
+import type { Access } from './uploads';
 
 export interface Address {
   /** Where the API is; the page's own origin by default. */
@@ -60,6 +61,16 @@ async function post(url: string, body: string, type: string, token: string | und
 
 function roomUrl(address: Pick<Address, 'base' | 'room'>): string {
   return `${address.base}/v1/rooms/${encodeURIComponent(address.room)}`;
+}
+
+/**
+ * Where files are sent and fetched, and as whom: the session says who we are in the room. By the node that
+ * has the session, which need not be the one that the page came from.
+ */
+export function filesAccess(address: Address, session: Session | undefined): Access | undefined {
+  if (!session) return undefined;
+  const url = `${roomUrl({ base: new URL(session.url).origin, room: address.room })}/files`;
+  return { url, headers: { ...headers(address.token), 'Antiphon-Session': session.id } };
 }
 
 /** Offers to join. With `resume`, as the participant of that earlier session. */

@@ -5,6 +5,7 @@ import { Voices } from './audio';
 import { ChatPanel } from './chat';
 import { Controls, DevicesSheet, nextView, type Sheet, ShortcutsSheet } from './controls';
 import { copyRoomLink } from './copy';
+import { FileDrop } from './file-sending';
 import { Icon, Mark } from './icons';
 import { Knocking, PeoplePanel } from './people';
 import { ModeSwitch, PictureMenu } from './picture';
@@ -140,6 +141,7 @@ export function Call({ session }: { session: Session }) {
         }}
       />
       <Voices session={session} />
+      <FileDrop session={session} />
       {sheet.value === 'devices' && <DevicesSheet session={session} onClose={close} />}
       {sheet.value === 'shortcuts' && <ShortcutsSheet onClose={close} />}
     </div>

@@ -2,8 +2,9 @@
 import { useSignal } from '@preact/signals';
 import { useEffect, useLayoutEffect, useRef } from 'preact/hooks';
 import type { ChatMessage, Outgoing } from '../client';
+import { AttachButton, LeftBehindNote, SendingFiles } from './file-sending';
 import { Icon } from './icons';
-import { Message, Text } from './message';
+import { gist, Message, Text } from './message';
 import type { Session } from './session';
 import { sentence } from './toasts';
 
@@ -170,11 +171,13 @@ export function ChatPanel({ session }: { session: Session }) {
         }}
       />
       <Typing session={session} />
+      <LeftBehindNote session={session} />
+      <SendingFiles session={session} />
       {reply.value && (
         <p class="reply-to">
           <Icon name="reply" />
           <span>
-            {reply.value.name}: {reply.value.text}
+            {reply.value.name}: {gist(reply.value)}
           </span>
           <button
             type="button"
@@ -195,6 +198,7 @@ export function ChatPanel({ session }: { session: Session }) {
           send();
         }}
       >
+        <AttachButton session={session} />
         <textarea
           ref={box}
           data-testid="chat-input"

@@ -8,6 +8,7 @@ import './styles/call.css';
 import './styles/tile.css';
 import './styles/panels.css';
 import './styles/chat.css';
+import './styles/files.css';
 import { render } from 'preact';
 import { Home } from './home';
 import { RoomPage } from './room-page';

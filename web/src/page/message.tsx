@@ -1,6 +1,7 @@
 /** One chat message: its text, its reactions, and what its reader may do with it. */
 import { useSignal } from '@preact/signals';
 import type { ChatMessage } from '../client';
+import { FileCard } from './file-card';
 import { Icon } from './icons';
 import { type Piece, parse } from './markup';
 import { Menu, MenuItem } from './menu';
@@ -77,6 +78,9 @@ export function Text({ text }: { text: string }) {
 
 const clock = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' });
 export const timeOf = (ms: number): string => clock.format(ms);
+
+/** A message in a few words, for where it is quoted. */
+export const gist = ({ text, file }: ChatMessage): string => text || file?.name || '';
 
 interface Props {
   session: Session;
@@ -167,7 +171,7 @@ export function Message({ session, message, follows, onReply }: Props) {
       {message.reply_to && (
         <p class="message-quote">
           <Icon name="reply" />
-          {repliedTo && !repliedTo.deleted ? `${repliedTo.name}: ${repliedTo.text}` : 'an earlier message'}
+          {repliedTo && !repliedTo.deleted ? `${repliedTo.name}: ${gist(repliedTo)}` : 'an earlier message'}
         </p>
       )}
       {message.deleted ? (
@@ -181,8 +185,9 @@ export function Message({ session, message, follows, onReply }: Props) {
           }}
         />
       ) : (
-        <Text text={message.text} />
+        message.text !== '' && <Text text={message.text} />
       )}
+      {message.file && !message.deleted && <FileCard session={session} id={message.id} file={message.file} />}
       {message.edited_at_ms !== undefined && !message.deleted && <span class="message-edited">edited</span>}
       <Reactions session={session} message={message} />
       {chat && !message.deleted && !editing.value && (
@@ -206,7 +211,7 @@ export function Message({ session, message, follows, onReply }: Props) {
                     void session.attempt(session.room.chat.react(message.id, emoji, true));
                   }}
                 />
-                {mine && (
+                {mine && !message.file && (
                   <MenuItem
                     icon="edit"
                     label="Edit"

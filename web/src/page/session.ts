@@ -14,6 +14,7 @@ import {
   myGrant,
   type Refused,
   Room,
+  type Sending,
   type ServerStats,
   type SlotCounts,
   type Source,
@@ -63,6 +64,8 @@ export class Session {
   /** Counts up when slots change; read it, then ask `room.slots`. */
   readonly slots = signal(0);
   readonly chat = signal(0);
+  /** Our files on their way into the room. */
+  readonly sending = signal<readonly Sending[]>([]);
   readonly local = signal(0);
   /** What was measured of each mode while the statistics were open. */
   readonly comparison = new Comparison();
@@ -200,6 +203,18 @@ export class Session {
     if (this.panel.value === 'chat') this.unread.value = 0;
   }
 
+  /** Sends files into the room, and shows how they go. */
+  sendFiles(files: Iterable<File>): void {
+    const all = [...files];
+    if (all.length === 0) return;
+    if (!this.grant.value.files) {
+      toast('You may not send files here.', 'problem');
+      return;
+    }
+    for (const file of all) void this.attempt(this.room.files.send(file));
+    this.panel.value = 'chat';
+  }
+
   nameOf(identity: Identity): string {
     return this.participants.value.get(identity)?.name ?? identity;
   }
@@ -247,6 +262,9 @@ export class Session {
     room.chat.on('arrived', (id) => {
       const message = room.chat.log.messages.find((one) => one.id === id);
       if (message?.identity !== this.me.value && this.panel.value !== 'chat') this.unread.value += 1;
+    });
+    room.files.uploads.on('change', () => {
+      this.sending.value = room.files.uploads.all;
     });
     room.local.on('change', () => {
       this.local.value += 1;

@@ -100,9 +100,10 @@ impl World {
                 ChatOutput::Read(_) => panic!("all messages are in the window"),
                 ChatOutput::Publish(message) => self.publish(message),
                 ChatOutput::Ack(asker) | ChatOutput::Refuse(asker, _) => {
-                    let request = asker.request.expect("each command has one");
+                    let Asker::Participant { identity, request } = asker else { panic!("nobody is outside") };
+                    let request = request.expect("each command has one");
                     let who = self.unanswered.remove(&request).expect("answered once");
-                    assert_eq!(asker.identity, author(who).identity);
+                    assert_eq!(identity, author(who).identity);
                 }
             }
         }

@@ -1,0 +1,89 @@
+//! Who may send, fetch and delete files: by a token, by the session of a connection, or as a guest.
+
+use axum::http::{HeaderMap, HeaderName};
+use serde::Deserialize;
+
+use crate::control::Author;
+use crate::core::ids::{RoomName, SessionId};
+use crate::core::participant::Member;
+use crate::core::protocol::Code;
+use crate::signal::Signal;
+use crate::signal::auth::{Caller, Read};
+use crate::signal::error::Problem;
+use crate::signal::join::introduce;
+use crate::signal::rooms::readable;
+
+/// A participant proves who it is by its session's id, which stands in its `Location` and is told to nobody
+/// else. So files work for guests, and for those who became a room's admin by making it.
+pub const SESSION: HeaderName = HeaderName::from_static("antiphon-session");
+
+/// Who a guest is, under `--dev`.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct FileParams {
+    /// Who a guest of a `--dev` node is; absent, one is made up.
+    identity: Option<String>,
+    /// What others see.
+    name: Option<String>,
+}
+
+/// The participant whose session the request shows, if it shows one.
+async fn member(signal: &Signal, headers: &HeaderMap, room: &RoomName) -> Result<Option<Member>, Problem> {
+    let Some(value) = headers.get(SESSION) else { return Ok(None) };
+    let session = value.to_str().ok().and_then(SessionId::parse);
+    let session = session.ok_or_else(|| {
+        Problem::new(Code::Malformed, "`Antiphon-Session` is no session: it has 32 hex digits")
+    })?;
+    let member = signal.control.member(room, session).await;
+    member.map(Some).map_err(|refusal| match refusal.code {
+        Code::NotFound => Problem::new(Code::Unauthorized, "this session is over: join again"),
+        _ => refusal.into(),
+    })
+}
+
+/// Who sends or deletes a file in this room.
+///
+/// # Errors
+/// 401 or 403.
+pub async fn author(
+    signal: &Signal,
+    headers: &HeaderMap,
+    room: &RoomName,
+    params: FileParams,
+) -> Result<Author, Problem> {
+    if let Some(Member { identity, name, grant }) = member(signal, headers, room).await? {
+        return if grant.files {
+            Ok(Author { identity, name, is_admin: grant.admin })
+        } else {
+            Err(ungranted())
+        };
+    }
+    let caller = signal.authority.caller(headers)?;
+    signal.authority.may_read(&caller, room, Read::Files)?;
+    let is_admin = match &caller {
+        Caller::Holder(token) => token.room.admin,
+        Caller::Guest if signal.authority.is_dev() => true,
+        Caller::Guest => {
+            let words = "a guest shows who it is in the room: send `Antiphon-Session` with its session's id";
+            return Err(Problem::new(Code::Unauthorized, words));
+        }
+    };
+    let (identity, name) = introduce(caller, params.identity, params.name)?;
+    Ok(Author { identity, name, is_admin })
+}
+
+/// May this request see and fetch the room's files?
+///
+/// # Errors
+/// 401 or 403.
+pub async fn may_fetch(signal: &Signal, headers: &HeaderMap, room: &RoomName) -> Result<(), Problem> {
+    match member(signal, headers, room).await? {
+        Some(member) if member.grant.files => Ok(()),
+        Some(_) => Err(ungranted()),
+        None => readable(signal, headers, room, Read::Files).await,
+    }
+}
+
+fn ungranted() -> Problem {
+    Problem::new(Code::Forbidden, "your grant does not cover files")
+}

@@ -1,0 +1,144 @@
+//! Addresses of files for who cannot send headers, such as a download or a player: short-lived, for one file,
+//! signed. A token never stands in an address.
+
+use std::sync::Arc;
+
+use aws_lc_rs::{constant_time, hmac};
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use serde::{Deserialize, Serialize};
+
+use super::access::may_fetch;
+use crate::config::Config;
+use crate::control::unix_ms;
+use crate::core::ids::{MessageId, RoomName};
+use crate::core::protocol::Code;
+use crate::signal::Signal;
+use crate::signal::error::{Problem, ProblemBody};
+use crate::signal::extract::{InRoom, OfFile};
+
+/// Long enough to begin a download. One that runs goes on; a player asks for a new address.
+const HOLDS_MS: u64 = 10 * 60 * 1_000;
+
+/// Signs and reads addresses.
+pub struct Links {
+    key: hmac::Key,
+}
+
+/// What makes an address one of ours.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Signature {
+    /// Of an address that a `link` gave: until when it holds, ms since the Unix epoch.
+    until: Option<u64>,
+    /// And its signature, in hex.
+    signature: Option<String>,
+}
+
+/// An address of a file that needs no header.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct Link {
+    /// Path and query.
+    url: String,
+    /// Milliseconds since the Unix epoch.
+    expires_at_ms: u64,
+}
+
+impl Links {
+    /// By a key of the node's, so that every node which has the same takes them; without any, by one that ends
+    /// with the process.
+    pub fn new(config: &Config) -> Self {
+        let base: Vec<u8> = match config.auth.keys.values().next() {
+            Some(secret) => secret.reveal().as_bytes().to_vec(),
+            None => rand::random::<[u8; 32]>().to_vec(),
+        };
+        let derived = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &base), b"antiphon file links");
+        Self { key: hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref()) }
+    }
+
+    fn sign(&self, room: &RoomName, id: &MessageId, until: u64) -> String {
+        // Neither name has a slash in it.
+        let signed = hmac::sign(&self.key, format!("{room}/{id}/{until}").as_bytes());
+        signed.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// True for an address of ours that still holds; false for one that claims nothing.
+    ///
+    /// # Errors
+    /// 401 for one that claims to be ours and is not, or not any more.
+    pub fn admits(&self, room: &RoomName, id: &MessageId, claim: &Signature) -> Result<bool, Problem> {
+        self.admits_at(unix_ms(), room, id, claim)
+    }
+
+    fn admits_at(
+        &self,
+        now_ms: u64,
+        room: &RoomName,
+        id: &MessageId,
+        claim: &Signature,
+    ) -> Result<bool, Problem> {
+        let (until, signature) = match claim {
+            Signature { until: None, signature: None } => return Ok(false),
+            Signature { until: Some(until), signature: Some(signature) } => (*until, signature),
+            _ => return Err(Problem::new(Code::Unauthorized, "this address is not whole")),
+        };
+        let ours = self.sign(room, id, until);
+        let is_ours = constant_time::verify_slices_are_equal(ours.as_bytes(), signature.as_bytes()).is_ok();
+        if is_ours && now_ms < until {
+            return Ok(true);
+        }
+        Err(Problem::new(Code::Unauthorized, "this address does not hold any more: ask for a new one"))
+    }
+}
+
+/// Make an address that needs no header
+///
+/// For a download or a player. It holds for ten minutes, and for this file.
+#[utoipa::path(
+    post, path = "/v1/rooms/{room}/files/{file}/link", tag = "files",
+    params(
+        ("room" = RoomName, Path), ("file" = MessageId, Path),
+        ("Antiphon-Session" = Option<String>, Header, description = "The session of a participant"),
+    ),
+    responses(
+        (status = 200, body = Link),
+        (status = "4XX", body = ProblemBody, content_type = "application/problem+json",
+            description = "401 unauthorized, 403 forbidden or room_private, 404 not_found, 410 gone"),
+    )
+)]
+pub async fn link(
+    State(signal): State<Arc<Signal>>,
+    InRoom(room): InRoom,
+    OfFile(id): OfFile,
+    headers: HeaderMap,
+) -> Result<Json<Link>, Problem> {
+    may_fetch(&signal, &headers, &room).await?;
+    signal.files.kept(&room, &id).await?;
+    let expires_at_ms = unix_ms() + HOLDS_MS;
+    let signature = signal.links.sign(&room, &id, expires_at_ms);
+    let url = format!("/v1/rooms/{room}/files/{id}?until={expires_at_ms}&signature={signature}");
+    Ok(Json(Link { url, expires_at_ms }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_holds_for_its_file_and_its_time() {
+        let links = Links::new(&Config::default());
+        let (room, id) = (RoomName::parse("room").unwrap(), MessageId::parse("f1").unwrap());
+        let claim =
+            |until, signature: &str| Signature { until: Some(until), signature: Some(signature.into()) };
+        let good = claim(1_000, &links.sign(&room, &id, 1_000));
+        assert_eq!(links.admits_at(999, &room, &id, &good), Ok(true));
+        assert!(links.admits_at(1_000, &room, &id, &good).is_err());
+        assert!(links.admits_at(999, &room, &MessageId::parse("f2").unwrap(), &good).is_err());
+        assert!(links.admits_at(999, &RoomName::parse("other").unwrap(), &id, &good).is_err());
+        let later = claim(2_000, &links.sign(&room, &id, 1_000));
+        assert!(links.admits_at(999, &room, &id, &later).is_err());
+        assert!(Links::new(&Config::default()).admits_at(999, &room, &id, &good).is_err());
+        assert_eq!(links.admits_at(999, &room, &id, &Signature::default()), Ok(false));
+    }
+}

@@ -1,0 +1,202 @@
+/** A file in the chat: its picture or its kind, what it is, and ways to see, hear or save it. */
+import { useSignal } from '@preact/signals';
+import { useEffect } from 'preact/hooks';
+import type { FileState, MessageId } from '../client';
+import { Dialog } from './dialog';
+import { Icon } from './icons';
+import { readableSize, readableTime } from './measures';
+import type { Session } from './session';
+
+interface Props {
+  session: Session;
+  id: MessageId;
+  file: FileState;
+}
+
+/** The ending of a name, to show what it is: `PDF`. */
+function ending(name: string): string {
+  const found = /\.([a-z0-9]{1,5})$/i.exec(name)?.[1];
+  return found?.toUpperCase() ?? '';
+}
+
+function facts(file: FileState): string {
+  const parts = [readableSize(file.size_bytes)];
+  if (file.width && file.height) parts.push(`${file.width} × ${file.height}`);
+  if (file.duration_ms !== undefined) parts.push(readableTime(file.duration_ms));
+  return parts.join(' · ');
+}
+
+/** Saves under the name that the server says, by an address that soon ends. */
+async function download(session: Session, id: MessageId): Promise<void> {
+  await session.attempt(
+    session.room.files.link(id).then((url) => {
+      const link = document.createElement('a');
+      link.href = url;
+      link.download = '';
+      document.body.append(link);
+      link.click();
+      link.remove();
+    }),
+  );
+}
+
+function Line({ session, id, file }: Props) {
+  return (
+    <div class="file-line">
+      <div class="file-words">
+        <p class="file-name" title={file.name}>
+          {file.name}
+        </p>
+        <p class="file-facts">{facts(file)}</p>
+      </div>
+      <button
+        type="button"
+        class="icon-button"
+        data-testid="file-download"
+        aria-label={`Download ${file.name}`}
+        title="Download"
+        onClick={() => void download(session, id)}
+      >
+        <Icon name="download" />
+      </button>
+    </div>
+  );
+}
+
+/** The small picture, in the space that it will take from the beginning. */
+function Thumbnail({ session, id, file }: Props) {
+  const url = useSignal<string | undefined>(undefined);
+  useEffect(() => {
+    let current = true;
+    session.room.files.thumbnail(id).then(
+      (found) => {
+        if (current) url.value = found;
+      },
+      () => undefined,
+    );
+    return () => {
+      current = false;
+    };
+  }, [session, id]);
+  const ratio = file.width && file.height ? `${file.width} / ${file.height}` : '16 / 9';
+  return (
+    <span class="file-picture" style={{ aspectRatio: ratio }}>
+      {url.value && <img src={url.value} alt="" decoding="async" />}
+    </span>
+  );
+}
+
+function Picture(props: Props) {
+  const { session, id, file } = props;
+  const full = useSignal<string | undefined>(undefined);
+  const open = () =>
+    session.attempt(
+      session.room.files.link(id).then((url) => {
+        full.value = url;
+      }),
+    );
+  return (
+    <>
+      <button type="button" class="file-show" aria-label={`Show ${file.name}`} onClick={() => void open()}>
+        <Thumbnail {...props} />
+      </button>
+      {full.value && (
+        <Dialog
+          title={file.name}
+          onClose={() => {
+            full.value = undefined;
+          }}
+        >
+          <img class="file-full" src={full.value} alt={file.name} />
+        </Dialog>
+      )}
+    </>
+  );
+}
+
+/** Plays once asked to: until then not a byte of it is fetched. */
+function Player(props: Props) {
+  const { session, id, file } = props;
+  const source = useSignal<string | undefined>(undefined);
+  const renewedAt = useSignal(0);
+  const isVideo = !file.media_type.startsWith('audio/');
+  const load = () =>
+    session.attempt(
+      session.room.files.link(id).then((url) => {
+        source.value = url;
+      }),
+    );
+  // The address has ended while it played: go on with a new one, unless that is no help either.
+  const renew = (player: HTMLMediaElement) => {
+    const at = player.currentTime;
+    if (at === renewedAt.value) return;
+    renewedAt.value = at;
+    void load().then(() => {
+      player.currentTime = at;
+    });
+  };
+  if (source.value) {
+    const shared = {
+      src: source.value,
+      controls: true,
+      autoplay: true,
+      'aria-label': file.name,
+      onError: ({ currentTarget }: { currentTarget: HTMLMediaElement }) => renew(currentTarget),
+    };
+    return isVideo ? <video class="file-player" playsInline {...shared} /> : <audio {...shared} />;
+  }
+  return (
+    <button type="button" class="file-show" aria-label={`Play ${file.name}`} onClick={() => void load()}>
+      {file.thumbnail ? (
+        <Thumbnail {...props} />
+      ) : (
+        <span class="file-sound">
+          <Icon name="music" />
+        </span>
+      )}
+      <span class="file-play">
+        <Icon name="play" />
+      </span>
+      {file.duration_ms !== undefined && <span class="file-time">{readableTime(file.duration_ms)}</span>}
+    </button>
+  );
+}
+
+export function FileCard(props: Props) {
+  const { id, file } = props;
+  const plays =
+    /^(audio|video)\//.test(file.media_type) && (file.thumbnail || file.duration_ms !== undefined);
+  const shown = plays || file.thumbnail;
+  return (
+    <div
+      class={`file-card ${shown ? 'shown' : ''}`}
+      data-testid="file-item"
+      data-id={id}
+      data-name={file.name}
+      data-type={file.media_type}
+    >
+      {file.expired ? (
+        <>
+          <span class="file-kind">
+            <Icon name="file" />
+          </span>
+          <div class="file-words">
+            <p class="file-name">{file.name}</p>
+            <p class="file-facts">No longer kept</p>
+          </div>
+        </>
+      ) : (
+        <>
+          {!shown && (
+            <span class="file-kind" aria-hidden="true">
+              <Icon name="file" />
+              <span>{ending(file.name)}</span>
+            </span>
+          )}
+          {plays ? <Player {...props} /> : file.thumbnail && <Picture {...props} />}
+          <Line {...props} />
+        </>
+      )}
+    </div>
+  );
+}
