@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,6 +61,8 @@ pub enum CompareError {
     System(#[from] io::Error),
     #[error("{path} is no report of `antiphon bench compare`: {source}", path = .path.display())]
     Report { path: PathBuf, source: serde_json::Error },
+    #[error("{path} is of another machine, version or setting: without --add it is replaced", path = .0.display())]
+    Differs(PathBuf),
     #[error("the report is no JSON: {0}")]
     Json(#[from] serde_json::Error),
 }
@@ -82,7 +84,7 @@ pub struct CompareArgs {
     /// Folder for compare.html, compare.json and the servers' log
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub out: PathBuf,
-    /// Keep rows of sizes that an earlier run left in the folder and that are not measured now
+    /// Keep the rows of an earlier run in the folder, of sizes that are not measured now
     #[arg(long)]
     pub add: bool,
     /// Seconds of recording that everyone plays over and over
@@ -124,7 +126,7 @@ fn start_gstreamer() -> Result<(), CompareError> {
 pub fn run(args: &CompareArgs) -> Result<(), CompareError> {
     fs::create_dir_all(&args.out)?;
     let json_path = args.out.join("compare.json");
-    let earlier = if args.add { earlier(&json_path)? } else { Vec::new() };
+    let earlier = if args.add { earlier(&json_path)? } else { None };
     start_gstreamer()?;
     eprintln!("recording {} s of video in three encodings", args.clip_seconds);
     let recordings = record(args.clip_seconds)?;
@@ -135,10 +137,12 @@ pub fn run(args: &CompareArgs) -> Result<(), CompareError> {
             rows.push(measure_row(args, people, mode, &recordings));
         }
     }
-    let kept = earlier.into_iter().filter(|row| !args.people.contains(&row.people));
-    rows.extend(kept);
-    rows.sort_by_key(|row| (row.people, row.mode == Mode::Mcu));
-    let comparison = Comparison::new(args, &recordings.clip, rows);
+    let mut comparison = Comparison::new(args, &recordings.clip, rows);
+    if let Some(earlier) = earlier
+        && !comparison.add(earlier)
+    {
+        return Err(CompareError::Differs(json_path));
+    }
     fs::write(&json_path, serde_json::to_string_pretty(&comparison)? + "\n")?;
     let html_path = args.out.join("compare.html");
     fs::write(&html_path, page::render(&comparison))?;
@@ -149,12 +153,11 @@ pub fn run(args: &CompareArgs) -> Result<(), CompareError> {
     Ok(())
 }
 
-/// Rows of an earlier run; none where there was none.
-fn earlier(path: &PathBuf) -> Result<Vec<Row>, CompareError> {
-    let Ok(text) = fs::read_to_string(path) else { return Ok(Vec::new()) };
-    let report: Comparison =
-        serde_json::from_str(&text).map_err(|source| CompareError::Report { path: path.clone(), source })?;
-    Ok(report.rows)
+/// The report of an earlier run; none where there was none.
+fn earlier(path: &Path) -> Result<Option<Comparison>, CompareError> {
+    let Ok(text) = fs::read_to_string(path) else { return Ok(None) };
+    let report = serde_json::from_str(&text);
+    report.map(Some).map_err(|source| CompareError::Report { path: path.to_owned(), source })
 }
 
 /// # Errors

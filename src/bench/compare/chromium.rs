@@ -61,7 +61,6 @@ pub struct Counters {
     pub jitter_buffer_s: f64,
     pub jitter_buffer_frames: f64,
     pub bytes: f64,
-    pub decoder: String,
 }
 
 /// What the browser saw.

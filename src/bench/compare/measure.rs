@@ -67,6 +67,7 @@ pub fn row(args: &CompareArgs, server: &Server, room: &mut Room) -> Result<Row, 
     let load = load(&start, &end, &tracks, span);
     let silent_ages = ages(base, &tracks_silent, &while_silent);
     let figures = Figures {
+        people: room.plan.people,
         seconds,
         server: server_cost(&start, &end),
         ingress_bps: (end.traffic.sent_bytes - start.traffic.sent_bytes) as f64 * 8.0 / seconds,
@@ -116,7 +117,8 @@ fn server_cost(start: &Edge, end: &Edge) -> ServerCost {
     };
     ServerCost {
         node_cores: start.processes.node.until(&end.processes.node).cpu_share,
-        mixer_cores: mixers.clone().map(cores).sum(),
+        // A sum of nothing would be -0.
+        mixer_cores: mixers.clone().map(cores).fold(0.0, |sum, cores| sum + cores),
         node_rss_bytes: end.processes.node.rss_bytes,
         mixer_rss_bytes: mixers.map(|(_, after)| after.rss_bytes).sum(),
         mixers: end.processes.mixers.len(),
@@ -258,6 +260,5 @@ fn browser_figures(watched: &Watched, tracks: &[Track], base: Instant) -> Browse
         downlink_bps: (end.bytes - start.bytes) * 8.0 / seconds,
         cores: watched.cores,
         latency_ms: Percentiles::of(ages.collect()),
-        decoder: end.decoder.clone(),
     }
 }

@@ -16,18 +16,19 @@ type Figure = fn(&Figures) -> Option<f64>;
 const PLOTS: &[(&str, &str, usize, Figure)] = &[
     ("Server's CPU, node and mixer", "cores", 2, |f| Some(f.server.cores())),
     ("A viewer's downlink, mean", "Mbit/s", 2, |f| Some(f.downlink_bps.mean / 1e6)),
-    ("Glass to glass, median, until decoded", "ms", 0, |f| Some(f.latency_ms.p50)),
+    ("Glass to glass, median, until decoded", "ms", 1, |f| Some(f.latency_ms.p50)),
     ("Glass to glass in Chromium, median, until due on the screen", "ms", 0, |f| {
         Some(f.browser.figures()?.latency_ms.p50)
     }),
     ("Chromium's decoding in each second", "ms", 0, |f| Some(f.browser.figures()?.decode_ms_per_second)),
-    ("A tile's likeness to what was sent, MS-SSIM", "", 3, |f| Some(f.quality?.ms_ssim)),
+    ("What a tile has lost of what was sent, 1 − MS-SSIM", "", 4, |f| Some(1.0 - f.quality?.ms_ssim)),
 ];
 
 /// Name, decimals, figure.
 const TABLE: &[(&str, usize, Figure)] = &[
     ("server: node, cores", 3, |f| Some(f.server.node_cores)),
     ("server: mixer, cores", 3, |f| (f.server.mixers > 0).then_some(f.server.mixer_cores)),
+    ("server: all, for each person, cores", 3, |f| Some(f.server.cores() / f64::from(f.people.max(1)))),
     ("server: node's memory, MB", 0, |f| Some(f.server.node_rss_bytes as f64 / 1e6)),
     ("server: mixer's memory, MB", 0, |f| {
         (f.server.mixers > 0).then_some(f.server.mixer_rss_bytes as f64 / 1e6)
@@ -38,11 +39,11 @@ const TABLE: &[(&str, usize, Figure)] = &[
     ("least of all viewers, Mbit/s", 2, |f| Some(f.downlink_bps.min / 1e6)),
     ("greatest of all viewers, Mbit/s", 2, |f| Some(f.downlink_bps.max / 1e6)),
     ("tiles seen", 0, |f| Some(f64::from(f.tiles.seen))),
-    ("glass to glass p50, ms", 0, |f| Some(f.latency_ms.p50)),
-    ("glass to glass p95, ms", 0, |f| Some(f.latency_ms.p95)),
-    ("glass to glass p99, ms", 0, |f| Some(f.latency_ms.p99)),
-    ("one camera silent: p50, ms", 0, |f| measured(f.latency_one_silent_ms).map(|latency| latency.p50)),
-    ("one camera silent: p95, ms", 0, |f| measured(f.latency_one_silent_ms).map(|latency| latency.p95)),
+    ("glass to glass p50, ms", 1, |f| Some(f.latency_ms.p50)),
+    ("glass to glass p95, ms", 1, |f| Some(f.latency_ms.p95)),
+    ("glass to glass p99, ms", 1, |f| Some(f.latency_ms.p99)),
+    ("one camera silent: p50, ms", 1, |f| measured(f.latency_one_silent_ms).map(|latency| latency.p50)),
+    ("one camera silent: p95, ms", 1, |f| measured(f.latency_one_silent_ms).map(|latency| latency.p95)),
     ("pictures decoded in a second", 1, |f| Some(f.frames.decoded_per_second)),
     ("pictures never seen, %", 1, |f| Some(f.frames.dropped_ratio() * 100.0)),
     ("PSNR, dB", 1, |f| Some(f.quality?.psnr_db)),
@@ -319,6 +320,19 @@ mod tests {
             assert!(page.contains(words), "{words}");
         }
         assert!(!page.contains("NaN") && !page.contains("inf"));
+    }
+
+    #[test]
+    fn rows_of_an_earlier_run_are_added_if_it_is_alike() {
+        let of = |people, p50| row(people, Mode::Sfu, 0.1, 3e6, p50);
+        let mut now = comparison(vec![of(4, 10.0)]);
+        assert!(now.add(comparison(vec![of(4, 99.0), of(2, 20.0)])));
+        let found: Vec<_> = now.rows.iter().map(|row| (row.people, row.figures.as_ref())).collect();
+        let found: Vec<_> = found.iter().map(|(people, f)| (*people, f.map(|f| f.latency_ms.p50))).collect();
+        assert_eq!(found, [(2, Some(20.0)), (4, Some(10.0))]);
+        let mut other = comparison(vec![of(9, 10.0)]);
+        other.machine.cores = 64;
+        assert!(!now.add(other) && now.rows.len() == 2);
     }
 
     #[test]

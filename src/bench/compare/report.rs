@@ -73,6 +73,8 @@ pub struct Row {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Figures {
+    /// In the room.
+    pub people: u32,
     pub seconds: f64,
     pub server: ServerCost,
     pub ingress_bps: f64,
@@ -218,7 +220,6 @@ pub struct BrowserFigures {
     pub cores: f64,
     /// From handing a picture to its sender until it is due on the screen.
     pub latency_ms: Percentiles,
-    pub decoder: String,
 }
 
 /// The machine while it was measured.
@@ -272,6 +273,19 @@ impl Comparison {
             verdict: verdict::sentences(&rows),
             rows,
         }
+    }
+
+    /// Takes over rows of sizes that it has none of. False where they are of another machine, version or setting.
+    pub fn add(&mut self, earlier: Self) -> bool {
+        let is_alike = (self.schema, &self.version, &self.machine, &self.settings)
+            == (earlier.schema, &earlier.version, &earlier.machine, &earlier.settings);
+        if is_alike {
+            let measured: Vec<u32> = self.rows.iter().map(|row| row.people).collect();
+            self.rows.extend(earlier.rows.into_iter().filter(|row| !measured.contains(&row.people)));
+            self.rows.sort_by_key(|row| (row.people, row.mode == Mode::Mcu));
+            self.verdict = verdict::sentences(&self.rows);
+        }
+        is_alike
     }
 
     /// The figures of one size and mode, if it ran.

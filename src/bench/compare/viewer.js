@@ -85,7 +85,8 @@
       // Each tile in turn: to read all of them in every picture would be work that no viewer has.
       if (!reads || ++shown % (isMixed ? 2 : 5) !== 0) return;
       const tile = isMixed ? next++ % tiles.length : slot;
-      const at = performance.timeOrigin + expectedDisplayTime;
+      // A late call finds a newer picture than it was made for: that one is on the screen by now.
+      const at = performance.timeOrigin + Math.max(expectedDisplayTime, performance.now());
       const frame = new VideoFrame(video);
       try {
         await read(frame, tiles[tile], tile, at);
@@ -109,7 +110,6 @@
       jitter_buffer_s: sum('jitterBufferDelay'),
       jitter_buffer_frames: sum('jitterBufferEmittedCount'),
       bytes: transport?.bytesReceived ?? 0,
-      decoder: videos.find(({ decoderImplementation }) => decoderImplementation)?.decoderImplementation ?? '',
     };
   };
   await sleep(settings.settle_seconds * 1000);
