@@ -1,5 +1,5 @@
-//! Media that can be decoded: recorded before a measurement, so that encoding does not weigh on it, and played
-//! by any number of synthetic clients.
+//! Media that can be decoded: recorded before a measurement, so that encoding does not weigh on it, and
+//! played by any number of synthetic clients.
 
 use std::sync::Arc;
 

@@ -46,7 +46,8 @@ pub fn head(title: &str) -> String {
 pub fn bars(page: &mut String, title: &str, bars: &[Bar<'_>]) {
     let height = ROW * bars.len() as f64;
     let end = |bar: &Bar<'_>| bar.spread.map_or(bar.value, |(_, max)| max);
-    let top = bars.iter().map(end).fold(f64::MIN_POSITIVE, f64::max);
+    // Any length will do where all are nothing.
+    let top = Some(bars.iter().map(end).fold(0.0, f64::max)).filter(|top| *top > 0.0).unwrap_or(1.0);
     let scale = (WIDTH - NAME_WIDTH - VALUE_WIDTH) / top;
     // Writing to a string cannot fail.
     let _ =

@@ -74,66 +74,69 @@ const TABLE: &[(&str, usize, Figure)] = &[
 const HOW: &[(&str, &str)] = &[
     (
         "The room",
-        "A fresh node for each column, on the same machine as everything else, over loopback. Everyone joins as the \
-         page does, with all their slots, sends video and Opus, and takes what the room gives. Two speak; the others' \
-         microphones are open. Figures are of one window of the time named above, after everyone was seen and five \
-         seconds had passed.",
+        "A fresh node for each column, on the same machine as everything else, over loopback. Everyone \
+         joins as the page does, with all their slots, sends video and Opus, and takes what the room \
+         gives. Two speak; the others' microphones are open. Figures are of one window of the time named \
+         above, after everyone was seen and five seconds had passed.",
     ),
     (
         "The picture",
-        "A person in front of a wall who moves and talks, with a camera's noise, 1280 × 720 at 30 pictures a second, \
-         encoded beforehand by libvpx as VP8 in three encodings with a key frame every second, as a recording cannot \
-         make one when asked. All play the same recording from different places in it. Only encodings that the \
-         server takes are sent.",
+        "A person in front of a wall who moves and talks, with a camera's noise, 1280 × 720 at 30 \
+         pictures a second, encoded beforehand by libvpx as VP8 in three encodings with a key frame every \
+         second, as a recording cannot make one when asked. All play the same recording from different \
+         places in it. Only encodings that the server takes are sent.",
     ),
     (
         "What a viewer wishes for",
-        "The same grid in both modes: forwarded, each stream in the height of its tile; mixed, the mix in the full \
-         height of the canvas. Nobody is forwarded to themselves, and everyone is in the mix, so there is one tile \
-         fewer forwarded.",
+        "The same grid in both modes: forwarded, each stream in the height of its tile; mixed, the mix in \
+         the full height of the canvas. Nobody is forwarded to themselves, and everyone is in the mix, so \
+         there is one tile fewer forwarded.",
     ),
     (
         "Server's CPU and memory",
-        "The scheduler's account of the node's threads and of its mixer's process over the window; resident memory at \
-         the end of it. On loopback the kernel's work for receivers is charged to the sender.",
+        "The scheduler's account of the node's threads and of its mixer's process over the window; \
+         resident memory at the end of it. On loopback the kernel's work for receivers is charged to the \
+         sender.",
     ),
     (
         "Bits in and out, downlink",
-        "Payload of all UDP datagrams that the people's sockets sent and got: media, sound, repairs, probing and \
-         feedback.",
+        "Payload of all UDP datagrams that the people's sockets sent and got: media, sound, repairs, \
+         probing and feedback.",
     ),
     (
         "Glass to glass",
-        "Each picture carries its number as a strip of black and white blocks. The time from handing a picture to its \
-         sender to when the watching person's decoder (libvpx by GStreamer, no playout delay) gives a picture in which \
-         that number is read for the first time. Encoding at the sender is not in it. One silent camera: the same \
-         over the seconds after one person's pictures stop coming without a word, of all others. In Chromium: until \
-         the time at which it says that the picture is due on the screen, its jitter buffer included, read from \
-         one in five pictures.",
+        "Each picture carries its number as a strip of black and white blocks. The time from handing a \
+         picture to its sender to when the watching person's decoder (libvpx by GStreamer, no playout \
+         delay) gives a picture in which that number is read for the first time. Encoding at the sender is \
+         not in it. One silent camera: the same over the seconds after one person's pictures stop coming \
+         without a word, of all others. In Chromium: until the time at which it says that the picture is \
+         due on the screen, its jitter buffer included, read from one in five pictures.",
     ),
     (
         "Pictures never seen",
-        "Of all pictures that those on the screen handed over, the part whose number the watching person never saw. A \
-         mix shows the newest of each at its own beat, so it skips one where two come between two beats.",
+        "Of all pictures that those on the screen handed over, the part whose number the watching person \
+         never saw. A mix shows the newest of each at its own beat, so it skips one where two come between \
+         two beats.",
     ),
     (
         "Quality",
-        "About one tile a second of each person, its luma scaled to the size of its tile, against the picture before \
-         encoding scaled to the same. The clock, the frame around who speaks and the name are cut away. Higher is \
-         better; 1 is the same for SSIM. MS-SSIM is of the three finest scales, with their weights; VMAF is not \
-         measured.",
+        "About one tile a second of each person, its luma scaled to the size of its tile, against the \
+         picture before encoding scaled to the same. The clock, the frame around who speaks and the name \
+         are cut away. Higher is better; 1 is the same for SSIM. MS-SSIM is of the three finest scales, \
+         with their weights; VMAF is not measured.",
     ),
     (
         "Chromium",
-        "Headless, joins when the other windows are over, as one more who only watches, shows all tiles, and is \
-         measured for as long. Decoding is its own totalDecodeTime over framesDecoded: wall time in the decoder, \
-         which on full cores includes waiting for one. Without a GPU it decodes and paints in software.",
+        "Headless, joins when the other windows are over, as one more who only watches, shows all tiles, \
+         and is measured for as long. Decoding is its own totalDecodeTime over framesDecoded: wall time in \
+         the decoder, which on full cores includes waiting for one. Without a GPU it decodes and paints in \
+         software.",
     ),
     (
         "The machine",
-        "Cores in use are of all processes, from /proc/stat. A column is marked where the machine was more than nine \
-         tenths full, where others took more than 0.3 cores, or where the tool itself was late: its figures are then \
-         those of this machine more than of the mode.",
+        "Cores in use are of all processes, from /proc/stat. A column is marked where the machine was \
+         more than nine tenths full, where others took more than 0.3 cores, or where the tool itself was \
+         late: its figures are then those of this machine more than of the mode.",
     ),
 ];
 
@@ -149,9 +152,11 @@ pub fn render(comparison: &Comparison) -> String {
         let _ = write!(page, "<p>{}</p>", escape(sentence));
     }
     page.push_str(
-        "<svg viewBox=\"0 0 640 20\" role=\"img\" aria-label=\"Colours\"><rect class=\"sfu\" x=\"0\" y=\"4\" width=\"12\" \
-         height=\"12\"/><text x=\"18\" y=\"15\">forwarded (SFU)</text><rect class=\"mcu\" x=\"160\" y=\"4\" width=\"12\" \
-         height=\"12\"/><text x=\"178\" y=\"15\">mixed (MCU)</text></svg>",
+        "<svg viewBox=\"0 0 640 20\" role=\"img\" aria-label=\"Colours\">\
+         <rect class=\"sfu\" x=\"0\" y=\"4\" width=\"12\" height=\"12\"/>\
+         <text x=\"18\" y=\"15\">forwarded (SFU)</text>\
+         <rect class=\"mcu\" x=\"160\" y=\"4\" width=\"12\" height=\"12\"/>\
+         <text x=\"178\" y=\"15\">mixed (MCU)</text></svg>",
     );
     for (title, unit, decimals, figure) in PLOTS {
         chart(&mut page, comparison, title, unit, *decimals, *figure);

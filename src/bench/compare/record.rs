@@ -80,8 +80,8 @@ fn encoder(encoding: &Encoding, frames_per_second: u32) -> String {
     format!(
         "appsrc name=in format=time \
          caps=video/x-raw,format=I420,width={width},height={height},framerate={frames_per_second}/1 \
-         ! vp8enc deadline=1 cpu-used=-6 threads=1 end-usage=cbr target-bitrate={bitrate_bps} lag-in-frames=0 \
-         keyframe-max-dist={KEY_INTERVAL_FRAMES} buffer-size=1000 buffer-initial-size=500 \
+         ! vp8enc deadline=1 cpu-used=-6 threads=1 end-usage=cbr target-bitrate={bitrate_bps} \
+         lag-in-frames=0 keyframe-max-dist={KEY_INTERVAL_FRAMES} buffer-size=1000 buffer-initial-size=500 \
          buffer-optimal-size=600 ! appsink name=out sync=false"
     )
 }

@@ -275,7 +275,8 @@ impl Comparison {
         }
     }
 
-    /// Takes over rows of sizes that it has none of. False where they are of another machine, version or setting.
+    /// Takes over rows of sizes that it has none of. False where they are of another machine, version or
+    /// setting.
     pub fn add(&mut self, earlier: Self) -> bool {
         let is_alike = (self.schema, &self.version, &self.machine, &self.settings)
             == (earlier.schema, &earlier.version, &earlier.machine, &earlier.settings);

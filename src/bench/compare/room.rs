@@ -1,7 +1,7 @@
 //! The synthetic room: people who send a recording and take what the room gives, one of whom watches.
 //!
-//! All show the same recording, each from a place of its own, so that a clock's number and the moment at which
-//! it was seen say whose picture it is.
+//! All show the same recording, each from a place of its own, so that a clock's number and the moment at
+//! which it was seen say whose picture it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -179,9 +179,9 @@ fn advice(pairs: &[Pair<'_>]) -> String {
     let extra = first.mcu.server.cores() - first.sfu.server.cores();
     let spared = first.sfu.downlink_bps.mean - first.mcu.downlink_bps.mean;
     let rule = format!(
-        "From {} people on mix where viewers' downlinks or devices are what is short: there it spares each viewer {} \
-         and costs the server {extra:.2} more cores for the room. Else forward, which is cheaper for the server and \
-         sooner on the screen.",
+        "From {} people on mix where viewers' downlinks or devices are what is short: there it spares \
+         each viewer {} and costs the server {extra:.2} more cores for the room. Else forward, which is \
+         cheaper for the server and sooner on the screen.",
         first.people,
         megabits(spared)
     );

@@ -1,4 +1,5 @@
-//! WHIP (RFC 9725), WHEP and this server's own joins, which are of the same form, with the identity in the query as this server's open rooms take it.
+//! WHIP (RFC 9725), WHEP and this server's own joins, which are of the same form, with the identity in
+//! the query as this server's open rooms take it.
 
 use reqwest::{Client, Url, header};
 
