@@ -187,7 +187,9 @@ async fn evaluate(socket: &mut Socket, session: &str, script: &str) -> Result<St
     let answer = call(socket, Some(session), "Runtime.evaluate", what).await?;
     if let Some(failure) = answer.get("exceptionDetails") {
         let words = failure["exception"]["description"].as_str().or(failure["text"].as_str());
-        return Err(format!("in Chromium: {}", words.unwrap_or("the script fails")));
+        // The first line says what, the others where in the script.
+        let what = words.and_then(|words| words.lines().next());
+        return Err(format!("in Chromium: {}", what.unwrap_or("the script fails")));
     }
     text(&answer["result"], "value")
 }

@@ -127,10 +127,10 @@ const HOW: &[(&str, &str)] = &[
     ),
     (
         "Chromium",
-        "Headless, joins when the other windows are over, as one more who only watches, shows all tiles, \
-         and is measured for as long. Decoding is its own totalDecodeTime over framesDecoded: wall time in \
-         the decoder, which on full cores includes waiting for one. Without a GPU it decodes and paints in \
-         software.",
+        "Headless, joins when the other windows are over, as one more who only watches, takes VP8 and at \
+         most four voices, shows all tiles, and is measured for as long. Decoding is its own \
+         totalDecodeTime over framesDecoded: wall time in the decoder, which on full cores includes \
+         waiting for one. Without a GPU it decodes and paints in software.",
     ),
     (
         "The machine",
