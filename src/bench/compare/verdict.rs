@@ -142,7 +142,9 @@ fn latency(pairs: &[Pair<'_>]) -> String {
 fn silence(pairs: &[Pair<'_>]) -> Option<String> {
     let changed = pairs.iter().filter(|pair| pair.mcu.latency_one_silent_ms.count > 0).map(|pair| {
         let (before, after) = (pair.mcu.latency_ms, pair.mcu.latency_one_silent_ms);
-        let (p50, p95) = (after.p50 - before.p50, after.p95 - before.p95);
+        // Adding 0 makes a rounded -0 one without a sign.
+        let changed = |from: f64, to: f64| (to - from).round() + 0.0;
+        let (p50, p95) = (changed(before.p50, after.p50), changed(before.p95, after.p95));
         format!("{p50:+.0} and {p95:+.0} ms with {} people", pair.people)
     });
     let changed: Vec<String> = changed.collect();
