@@ -11,18 +11,24 @@ use std::time::{Duration, Instant};
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::channel::ChannelId;
 use str0m::format::Codec;
-use str0m::media::{KeyframeRequestKind, Mid, Pt, Rid};
+use str0m::media::{KeyframeRequestKind, Mid};
 use str0m::net::{Protocol, Receive, Transmit};
-use str0m::rtp::{Extension, ExtensionValues, RtpPacket, RtpWrite, Ssrc};
+use str0m::rtp::{Extension, RtpPacket, Ssrc};
 use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcError};
 
 pub use super::offer::{Channel, Offer};
 use super::offer::{negotiated, rtc_config};
 use super::profile::{self, ProfileSlot};
 use super::reception::{Arrival, Slot};
-use super::source::{AUDIO_LEVEL_DBOV, AudioSource, MediaPacket, VideoSource};
+use super::source::{AudioSource, VideoSource};
 use super::stamp::Stamp;
 use crate::core::stats::srtp_profile_name;
+
+mod received;
+mod sending;
+
+pub use received::Received;
+use sending::Sending;
 
 /// How often a receiving client looks whether a picture is stuck.
 const PLAYOUT_CHECK: Duration = Duration::from_millis(50);
@@ -46,13 +52,6 @@ pub enum ClientError {
     Refused(&'static str),
     #[error("the local address {0} is no candidate")]
     Address(SocketAddr),
-}
-
-/// A line that sends.
-struct Sending<S> {
-    mid: Mid,
-    source: S,
-    pt: Option<Pt>,
 }
 
 /// When things happened first.
@@ -93,6 +92,8 @@ pub struct Client {
     delays_ns: Option<Vec<u64>>,
     /// How long the datagram at hand had waited to be read.
     waited: Duration,
+    /// Packets that came, while a decoder takes them.
+    received: Option<VecDeque<Received>>,
     key_frames_requested: u64,
     foreign_packets: u64,
     closed: bool,
@@ -156,6 +157,7 @@ impl Client {
             remb_at: now,
             delays_ns: None,
             waited: Duration::ZERO,
+            received: None,
             key_frames_requested: 0,
             foreign_packets: 0,
             closed: false,
@@ -351,32 +353,6 @@ impl Client {
         }
     }
 
-    fn send_media(&mut self, now: Instant) {
-        let clock_ns = now.saturating_duration_since(self.clock_base).as_nanos() as u64;
-        let mut direct = self.rtc.direct_api();
-        if let Some(Sending { mid, source, pt: Some(pt) }) = &mut self.video {
-            let rids: Vec<Option<Rid>> = source.encodings().map(|e| e.rid.map(Rid::from)).collect();
-            source.emit(now, clock_ns, |packet| {
-                let rid = rids.get(packet.encoding).copied().flatten();
-                if let Some(stream) = direct.stream_tx_by_mid(*mid, rid) {
-                    stream.write_rtp(rtp_write(&packet, *pt, now).nackable(true));
-                }
-            });
-        }
-        if let Some(Sending { mid, source, pt: Some(pt) }) = &mut self.audio {
-            source.emit(now, clock_ns, |packet| {
-                let values = ExtensionValues {
-                    audio_level: Some(AUDIO_LEVEL_DBOV),
-                    voice_activity: Some(true),
-                    ..ExtensionValues::default()
-                };
-                if let Some(stream) = direct.stream_tx_by_mid(*mid, None) {
-                    stream.write_rtp(rtp_write(&packet, *pt, now).ext_vals(values));
-                }
-            });
-        }
-    }
-
     fn ask_key_frames(&mut self, now: Instant) {
         for slot in self.slots.values_mut() {
             if !slot.playout.wants_key_frame(now) {
@@ -456,6 +432,7 @@ impl Client {
     }
 
     fn handle_rtp(&mut self, now: Instant, packet: &RtpPacket) {
+        self.keep(packet);
         let Some(stamp) = Stamp::read(&packet.payload) else {
             self.foreign_packets += 1;
             return;
@@ -488,10 +465,6 @@ impl Client {
         self.mid_by_ssrc.insert(ssrc, mid);
         Some(mid)
     }
-}
-
-fn rtp_write(packet: &MediaPacket<'_>, pt: Pt, now: Instant) -> RtpWrite {
-    RtpWrite::new(pt, packet.seq_no.into(), packet.rtp_time, now, packet.payload).marker(packet.marker)
 }
 
 #[cfg(test)]

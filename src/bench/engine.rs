@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token, Waker};
 
-use super::client::{Client, ClientError, Offer};
+use super::client::{Channel, Client, ClientError, Offer};
 use super::receive::{self, Received};
 
 /// Wakes the loop for an answer; no client has this number.
@@ -29,6 +29,10 @@ pub struct Seat {
     pub client: Client,
     /// Why it is out, once it is.
     pub failure: Option<String>,
+    /// When its joining began.
+    pub joined_at: Option<Instant>,
+    /// Bytes of all datagrams that came.
+    pub received_bytes: u64,
     socket: UdpSocket,
     /// The earliest entry of this seat in the queue of wake-ups.
     scheduled: Option<Instant>,
@@ -40,6 +44,7 @@ pub struct Traffic {
     pub received: u64,
     pub received_bytes: u64,
     pub sent: u64,
+    pub sent_bytes: u64,
     /// Not sent because a socket was full.
     pub unsent: u64,
 }
@@ -115,7 +120,14 @@ impl Engine {
         self.poll.registry().register(&mut socket, Token(seat), Interest::READABLE)?;
         let (client, made) =
             make(socket.local_addr()?).map_err(|error| io::Error::other(error.to_string()))?;
-        self.seats.push(Seat { client, failure: None, socket, scheduled: None });
+        self.seats.push(Seat {
+            client,
+            failure: None,
+            joined_at: None,
+            received_bytes: 0,
+            socket,
+            scheduled: None,
+        });
         Ok((seat, made))
     }
 
@@ -137,6 +149,16 @@ impl Engine {
     /// Hands a client a candidate of the server.
     pub fn candidate(&mut self, seat: usize, candidate: &str) {
         self.tell(seat, |client, now| client.add_candidate(now, candidate));
+    }
+
+    /// Sends on a client's data channel; false while it cannot.
+    pub fn send(&mut self, seat: usize, to: Channel, data: &[u8]) -> bool {
+        let mut is_sent = false;
+        self.tell(seat, |client, now| {
+            is_sent = client.send_message(now, to, data)?;
+            Ok(())
+        });
+        is_sent
     }
 
     fn tell(&mut self, seat: usize, what: impl FnOnce(&mut Client, Instant) -> Result<(), ClientError>) {
@@ -197,6 +219,7 @@ impl Seat {
         while let Ok(received) = receive::receive(&self.socket, buffer) {
             traffic.received += 1;
             traffic.received_bytes += received.len as u64;
+            self.received_bytes += received.len as u64;
             if self.failure.is_some() {
                 continue;
             }
@@ -221,7 +244,10 @@ impl Seat {
         }
         while let Some(transmit) = self.client.poll_transmit() {
             match self.socket.send_to(&transmit.contents, transmit.destination) {
-                Ok(_) => traffic.sent += 1,
+                Ok(len) => {
+                    traffic.sent += 1;
+                    traffic.sent_bytes += len as u64;
+                }
                 Err(_) => traffic.unsent += 1,
             }
         }

@@ -6,7 +6,6 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::PathBuf;
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -14,8 +13,10 @@ use rand::RngExt;
 use reqwest::Url;
 
 use super::client::Offer;
-use super::engine::{Engine, Seat};
-use super::join::{ApiKey, Join, Joiner, News, Role, Target, What};
+use super::compare::CompareError;
+use super::crowd::Crowd;
+use super::engine::Seat;
+use super::join::{ApiKey, Join, Role, Target};
 use super::process::{Machine, Snapshot};
 use super::report::{self, Report, Window};
 use super::source::{AudioSource, Encoding, VideoSource, simulcast, single};
@@ -26,8 +27,6 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(15);
 const SETTLE: Duration = Duration::from_secs(2);
 /// Time for what is under way to arrive after measuring.
 const GRACE: Duration = Duration::from_millis(500);
-/// Longest wait of the loop between two looks at the clock.
-const TURN_MAX: Duration = Duration::from_millis(20);
 
 /// The run cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +43,8 @@ pub enum BenchError {
     NoRuns(PathBuf),
     #[error("the report is no JSON: {0}")]
     Report(#[from] serde_json::Error),
+    #[error(transparent)]
+    Compare(#[from] CompareError),
 }
 
 fn base_url(text: &str) -> Result<Url, String> {
@@ -101,8 +102,6 @@ pub struct Place {
     pub room: u32,
     /// Number of the publisher, unique in the run; none for a viewer.
     pub publisher: Option<u32>,
-    /// When its joining began.
-    pub joined_at: Option<Instant>,
 }
 
 /// Measures and prints one JSON object.
@@ -133,8 +132,8 @@ pub fn measure(args: &ForwardArgs) -> Result<Report, BenchError> {
     let end = run.window_edge(args, false)?;
     run.drive_for(GRACE)?;
 
-    let report = report::make(args, &mut run.engine.seats, &run.places, server_idle, &start, &end);
-    run.joiner.leave();
+    let report = report::make(args, &mut run.crowd.engine.seats, &run.places, server_idle, &start, &end);
+    run.crowd.leave();
     Ok(report)
 }
 
@@ -142,24 +141,17 @@ struct Run<'a> {
     args: &'a ForwardArgs,
     /// Sets this run's rooms apart from those of another.
     number: u32,
-    engine: Engine,
+    crowd: Crowd,
     places: Vec<Place>,
-    joiner: Joiner,
-    news: mpsc::Receiver<News>,
 }
 
 impl<'a> Run<'a> {
     fn new(args: &'a ForwardArgs) -> Result<Self, BenchError> {
         let unreachable = || BenchError::Unreachable(args.url.clone());
-        let engine = Engine::new(local_towards(&args.url).ok_or_else(unreachable)?)?;
-        let (sender, news) = mpsc::channel();
-        let waker = engine.waker()?;
+        let local = local_towards(&args.url).ok_or_else(unreachable)?;
         let key = ApiKey { id: args.api_key.clone(), secret: args.api_secret.clone() };
-        let joiner = Joiner::start(args.target, args.url.clone(), key, sender, move || {
-            // Waking fails only when the loop is gone, and then nobody waits.
-            let _ = waker.wake();
-        })?;
-        Ok(Self { args, number: rand::rng().random(), engine, places: Vec::new(), joiner, news })
+        let crowd = Crowd::new(args.target, args.url.clone(), key, local)?;
+        Ok(Self { args, number: rand::rng().random(), crowd, places: Vec::new() })
     }
 
     /// Joins all publishers or all viewers at the rate asked for, and waits until they are in.
@@ -177,31 +169,27 @@ impl<'a> Run<'a> {
         }
         let in_time = Instant::now() + CONNECT_WITHIN;
         self.drive_until(in_time, |run| {
-            run.engine.seats.iter().skip(first).all(|seat| is_in(seat, publishers))
+            run.crowd.engine.seats.iter().skip(first).all(|seat| is_in(seat, publishers))
         })
     }
 
     fn join(&mut self, room: u32, publisher: Option<u32>, number: u32) -> Result<(), BenchError> {
         let (seat, offer) = if publisher.is_none() && self.args.target.offers_to_viewers() {
-            (self.engine.add_answering()?, None)
+            (self.crowd.engine.add_answering()?, None)
         } else {
             let lines = self.args.publishers as usize;
             let offer = match publisher {
                 Some(publisher) => self.publish(publisher, Instant::now()),
                 None => Offer { audio_slots: lines, video_slots: lines, ..Offer::default() },
             };
-            let (seat, offer) = self.engine.add(offer)?;
+            let (seat, offer) = self.crowd.engine.add(offer)?;
             (seat, Some(offer))
         };
-        self.places.push(Place { room, publisher, joined_at: None });
+        self.places.push(Place { room, publisher });
         let role = if publisher.is_some() { Role::Publisher(number) } else { Role::Viewer(number) };
         let (run, publishers, encodings) = (self.number, self.args.publishers, self.encodings());
         let join = Join { seat, run, room, role, publishers, encodings, offer };
-        if !self.joiner.join(join)
-            && let Some(seat) = self.engine.seats.get_mut(seat)
-        {
-            seat.failure = Some("too many joins wait for the server".into());
-        }
+        self.crowd.join(join);
         Ok(())
     }
 
@@ -230,36 +218,13 @@ impl<'a> Run<'a> {
             if now >= end || done(self) {
                 return Ok(());
             }
-            self.engine.turn(end.min(now + TURN_MAX))?;
-            while let Ok(news) = self.news.try_recv() {
-                self.take(news);
-            }
-        }
-    }
-
-    fn take(&mut self, news: News) {
-        let Some(place) = self.places.get_mut(news.seat) else { return };
-        place.joined_at = Some(news.joined_at);
-        match news.what {
-            What::Answer(sdp) => self.engine.answer(news.seat, &sdp),
-            What::Offer(sdp, answer) => {
-                // Without an answer the seat knows why, and the task gives up.
-                if let Some(sdp) = self.engine.offer(news.seat, &sdp) {
-                    let _ = answer.send(sdp);
-                }
-            }
-            What::Candidate(candidate) => self.engine.candidate(news.seat, &candidate),
-            What::Failed(failure) => {
-                if let Some(seat) = self.engine.seats.get_mut(news.seat) {
-                    seat.failure.get_or_insert(failure);
-                }
-            }
+            self.crowd.turn(end)?;
         }
     }
 
     fn window_edge(&mut self, args: &ForwardArgs, begins: bool) -> Result<Window, BenchError> {
         if begins {
-            for seat in &mut self.engine.seats {
+            for seat in &mut self.crowd.engine.seats {
                 seat.client.record_delays(true);
             }
         }
@@ -267,9 +232,9 @@ impl<'a> Run<'a> {
         let snapshot = |pid: u32| Snapshot::of(pid).map_err(|error| BenchError::Pid(pid, error));
         let server = args.server_pid.map(snapshot).transpose()?;
         Ok(Window::edge(
-            &mut self.engine.seats,
+            &mut self.crowd.engine.seats,
             &self.places,
-            self.engine.traffic,
+            self.crowd.engine.traffic,
             server,
             own,
             Machine::now()?,
@@ -285,7 +250,7 @@ fn is_in(seat: &Seat, publisher: bool) -> bool {
 }
 
 /// This machine's address on the way to the server.
-fn local_towards(url: &Url) -> Option<IpAddr> {
+pub fn local_towards(url: &Url) -> Option<IpAddr> {
     let host = url.host_str()?.trim_start_matches('[').trim_end_matches(']');
     let server = (host, url.port_or_known_default()?).to_socket_addrs().ok()?.next()?;
     let any: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };

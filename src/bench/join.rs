@@ -73,17 +73,25 @@ pub struct Join {
 pub enum Role {
     Publisher(u32),
     Viewer(u32),
+    /// Sends and receives, as people do. Only for [`Target::Whip`].
+    Person(u32),
+}
+
+/// Name of a run's room.
+pub fn room_name(run: u32, room: u32) -> String {
+    format!("bench-{run:08x}-{room}")
 }
 
 impl Join {
     fn room_name(&self) -> String {
-        format!("bench-{:08x}-{}", self.run, self.room)
+        room_name(self.run, self.room)
     }
 
     fn identity(&self) -> String {
         match self.role {
             Role::Publisher(number) => format!("publisher-{number}"),
             Role::Viewer(number) => format!("viewer-{number}"),
+            Role::Person(number) => format!("person-{number}"),
         }
     }
 

@@ -6,10 +6,14 @@ use clap::Subcommand;
 
 pub mod bare;
 pub mod client;
+pub mod clip;
+pub mod compare;
+pub mod crowd;
 pub mod engine;
 pub mod forward;
 pub mod join;
 pub mod offer;
+pub mod plot;
 pub mod process;
 pub mod profile;
 pub mod receive;
@@ -28,6 +32,8 @@ pub enum Bench {
     Forward(forward::ForwardArgs),
     /// The bare limit: rewrite, seal and send the same traffic and do nothing else, as one JSON object
     Bare(bare::BareArgs),
+    /// Forwarded against mixed: the same room in both modes, as JSON and as a page with plots
+    Compare(compare::CompareArgs),
     /// Medians, spreads and ratios of many runs, as JSON and as a page with plots
     Summary(summary::SummaryArgs),
 }
@@ -40,6 +46,7 @@ pub fn run(bench: &Bench) -> Result<(), BenchError> {
     match bench {
         Bench::Forward(args) => forward::run(args),
         Bench::Bare(args) => bare::run(args),
+        Bench::Compare(args) => Ok(compare::run(args)?),
         Bench::Summary(args) => summary::run(args),
     }
 }

@@ -58,6 +58,27 @@ pub fn thread_cpu() -> io::Result<Duration> {
     ns.map(Duration::from_nanos).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
+/// Processes that `pid` has started and that live, from the lists that its threads have of them.
+pub fn children(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    let pids = lists.flat_map(|list| {
+        list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()
+    });
+    pids.collect()
+}
+
+/// A process and all that came of it, from the oldest on.
+pub fn family(pid: u32) -> Vec<u32> {
+    let mut found = vec![pid];
+    let mut next = 0;
+    while let Some(&pid) = found.get(next) {
+        found.extend(children(pid));
+        next += 1;
+    }
+    found
+}
+
 /// A process at one moment.
 #[derive(Debug, Clone, Copy)]
 pub struct Snapshot {
@@ -149,6 +170,16 @@ mod tests {
         let noise = start.until(&end, 10.0, 0.6);
         assert!((noise.others_cores - 0.9).abs() < 1e-9 && (noise.steal_cores - 0.05).abs() < 1e-9);
         assert!(Machine::now().is_ok_and(|now| now.busy > 0));
+    }
+
+    #[test]
+    fn a_family_is_a_process_and_what_it_started() {
+        let mut child = std::process::Command::new("sleep").arg("20").spawn().expect("a child");
+        let own = std::process::id();
+        assert!(children(own).contains(&child.id()));
+        assert!(family(own).starts_with(&[own]) && family(own).contains(&child.id()));
+        child.kill().and_then(|()| child.wait()).expect("it ends");
+        assert!(!children(own).contains(&child.id()));
     }
 
     #[test]

@@ -209,7 +209,7 @@ pub fn make(
         received_packets_per_second: packets.received as f64 / seconds,
         packets,
         frames: frames(args, seats, places, start, end),
-        join_ms: joins(seats, places),
+        join_ms: joins(seats),
         latency_ms: latency.percentiles(),
         server: server_cost(args, server_idle, start, end, packets.received, seats.len()),
         generator: GeneratorCost {
@@ -313,10 +313,10 @@ fn frames(args: &ForwardArgs, seats: &[Seat], places: &[Place], start: &Window, 
     frames
 }
 
-fn joins(seats: &[Seat], places: &[Place]) -> Joins {
+fn joins(seats: &[Seat]) -> Joins {
     let (mut connected, mut packet, mut frame) = (Times::default(), Times::default(), Times::default());
-    for (seat, place) in seats.iter().zip(places) {
-        let Some(joined_at) = place.joined_at else { continue };
+    for seat in seats {
+        let Some(joined_at) = seat.joined_at else { continue };
         let milestones = seat.client.milestones();
         let add = |times: &mut Times, at: Option<Instant>| {
             at.into_iter().for_each(|at| times.add(at.saturating_duration_since(joined_at)));

@@ -2,10 +2,12 @@
 //!
 //! The VP8 payload descriptors (RFC 7741) and frame headers (RFC 6386 §9.1) are valid, so a server may parse
 //! and rewrite them; what follows is filler with a [`Stamp`] at the end, so no decoder is needed to judge
-//! what arrived. Runs on the instants it is given, hence in virtual time too.
+//! what arrived. Or a recording is played, which can be decoded and has no stamps. Runs on the instants it is
+//! given, hence in virtual time too.
 
 use std::time::{Duration, Instant};
 
+use super::clip::{Frame, Playback, SoundClip};
 use super::stamp::{AUDIO, STAMP_LEN, Stamp};
 
 /// Largest payload of one packet: what libwebrtc leaves after headers in an MTU of 1200.
@@ -63,6 +65,8 @@ struct EncodingState {
     config: Encoding,
     active: bool,
     key_wanted: bool,
+    /// Of a recording: nothing is sent before the next key frame that it has.
+    awaits_key: bool,
     /// Bytes by which key frames have exceeded the rate; later frames are smaller by them.
     debt: usize,
     picture_id: u16,
@@ -82,6 +86,9 @@ pub struct VideoSource {
     first_at: Instant,
     key_at: Instant,
     frame: u32,
+    playback: Option<Playback>,
+    /// Of a recording: when each picture was handed over, on the run's clock.
+    handed_over_ns: Vec<u64>,
     scratch: Vec<u8>,
 }
 
@@ -94,6 +101,7 @@ impl VideoSource {
                 config,
                 active: true,
                 key_wanted: true,
+                awaits_key: true,
                 debt: 0,
                 picture_id: (offset % 0x7fff) as u16,
                 tl0_pic_idx: offset as u8,
@@ -111,8 +119,25 @@ impl VideoSource {
             first_at,
             key_at: first_at,
             frame: 0,
+            playback: None,
+            handed_over_ns: Vec::new(),
             scratch: Vec::with_capacity(1500),
         }
+    }
+
+    /// Plays a recording. It has the key frames that it has: to be asked for one changes nothing.
+    pub fn playing(publisher: u32, playback: Playback, first_at: Instant) -> Self {
+        let encodings = playback.clip.encodings.iter().map(|recorded| recorded.encoding).collect();
+        Self {
+            frames_per_second: playback.clip.frames_per_second,
+            playback: Some(playback),
+            ..Self::new(publisher, encodings, first_at, Duration::MAX)
+        }
+    }
+
+    /// When each picture of a recording was handed over, nanoseconds on the run's clock.
+    pub fn handed_over_ns(&self) -> &[u64] {
+        &self.handed_over_ns
     }
 
     /// Begins at `first_at` instead, if it has not begun: nothing is made up for the time until then.
@@ -158,6 +183,7 @@ impl VideoSource {
         for encoding in &mut self.encodings {
             let active = encoding.config.rid.is_none_or(|rid| rids.iter().any(|wanted| wanted == rid));
             encoding.key_wanted |= active && !encoding.active;
+            encoding.awaits_key |= active && !encoding.active;
             encoding.active = active;
         }
     }
@@ -165,11 +191,15 @@ impl VideoSource {
     /// Makes the frames that are due at `now`, each a burst of packets. `clock_ns` is what stamps them.
     pub fn emit(&mut self, now: Instant, clock_ns: u64, mut sink: impl FnMut(MediaPacket<'_>)) {
         while self.next_at() <= now {
+            let rtp_time = (u64::from(self.frame) * 90_000 / u64::from(self.frames_per_second)) as u32;
+            if self.playback.is_some() {
+                self.play(rtp_time, clock_ns, &mut sink);
+                continue;
+            }
             let periodic = self.next_at() >= self.key_at;
             if periodic {
                 self.key_at += self.key_interval;
             }
-            let rtp_time = (u64::from(self.frame) * 90_000 / u64::from(self.frames_per_second)) as u32;
             for (index, encoding) in self.encodings.iter_mut().enumerate() {
                 if !encoding.active {
                     continue;
@@ -188,6 +218,17 @@ impl VideoSource {
             }
             self.frame += 1;
         }
+    }
+
+    fn play(&mut self, rtp_time: u32, clock_ns: u64, sink: &mut impl FnMut(MediaPacket<'_>)) {
+        let Some(playback) = &self.playback else { return };
+        for (index, encoding) in self.encodings.iter_mut().enumerate().filter(|(_, state)| state.active) {
+            if let Some(frame) = playback.frame(index, self.frame) {
+                encoding.recorded_frame(index, frame, rtp_time, &mut self.scratch, sink);
+            }
+        }
+        self.handed_over_ns.push(clock_ns);
+        self.frame += 1;
     }
 }
 
@@ -245,6 +286,37 @@ impl EncodingState {
         self.sent.key_frames += u32::from(stamp.key);
     }
 
+    /// Sends a frame of a recording, in packets of about equal size.
+    fn recorded_frame(
+        &mut self,
+        encoding: usize,
+        frame: &Frame,
+        rtp_time: u32,
+        scratch: &mut Vec<u8>,
+        sink: &mut impl FnMut(MediaPacket<'_>),
+    ) {
+        if self.awaits_key && !frame.key {
+            return;
+        }
+        self.awaits_key = false;
+        self.picture_id = (self.picture_id + 1) & 0x7fff;
+        self.tl0_pic_idx = self.tl0_pic_idx.wrapping_add(1);
+        let parts = frame.data.len().div_ceil(PAYLOAD_LEN_MAX - DESCRIPTOR_LEN).max(1);
+        let part_len = frame.data.len().div_ceil(parts).max(1);
+        for (part, data) in (1..).zip(frame.data.chunks(part_len)) {
+            scratch.clear();
+            self.descriptor(part == 1, scratch);
+            scratch.extend_from_slice(data);
+            let rtp_time = rtp_time.wrapping_add(self.rtp_time_base);
+            let marker = part == parts;
+            sink(MediaPacket { encoding, seq_no: self.seq_no, rtp_time, marker, payload: scratch });
+            self.seq_no += 1;
+            self.sent.packets += 1;
+            self.sent.payload_bytes += scratch.len() as u64;
+        }
+        self.sent.key_frames += u32::from(frame.key);
+    }
+
     /// RFC 7741 §4.2, one temporal layer.
     fn descriptor(&self, first: bool, payload: &mut Vec<u8>) {
         const EXTENDED: u8 = 0x80;
@@ -276,11 +348,14 @@ pub struct AudioSource {
     first_at: Instant,
     seq_no: u64,
     sent: Sent,
+    level_dbov: i8,
+    clip: Option<SoundClip>,
     scratch: Vec<u8>,
 }
 
-/// Audio level of every packet (RFC 6464), in dBov: someone who speaks.
+/// Audio level of packets (RFC 6464), in dBov: of someone who speaks, and of silence.
 pub const AUDIO_LEVEL_DBOV: i8 = -25;
+const SILENCE_DBOV: i8 = -127;
 
 impl AudioSource {
     const INTERVAL: Duration = Duration::from_millis(20);
@@ -295,8 +370,26 @@ impl AudioSource {
             first_at,
             seq_no: u64::from(publisher % 30_000),
             sent: Sent::default(),
+            level_dbov: AUDIO_LEVEL_DBOV,
+            clip: None,
             scratch: Vec::with_capacity(Self::PAYLOAD_LEN),
         }
+    }
+
+    /// Plays a recording, of somebody who speaks or is silent.
+    pub fn playing(publisher: u32, clip: SoundClip, speaks: bool, first_at: Instant) -> Self {
+        let level_dbov = if speaks { AUDIO_LEVEL_DBOV } else { SILENCE_DBOV };
+        Self { clip: Some(clip), level_dbov, ..Self::new(publisher, first_at) }
+    }
+
+    /// What its packets say of their loudness.
+    pub fn level_dbov(&self) -> i8 {
+        self.level_dbov
+    }
+
+    /// Whether its packets say that somebody speaks.
+    pub fn is_voice(&self) -> bool {
+        self.level_dbov > SILENCE_DBOV
     }
 
     /// As [`VideoSource::postpone_to`].
@@ -318,20 +411,14 @@ impl AudioSource {
     /// Makes the packets that are due at `now`.
     pub fn emit(&mut self, now: Instant, clock_ns: u64, mut sink: impl FnMut(MediaPacket<'_>)) {
         while self.next_at() <= now {
-            let stamp = Stamp {
-                publisher: self.publisher,
-                encoding: AUDIO,
-                key: false,
-                part: 0,
-                parts: 1,
-                frame: self.sent.packets,
-                counter: self.sent.packets,
-                sent_ns: clock_ns,
-            };
             self.scratch.clear();
-            self.scratch.push(Self::TOC);
-            self.scratch.resize(Self::PAYLOAD_LEN - STAMP_LEN, 0x5a);
-            stamp.write(&mut self.scratch);
+            match &self.clip {
+                Some(clip) => {
+                    let packet = clip.get(self.sent.packets as usize % clip.len().max(1));
+                    self.scratch.extend_from_slice(packet.map_or(&[Self::TOC], Vec::as_slice));
+                }
+                None => self.filler(clock_ns),
+            }
             sink(MediaPacket {
                 encoding: 0,
                 seq_no: self.seq_no,
@@ -347,12 +434,31 @@ impl AudioSource {
             self.sent.payload_bytes += self.scratch.len() as u64;
         }
     }
+
+    fn filler(&mut self, clock_ns: u64) {
+        self.scratch.push(Self::TOC);
+        self.scratch.resize(Self::PAYLOAD_LEN - STAMP_LEN, 0x5a);
+        let stamp = Stamp {
+            publisher: self.publisher,
+            encoding: AUDIO,
+            key: false,
+            part: 0,
+            parts: 1,
+            frame: self.sent.packets,
+            counter: self.sent.packets,
+            sent_ns: clock_ns,
+        };
+        stamp.write(&mut self.scratch);
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use str0m::rtp::Vp8Descriptor;
 
+    use super::super::clip::{Clip, Recorded};
     use super::*;
 
     fn run(source: &mut VideoSource, seconds: u32, from: Instant) -> Vec<(usize, u64, bool, Vec<u8>)> {
@@ -423,5 +529,40 @@ mod tests {
         source.emit(start + Duration::from_millis(1999), 5, |packet| seqs.push(packet.seq_no));
         assert_eq!(seqs, (9..109).collect::<Vec<_>>());
         assert_eq!(source.sent().packets, 100);
+    }
+
+    #[test]
+    fn a_recording_begins_with_a_key_frame_and_is_played_over_and_over() {
+        let frames = |encoding: usize| {
+            (0..10).map(move |index| Frame { key: index % 5 == 0, data: vec![index; 2_000 + 500 * encoding] })
+        };
+        let recorded = simulcast(1_500_000).into_iter().enumerate();
+        let recorded = recorded.map(|(at, encoding)| Recorded { encoding, frames: frames(at).collect() });
+        let clip = Arc::new(Clip { frames_per_second: 30, encodings: recorded.collect() });
+        let start = Instant::now();
+        let mut source = VideoSource::playing(1, Playback { clip, phase: 7 }, start);
+        let packets = run(&mut source, 1, start);
+        assert_eq!((source.frames(), source.handed_over_ns().len()), (31, 31));
+        for encoding in 0..3 {
+            let of_it: Vec<_> = packets.iter().filter(|(at, ..)| *at == encoding).collect();
+            // From the key frame 0, which is its fourth picture; three packets of the largest.
+            let each = [2, 3, 3][encoding];
+            assert_eq!(of_it.len(), (31 - 3) * each);
+            for (index, packet) in of_it.iter().enumerate() {
+                let (_, seq_no, marker, payload) = packet;
+                assert_eq!(*seq_no, of_it[0].1 + index as u64);
+                assert_eq!(*marker, index % each == each - 1);
+                assert_eq!(usize::from(*payload.last().expect("bytes")), index / each % 10);
+                assert!(Vp8Descriptor::parse(payload).is_ok() && payload.len() <= PAYLOAD_LEN_MAX);
+            }
+        }
+        source.set_active(&["q".into()]);
+        source.set_active(&["q".into(), "f".into()]);
+        let next = run(&mut source, 2, start);
+        let top = next.iter().find(|(at, ..)| *at == 2).map(|(.., payload)| payload.last().copied());
+        assert!(
+            matches!(top, Some(Some(0 | 5))),
+            "an encoding that comes back begins with a key frame: {top:?}"
+        );
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Nothing here depends on how fast the machine is, up to [`stand::PATIENCE`].
 
+mod compare;
 mod lips;
 mod people;
 mod source;

@@ -93,6 +93,7 @@ async fn stay(handle: &mut Handle<'_>, join: &Join, line: &Line) -> Result<(), S
             let start = json!({ "request": "start" });
             handle.send(start, Some(json!({ "type": "answer", "sdp": answer }))).await?;
         }
+        Role::Person(_) => return Err("here one either publishes or views".into()),
     }
     // Polling goes on, as it keeps the session alive.
     loop {

@@ -1,4 +1,5 @@
-//! WHIP (RFC 9725) and WHEP, with the identity in the query as this server's open rooms take it.
+//! WHIP (RFC 9725), WHEP and this server's own joins, which are of the same form, with the identity in
+//! the query as this server's open rooms take it.
 
 use reqwest::{Client, Url, header};
 
@@ -9,6 +10,7 @@ pub(super) async fn join(http: &Client, base: &Url, mut join: Join, line: &Line)
     let path = match join.role {
         Role::Publisher(_) => "whip",
         Role::Viewer(_) => "whep",
+        Role::Person(_) => "participants",
     };
     let path = format!("/v1/rooms/{}/{path}?identity={}", join.room_name(), join.identity());
     let url = base.join(&path).map_err(|error| error.to_string())?;

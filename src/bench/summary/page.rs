@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::{BARE, OURS, Spread, Summary, Workload};
+use crate::bench::plot::{self, Bar, escape};
 
 /// Metric, title, decimals.
 const PLOTS: &[(&str, &str, usize)] = &[
@@ -11,28 +12,12 @@ const PLOTS: &[(&str, &str, usize)] = &[
     ("join_p50_ms", "Join to the first picture p50, ms", 0),
     ("memory_mb", "Memory, MB", 0),
 ];
-/// Pixels.
-const WIDTH: f64 = 640.0;
-const NAME_WIDTH: f64 = 120.0;
-const VALUE_WIDTH: f64 = 190.0;
-const ROW: f64 = 30.0;
-
-const HEAD: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
-<meta name=\"viewport\" content=\"width=device-width\"><title>Forwarding compared</title><style>\
-body{font:16px/1.5 system-ui,sans-serif;max-width:48rem;margin:2rem auto;padding:0 1rem}\
-body{color:#1a1f2b;background:#fff}\
-h1{font-size:1.6rem}h2{margin-top:2.5rem}h3{font-size:1rem;margin:1.5rem 0 .2rem}svg{width:100%;height:auto}\
-svg text{font:13px system-ui,sans-serif;fill:currentColor}\
-.ours{fill:#0a6cff}.other{fill:#8a94a6}.bare{fill:#2b9a66}\
-.spread{stroke:currentColor;stroke-width:1.5}table{border-collapse:collapse;font-size:.85rem;width:100%}\
-td,th{padding:.25rem .5rem;text-align:right;border-bottom:1px solid #8884}th:first-child{text-align:left}\
-.wide{overflow-x:auto}@media(prefers-color-scheme:dark){body{color:#e8ebf0;background:#12151b}}</style>";
-
 /// The page.
 pub fn render(summary: &Summary) -> String {
-    let mut page = format!(
-        "{HEAD}<h1>Forwarding compared</h1><p>Medians over all rounds; lines and brackets span the least and \
-         the greatest. <b>bare</b> only rewrites, seals and sends: no server can cost less.</p>"
+    let mut page = plot::head("Forwarding compared");
+    page.push_str(
+        "<p>Medians over all rounds; lines and brackets span the least and the greatest. <b>bare</b> only \
+         rewrites, seals and sends: no server can cost less.</p>",
     );
     for (name, workload) in summary {
         section(&mut page, name, workload);
@@ -70,38 +55,21 @@ fn section(page: &mut String, name: &str, workload: &Workload) {
 }
 
 fn plot(page: &mut String, title: &str, rows: &[(&str, Spread)], decimals: usize) {
-    let height = ROW * rows.len() as f64;
-    let top = rows.iter().map(|(_, spread)| spread.max).fold(f64::MIN_POSITIVE, f64::max);
-    let scale = (WIDTH - NAME_WIDTH - VALUE_WIDTH) / top;
-    let _ = write!(page, "<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{title}\">");
-    for (row, (server, spread)) in rows.iter().enumerate() {
-        let y = ROW * row as f64;
-        let class = match *server {
-            OURS => "ours",
-            BARE => "bare",
-            _ => "other",
-        };
-        let (middle, text) = (y + ROW / 2.0, y + ROW / 2.0 + 4.5);
-        let at = |value: f64| NAME_WIDTH + value * scale;
-        let _ = write!(
-            page,
-            "<text x=\"0\" y=\"{text}\">{}</text>\
-             <rect class=\"{class}\" x=\"{NAME_WIDTH}\" y=\"{}\" width=\"{:.1}\" height=\"{}\"/>\
-             <line class=\"spread\" x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{middle}\" y2=\"{middle}\"/>\
-             <text x=\"{:.1}\" y=\"{text}\">{:.decimals$} [{:.decimals$}–{:.decimals$}]</text>",
-            escape(server),
-            y + 5.0,
-            spread.median * scale,
-            ROW - 10.0,
-            at(spread.min),
-            at(spread.max),
-            at(spread.max) + 8.0,
-            spread.median,
-            spread.min,
-            spread.max,
-        );
-    }
-    page.push_str("</svg>");
+    let bars: Vec<Bar<'_>> = rows
+        .iter()
+        .map(|&(server, Spread { median, min, max, .. })| Bar {
+            name: server,
+            class: match server {
+                OURS => "ours",
+                BARE => "bare",
+                _ => "other",
+            },
+            value: median,
+            spread: Some((min, max)),
+            text: format!("{median:.decimals$} [{min:.decimals$}–{max:.decimals$}]"),
+        })
+        .collect();
+    plot::bars(page, title, &bars);
 }
 
 fn table(page: &mut String, workload: &Workload) {
@@ -128,19 +96,4 @@ fn table(page: &mut String, workload: &Workload) {
         }
     }
     page.push_str("</tr></table></div>");
-}
-
-/// Names come from file names.
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_cannot_bring_markup() {
-        assert_eq!(escape("<a href=\"x\">&"), "&lt;a href=&quot;x&quot;&gt;&amp;");
-    }
 }
