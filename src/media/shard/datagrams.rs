@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use str0m::ice::StunMessage;
 use str0m::net::{Protocol, Receive};
-use str0m::{Event, Input, Output};
+use str0m::{Input, Output};
 
 use super::{PeerIndex, SLACK, Shard, TURNS_MAX};
 use crate::media::demux::stun_ufrag;
@@ -57,32 +57,7 @@ impl Shard {
             peer.nominating = nominates.then_some(source);
         }
         let alive = peer.rtc.handle_input(input).is_ok();
-        if alive && is_rtp(bytes) {
-            self.take_packet(now, index);
-        } else {
-            self.drain(now, index, alive);
-        }
-    }
-
-    /// Takes out of a peer's engine the packet that has just come in, of which it holds one at a time. What else it
-    /// has to say waits for the end of the tick, and is then said once for all packets of the tick.
-    fn take_packet(&mut self, now: Instant, index: PeerIndex) {
-        self.mark_dirty(index);
-        loop {
-            let Some(peer) = self.peers.get_mut(index.0 as usize).and_then(Option::as_mut) else { return };
-            match peer.rtc.poll_output() {
-                Ok(Output::Transmit(transmit)) => self.transmit(index, &transmit),
-                Ok(Output::Event(event)) => {
-                    let is_packet = matches!(event, Event::RtpPacket(_));
-                    self.handle_event(now, index, event);
-                    if is_packet {
-                        return;
-                    }
-                }
-                // The engine had no use for it; what is wrong shows in the drain.
-                Ok(Output::Timeout(_)) | Err(_) => return,
-            }
-        }
+        self.drain(now, index, alive);
     }
 
     /// Takes everything out of a peer's engine; `alive` is what the engine said to the input before.
@@ -130,11 +105,6 @@ impl Shard {
     pub fn handle_tcp_closed(&mut self, remote: SocketAddr) {
         self.tcp.remove(&remote);
     }
-}
-
-/// RFC 7983: RTP and RTCP share their first bits.
-fn is_rtp(bytes: &[u8]) -> bool {
-    matches!(bytes, [128..=191, ..]) && !is_rtcp(bytes)
 }
 
 /// RFC 5761 §4: packet types that RTP leaves to RTCP.
