@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::protocol::ModeReason;
+use serde::{Deserialize, Serialize};
 
 /// With fewer pictures than this the mix spares nothing worth a change.
 const PICTURES_MIN: usize = 4;
@@ -18,6 +18,27 @@ const MOVE_INTERVAL_MIN: Duration = Duration::from_secs(30);
 /// What each picture takes at the least, and what must be there beside that.
 const PICTURE_BPS: u64 = 150_000;
 const HEADROOM_PERCENT: u64 = 150;
+
+/// Why somebody gets the room as they do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+#[serde(rename_all = "snake_case")]
+pub enum ModeReason {
+    /// The room is in this mode.
+    Room,
+    /// They chose it.
+    Chosen,
+    /// Their downlink does not carry the tiles.
+    Downlink,
+    /// Their device does not keep up with the tiles.
+    Device,
+    /// The mix is wanted and not there yet.
+    Starting,
+    /// The mixer failed; it is started again.
+    Failed,
+    /// The node has no mixer, or no room for one more.
+    Unavailable,
+}
 
 /// How a viewer fares now.
 #[derive(Debug, Clone, Copy)]

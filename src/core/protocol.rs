@@ -12,6 +12,7 @@ use super::files::FileState;
 use super::ids::{Identity, MessageId, RoomName};
 use super::mix::colour::Colour;
 use super::mix::layout::Layout;
+pub use super::mode::ModeReason;
 pub use super::refusal::{Code, Refusal};
 
 /// Name of the data channel's protocol, sent in its DCEP open (RFC 8832).
@@ -458,27 +459,6 @@ pub enum ServerMessage {
         code: Code,
         message: String,
     },
-}
-
-/// Why somebody gets the room as they do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(ts_rs::TS))]
-#[serde(rename_all = "snake_case")]
-pub enum ModeReason {
-    /// The room is in this mode.
-    Room,
-    /// They chose it.
-    Chosen,
-    /// Their downlink does not carry the tiles.
-    Downlink,
-    /// Their device does not keep up with the tiles.
-    Device,
-    /// The mix is wanted and not there yet.
-    Starting,
-    /// The mixer failed; it is started again.
-    Failed,
-    /// The node has no mixer, or no room for one more.
-    Unavailable,
 }
 
 /// Why a participant is gone.

@@ -29,10 +29,17 @@ pub struct Run {
     open: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outbox {
     arena: Vec<u8>,
     runs: Vec<Run>,
+}
+
+impl Default for Outbox {
+    /// With room for all that gathers until it is full, and for what one receiver is sent then.
+    fn default() -> Self {
+        Self { arena: Vec::with_capacity(FULL_BYTES + RUN_BYTES_MAX), runs: Vec::new() }
+    }
 }
 
 impl Outbox {

@@ -174,7 +174,8 @@ export type PublishedTrack = { mid: string, source: Source, muted: boolean,
 height?: number, };
 
 /**
- * A file as the message that carries it shows it. Its contents lie under `/v1/rooms/{room}/files/{id}`, where
+ * A file as the message that carries it shows it. Its contents lie under `/v1/rooms/{room}/files/{id}`,
+ * where
  * `id` is the message's.
  */
 export type FileState = { 
