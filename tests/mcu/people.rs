@@ -223,7 +223,7 @@ fn a_sender_may_change_its_codec_and_its_size() {
 
 /// The place of one of nine.
 fn ninth(index: u32) -> Area {
-    let (width, height) = (CANVAS.width / 3 & !1, CANVAS.height / 3);
+    let (width, height) = ((CANVAS.width / 3) & !1, CANVAS.height / 3);
     Area { x: index % 3 * width, y: index / 3 * height, width, height }
 }
 

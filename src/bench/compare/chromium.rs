@@ -142,6 +142,7 @@ fn start(program: &Path, window: Size) -> io::Result<Browser> {
 }
 
 /// Where its DevTools listen: the browser writes port and path into its profile.
+#[allow(clippy::disallowed_methods, reason = "another process wakes nobody")]
 fn address(browser: &Browser) -> Option<String> {
     let deadline = Instant::now() + BEGIN_WITHIN;
     while Instant::now() < deadline {
@@ -226,6 +227,7 @@ async fn call(
 struct Meter(thread::JoinHandle<f64>);
 
 impl Meter {
+    #[allow(clippy::disallowed_methods, reason = "time itself is what is waited for")]
     fn start(pid: u32, task: &Task) -> Self {
         // It takes a second or two to begin.
         let (wait, seconds) = (task.settle_seconds + 2, task.seconds.saturating_sub(2).max(1));

@@ -39,7 +39,7 @@ impl<'a> View<'a> {
         sum as f64 / (self.width * self.height) as f64
     }
 
-    pub fn to_plane(&self) -> Plane {
+    pub fn to_plane(self) -> Plane {
         let bytes = (0..self.height).flat_map(|y| self.row(y)).copied().collect();
         Plane { width: self.width, height: self.height, bytes }
     }

@@ -82,8 +82,8 @@ impl Feed {
     pub fn at(&self, now: Instant) -> Option<Arc<Frame>> {
         let hold = Duration::from_micros(self.hold_us.load(Ordering::Relaxed));
         let mut frames = self.frames();
-        while let Some(frame) = frames.waiting.pop_front_if(|frame| frame.arrived + hold <= now) {
-            frames.shown = Some(frame);
+        while frames.waiting.front().is_some_and(|frame| frame.arrived + hold <= now) {
+            frames.shown = frames.waiting.pop_front();
         }
         frames.shown.clone()
     }
