@@ -194,7 +194,8 @@ case ${1:-} in
     ;;
   peers)
     # Without one of them the comparison goes on with the others, and says so.
-    (commands janus:janus cc:build-essential) || say "Janus cannot be had"
+    commands ip:iproute2 taskset:util-linux
+    (commands janus:janus) || say "Janus cannot be had"
     scripts/livekit.sh || say "LiveKit cannot be had"
     (mediasoup) || say "mediasoup cannot be had"
     ;;
