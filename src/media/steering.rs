@@ -29,7 +29,9 @@ pub fn prepare(first: &Socket, apart: &Socket) -> io::Result<()> {
 /// The system takes no program.
 #[cfg(target_os = "linux")]
 pub fn divide(first: &Socket) -> io::Result<()> {
-    use nix::libc::{BPF_ABS, BPF_AND, BPF_B, BPF_JEQ, BPF_JGE, BPF_JGT, BPF_JMP, BPF_K, BPF_LD, BPF_RET};
+    use nix::libc::{
+        BPF_ABS, BPF_ALU, BPF_AND, BPF_B, BPF_JEQ, BPF_JGE, BPF_JGT, BPF_JMP, BPF_K, BPF_LD, BPF_RET,
+    };
     use nix::libc::{c_ushort, sock_filter, sock_fprog};
     use nix::sys::socket::{setsockopt, sockopt};
 
@@ -40,7 +42,7 @@ pub fn divide(first: &Socket) -> io::Result<()> {
     // datagram that is too short ends the program with 0.
     let mut program = [
         step(BPF_LD | BPF_B | BPF_ABS, 0, 0, 0),
-        step(BPF_ALU_AND, 0, 0, 0xc0),
+        step(BPF_ALU | BPF_AND | BPF_K, 0, 0, 0xc0),
         step(BPF_JMP | BPF_JEQ | BPF_K, 0, 4, 0x80),
         step(BPF_LD | BPF_B | BPF_ABS, 0, 0, 1),
         step(BPF_JMP | BPF_JGE | BPF_K, 0, 2, 192),
@@ -48,7 +50,6 @@ pub fn divide(first: &Socket) -> io::Result<()> {
         step(BPF_RET | BPF_K, 0, 0, SECOND),
         step(BPF_RET | BPF_K, 0, 0, FIRST),
     ];
-    const BPF_ALU_AND: u32 = nix::libc::BPF_ALU | BPF_AND | BPF_K;
     let program = sock_fprog { len: program.len() as c_ushort, filter: program.as_mut_ptr() };
     setsockopt(first, sockopt::AttachReusePortCbpf, &program).map_err(io::Error::from)
 }
