@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a target of the Makefile lacks, and says so; silent when there is nothing to do.
 #
-#   scripts/setup.sh build    compiler, Rust, GStreamer, Node.js, the client's packages
+#   scripts/setup.sh build    compiler, Rust, GStreamer, FFmpeg, Node.js, the client's packages
 #   scripts/setup.sh test     the same, and the browsers and packages of the end-to-end tests
 #   scripts/setup.sh check    the same as build, patch, and cargo-deny
 #   scripts/setup.sh peers    the servers to compare with: Janus from Debian, LiveKit from its Go module, mediasoup from
@@ -155,9 +155,17 @@ mixer() {
   [ ${#missing[@]} = 0 ] || packages "${missing[@]}"
 }
 
+# What records, remuxes and streams; the headers and libclang are for ffmpeg-next's bindings.
+ffmpeg() {
+  pkg-config --exists libavformat libavcodec libavutil libswscale libswresample ||
+    packages libavformat-dev libavcodec-dev libavutil-dev libswscale-dev libswresample-dev
+  compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || packages libclang-dev
+}
+
 build() {
   commands cc:build-essential curl:curl
   mixer
+  ffmpeg
   [ -e /etc/ssl/certs/ca-certificates.crt ] || packages ca-certificates
   rust
   node_js
@@ -178,7 +186,7 @@ case ${1:-} in
   build) build ;;
   test)
     build
-    commands chromium:chromium firefox-esr:firefox-esr
+    commands chromium:chromium firefox-esr:firefox-esr ffmpeg:ffmpeg
     npm_packages tests/e2e
     pip_install aiortc
     ;;
