@@ -189,6 +189,7 @@ case ${1:-} in
     commands chromium:chromium firefox-esr:firefox-esr ffmpeg:ffmpeg
     npm_packages tests/e2e
     pip_install aiortc
+    pip_install s3
     ;;
   check)
     build
