@@ -6,10 +6,12 @@
 mod check;
 mod files;
 mod load;
+mod turn;
 
 pub use check::Problems;
 pub use files::{Files, S3};
 pub use load::{Flags, LoadError, Sources};
+pub use turn::Turn;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -61,6 +63,7 @@ pub struct Config {
     pub node: Node,
     pub media: Media,
     pub mcu: Mcu,
+    pub turn: Turn,
     pub auth: Auth,
     pub limits: Limits,
     pub rooms: Rooms,

@@ -34,6 +34,7 @@ impl Config {
         self.check_auth(&mut wrong);
         self.check_limits(&mut wrong);
         self.files.check(&mut wrong);
+        self.turn.check(&mut wrong);
         if EnvFilter::try_new(&self.log.filter).is_err() {
             wrong.push("`log.filter`: accepted is what RUST_LOG takes, such as `info,antiphon=debug`".into());
         }
@@ -225,7 +226,7 @@ mod tests {
     #[test]
     fn each_wrong_value_names_its_key() {
         type Change = fn(&mut Config);
-        let cases: [(&str, Change); 13] = [
+        let cases: [(&str, Change); 16] = [
             ("tls.cert", |c| c.tls.cert = Some("a.pem".into())),
             ("http.public_url", |c| c.http.public_url = Some("meet.example.org".into())),
             ("http.public_url", |c| c.http.public_url = Some("https://a/b".into())),
@@ -237,6 +238,9 @@ mod tests {
             ("node.public_ip", |c| c.node.public_ip = vec![std::net::IpAddr::from([0, 0, 0, 0])]),
             ("auth.keys.k1", |c| drop(c.auth.keys.insert("k1".into(), Secret::new("short")))),
             ("auth.keys.k1", |c| drop(c.auth.keys.insert("k1".into(), Secret::new(DEV_KEY_SECRET)))),
+            ("turn.urls", |c| c.turn.urls = vec!["https://turn.example.org".into()]),
+            ("turn.secret", |c| c.turn.urls = vec!["turn:turn.example.org".into()]),
+            ("turn.ttl_seconds", |c| c.turn.ttl_seconds = 5),
             ("limits.rooms", |c| c.limits.rooms = 0),
             ("limits.joins_per_second", |c| c.limits.joins_per_second = f64::NAN),
         ];

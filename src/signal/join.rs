@@ -64,7 +64,8 @@ impl FromRequest<Arc<Signal>> for Arrival {
 pub enum JoinAnswers {
     #[response(status = 201, description = "SDP answer", content_type = "application/sdp",
         headers(("Location", description = "The session: PATCH and DELETE it"),
-                ("ETag", description = "The ICE session, for If-Match")))]
+                ("ETag", description = "The ICE session, for If-Match"),
+                ("Link", description = "STUN and TURN servers, where the node knows some")))]
     Welcome(String),
     #[response(
         status = "4XX",
@@ -106,7 +107,9 @@ pub async fn admit(
     let room = arrival.room.clone();
     let request = join_request(signal, caller, arrival, role)?;
     let joined = signal.control.join(request).await?;
-    Ok(welcome(&room, joined))
+    let mut answer = welcome(&room, joined);
+    signal.ice_servers.advertise(answer.headers_mut());
+    Ok(answer)
 }
 
 fn join_request(

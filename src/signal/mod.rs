@@ -9,6 +9,7 @@ mod error;
 mod extract;
 mod files;
 mod health;
+mod ice_servers;
 mod join;
 mod messages;
 mod openapi;
@@ -34,6 +35,7 @@ use crate::control::Control;
 use crate::files::Files;
 use auth::Authority;
 use files::Links;
+use ice_servers::IceServers;
 
 pub use serve::{ServeError, Server};
 
@@ -50,6 +52,7 @@ struct Signal {
     metrics: PrometheusHandle,
     files: Files,
     links: Links,
+    ice_servers: IceServers,
 }
 
 impl Signal {
@@ -65,6 +68,7 @@ impl Signal {
             metrics,
             files,
             links: Links::new(config),
+            ice_servers: IceServers::new(&config.turn),
         }
     }
 }

@@ -26,8 +26,8 @@ use utoipa_axum::routes;
 use super::error::Problem;
 use super::extract::{BODY_BYTES_MAX, FRAGMENT, SDP};
 use super::{
-    Signal, backdrop, files, health, join, messages, openapi, page, participants, rooms, sessions, stats,
-    whip,
+    Signal, backdrop, files, health, ice_servers, join, messages, openapi, page, participants, rooms,
+    sessions, stats, whip,
 };
 use crate::core::protocol::Code;
 
@@ -70,6 +70,7 @@ pub fn api() -> OpenApiRouter<Arc<Signal>> {
         .routes(routes!(whip::publish))
         .routes(routes!(whip::view))
         .routes(routes!(sessions::patch, sessions::leave))
+        .routes(routes!(ice_servers::list))
         .routes(routes!(stats::show))
         .routes(routes!(messages::page))
         .routes(routes!(health::alive))

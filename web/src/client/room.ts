@@ -22,6 +22,7 @@ import type {
   Source,
 } from './protocol';
 import { Reconnector } from './reconnect';
+import { Relays } from './relays';
 import { type Address, filesAccess } from './signaling';
 import { SlotTable, type View } from './slots';
 import { EMPTY, LEAVE_WORDS, reduce, type Snapshot } from './snapshot';
@@ -43,6 +44,7 @@ export class Room extends Emitter<RoomEvents> {
   #chosen: Mode | undefined;
   #reconnector: Reconnector;
   readonly #address: Address;
+  readonly #relays: Relays;
   readonly #onOnline = () => this.#networkChanged();
   readonly #onPageHide = () => void this.leave();
 
@@ -50,6 +52,8 @@ export class Room extends Emitter<RoomEvents> {
     super();
     const { room, identity, name, token } = options;
     this.#address = { base: options.base ?? location.origin, room, identity, name, token };
+    this.#relays = new Relays(this.#address);
+    void this.#relays.servers();
     this.chat = new Chat((message) => this.request(message));
     this.files = new Files(
       () => filesAccess(this.#address, this.#link?.session),
@@ -158,7 +162,7 @@ export class Room extends Emitter<RoomEvents> {
       address: this.#address,
       slots: this.options.slots ?? SLOTS_DEFAULT,
       send: this.options.send ?? true,
-      rtc: this.options.rtc,
+      rtc: { iceServers: await this.#relays.servers(), ...this.options.rtc },
     };
     const events = {
       onMessage: (link: Link, message: ServerMessage) => {

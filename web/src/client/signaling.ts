@@ -30,6 +30,7 @@ export interface Joined {
 
 const JOIN_TIMEOUT_MS = 10_000;
 const PATCH_TIMEOUT_MS = 4_000;
+const ICE_SERVERS_TIMEOUT_MS = 2_000;
 
 function headers(token: string | undefined, type?: string): Record<string, string> {
   return {
@@ -87,6 +88,19 @@ export async function join(address: Address, offer: string, resume?: string): Pr
     const id = session.pathname.split('/').pop() ?? '';
     const etag = response.headers.get('ETag') ?? '*';
     return { session: { url: session.href, id, etag }, answer: await response.text() };
+  } catch (error) {
+    throw asRefused(error);
+  }
+}
+
+/** STUN and TURN servers to put into `RTCConfiguration` before an offer is made. @throws Refused */
+export async function iceServers(address: Address): Promise<RTCIceServer[]> {
+  try {
+    const answer = await fetch(`${roomUrl(address)}/ice-servers`, {
+      headers: headers(address.token),
+      signal: AbortSignal.timeout(ICE_SERVERS_TIMEOUT_MS),
+    });
+    return (await (await checked(answer)).json()).ice_servers;
   } catch (error) {
     throw asRefused(error);
   }
