@@ -4,6 +4,7 @@
 //! shard with the asker's reply channel inside, so an answer takes no second hop. The loop never waits for
 //! a shard: a full mailbox refuses the request with [`Code::Unavailable`].
 
+mod home;
 mod log;
 mod mixers;
 mod placement;
@@ -16,6 +17,7 @@ use std::time::Instant;
 use rand::RngExt as _;
 use tokio::sync::oneshot;
 
+use crate::cluster::{Cluster, LeaseNotice};
 use crate::core::chat::Asker;
 pub use crate::core::chat::{Author, ChatCommand, HistoryRange, MessagePage};
 use crate::core::files::SmallFile;
@@ -32,7 +34,8 @@ use crate::media::negotiate;
 use crate::media::shard::{Command, IceChange, Join, RoomCommand};
 use placement::{Ask, Newcomer, Place};
 
-pub use placement::{Node, Placement, notices, unix_ms};
+pub use home::{Home, Turned};
+pub use placement::{Around, Node, Placement, notices, unix_ms};
 
 /// Settings of a room that is about to be made.
 #[derive(Debug, Clone, Default)]
@@ -112,6 +115,7 @@ pub struct Control {
     asks: ControlSender<Ask>,
     events: EventWriter,
     media: negotiate::Identity,
+    cluster: Cluster,
     ready: Arc<AtomicBool>,
 }
 
@@ -119,23 +123,31 @@ impl Control {
     /// A handle with no loop behind it: every call answers `unavailable`, and the node is not ready.
     #[cfg(test)]
     pub(crate) fn unplugged() -> Self {
+        use crate::config::Config;
+
         let (asks, _) = crate::mailbox::control(1);
         let log = Box::new(crate::events::memory::MemoryLog::default());
         let events = EventWriter::spawn(log).expect("a thread");
         let crypto = Arc::new(str0m_aws_lc_rs::default_provider());
         let certificate = crypto.dtls_provider.generate_certificate().expect("a certificate");
         let media = negotiate::Identity { certificate, crypto, initial_estimate_bps: 0 };
-        Self { asks, events, media, ready: Arc::new(AtomicBool::new(false)) }
-    }
-
-    fn new(asks: ControlSender<Ask>, events: EventWriter, media: negotiate::Identity) -> Self {
-        Self { asks, events, media, ready: Arc::new(AtomicBool::new(true)) }
+        let (cluster, _) = Cluster::start(&Config::default(), 0).expect("no address to be wrong");
+        Self { asks, events, media, cluster, ready: Arc::new(AtomicBool::new(false)) }
     }
 
     /// # Errors
-    /// `room_exists`, `node_full`, `draining`.
-    pub async fn create_room(&self, new: NewRoom) -> Result<RoomState, Refusal> {
-        self.ask(|reply| Ask::Create { new, reply }).await
+    /// `room_exists`, `node_full`, `draining`, `unavailable`; or it is to be made at another node.
+    pub async fn create_room(&self, new: NewRoom) -> Result<RoomState, Turned> {
+        self.make_room(new, true).await
+    }
+
+    async fn make_room(&self, mut new: NewRoom, anywhere: bool) -> Result<RoomState, Turned> {
+        let _claiming = match &new.name {
+            Some(name) => Some(self.cluster.claiming(name).await),
+            None => None,
+        };
+        let won = self.win_new(&mut new, anywhere).await?;
+        Ok(self.ask(|reply| Ask::Create { new, won, reply }).await?)
     }
 
     pub async fn rooms(&self) -> Result<Vec<RoomSummary>, Refusal> {
@@ -180,8 +192,8 @@ impl Control {
 
     /// # Errors
     /// `not_found`, `room_locked`, `room_full`, `room_private`, `rate_limited`, `bad_offer`, `forbidden`,
-    /// `node_full`, `draining`.
-    pub async fn join(&self, request: JoinRequest) -> Result<Joined, Refusal> {
+    /// `node_full`, `draining`, `unavailable`; or the room is at another node.
+    pub async fn join(&self, request: JoinRequest) -> Result<Joined, Turned> {
         let asked_at = Instant::now();
         // Before it is given a place: an offer that cannot be read opens no room.
         let offer = negotiate::Offer::parse(request.offer)?;
@@ -189,11 +201,12 @@ impl Control {
             room: request.room.clone(),
             from: request.from,
             may_create: request.may_create,
+            won: None,
             resume: request.resume,
             only_watches: matches!(request.role, Role::Viewer { .. }) && !offer.has_channels(),
             proven: request.has_token.then(|| request.identity.clone()),
         };
-        let Place { shard, serial, reach, id } = self.ask(|reply| Ask::Place { newcomer, reply }).await?;
+        let Place { shard, serial, reach, id } = self.place(newcomer).await?;
         let creds = crate::media::credentials(id, serial, random_pair());
         // The offer is parsed here, on a thread that may take its time; the shard gets what came of it.
         let negotiated = negotiate::accept(asked_at, &self.media, &reach, creds, offer)?;
@@ -219,6 +232,20 @@ impl Control {
         shard.send(command).map_err(|_| overloaded())?;
         let granted = granted.await.map_err(|_| overloaded())??;
         Ok(Joined { session: granted.session, answer: granted.answer, etag: granted.etag })
+    }
+
+    /// Finds a newcomer its shard; opens the room here if it is to be.
+    async fn place(&self, mut newcomer: Newcomer) -> Result<Place, Turned> {
+        let room = newcomer.room.clone();
+        if self.cluster.epoch(&room).is_some() {
+            // Nobody waits for those who are about to open other rooms.
+            return Ok(self.ask(|reply| Ask::Place { newcomer, reply }).await?);
+        }
+        let from = newcomer.from;
+        self.ask(|reply| Ask::Knock { from, reply }).await?;
+        let _claiming = self.cluster.claiming(&room).await;
+        newcomer.won = self.win(&room, newcomer.may_create, true).await?;
+        Ok(self.ask(|reply| Ask::Place { newcomer, reply }).await?)
     }
 
     /// Trickle or ICE restart by an SDP fragment (RFC 8840). `if_match` is the `If-Match` header as it came.
@@ -332,8 +359,12 @@ impl Control {
             answer => return answer,
         }
         let new = NewRoom { name: Some(room.clone()), first_is_admin: true, ..NewRoom::default() };
-        match self.create_room(new).await {
-            Err(refusal) if refusal.code != Code::RoomExists => return Err(refusal),
+        match self.make_room(new, false).await {
+            Err(Turned::Away(refusal)) if refusal.code != Code::RoomExists => return Err(refusal),
+            Err(Turned::Elsewhere(_)) => {
+                let words = "the room has just moved to another node: try again";
+                return Err(Refusal::new(Code::Unavailable, words));
+            }
             _ => {}
         }
         self.in_room(room, say).await
@@ -349,14 +380,21 @@ impl Control {
         !matches!(self.room(room).await, Err(Refusal { code: Code::NotFound, .. }))
     }
 
-    /// False once draining has begun, or while the event log cannot be written.
-    pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Relaxed) && self.events.is_healthy()
+    /// False once draining has begun.
+    pub fn is_open_to_all(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
     }
 
-    /// No new rooms and joins from now on; `true` once no participant is left.
+    /// False once draining has begun, while the event log cannot be written, or while nobody can say which
+    /// rooms other nodes have.
+    pub fn is_ready(&self) -> bool {
+        self.is_open_to_all() && self.events.is_healthy() && self.cluster.is_ready()
+    }
+
+    /// No new rooms and joins from now on; `true` once no participant is left. Rooms go to other nodes.
     pub async fn drain(&self) -> bool {
         self.ready.store(false, Ordering::Relaxed);
+        self.hand_over().await;
         self.ask(|reply| Ask::Drain { reply }).await.unwrap_or(true)
     }
 
@@ -364,6 +402,7 @@ impl Control {
     pub async fn close_all(&self) {
         // Without a control loop there is nothing left to close.
         let _ = self.ask(|reply| Ask::CloseAll { reply }).await;
+        self.cluster.sign_off().await;
     }
 
     async fn in_room<T>(

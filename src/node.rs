@@ -8,8 +8,9 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::cluster::Cluster;
 use crate::config::Config;
-use crate::control::{self, Control, IncomingFile, Node, Placement};
+use crate::control::{self, Around, Control, IncomingFile, Node, Placement};
 use crate::core::ids::ShardId;
 use crate::events::sqlite::SqliteLog;
 use crate::events::writer::EventWriter;
@@ -111,7 +112,10 @@ async fn start_shards(
     }
     let mixers = mixers(config).await;
     let config = config.clone();
-    let control = Placement::spawn(config, nodes, reports, events, identity, mixers, small_files);
+    let (cluster, leases) =
+        Cluster::start(&config, control::unix_ms()).context("cluster.redis_url cannot be used")?;
+    let around = Around { events, media: identity, mixers, small_files, cluster, leases };
+    let control = Placement::spawn(config, nodes, reports, around);
     Ok((control, handles.into()))
 }
 

@@ -72,6 +72,17 @@ fn describe() {
     describe_counter!("antiphon_files_finished_total", "Uploads that became files");
     describe_counter!("antiphon_files_probes_total", "Files that were looked into, by result");
     describe_counter!("antiphon_chat_messages_total", "Chat messages shown: new, edited or reacted to");
+    describe_gauge!("antiphon_placement_nodes", "Nodes of the cluster that are alive");
+    describe_gauge!("antiphon_placement_leases", "Rooms that this node holds");
+    describe_gauge!("antiphon_placement_leases_uncertain", "Those whose lease could not be renewed in time");
+    describe_gauge!("antiphon_placement_reachable", "1 while the registry of rooms answers");
+    describe_gauge!(
+        "antiphon_placement_score",
+        "Load of this node: no new rooms from 0.8, no joins from 0.95"
+    );
+    describe_counter!("antiphon_placement_claims_total", "Rooms that were given a node, by which");
+    describe_counter!("antiphon_placement_lost_total", "Rooms that another node took over");
+    describe_counter!("antiphon_placement_requests_total", "Requests about rooms of other nodes");
     for name in ["antiphon_rtp_packets_received_total", "antiphon_rtp_packets_forwarded_total"] {
         metrics::counter!(name).absolute(0);
     }

@@ -15,6 +15,7 @@ pub mod mix;
 pub mod mode;
 pub mod participant;
 pub mod payload;
+pub mod placement;
 pub mod protocol;
 pub mod rate;
 pub mod refusal;

@@ -65,6 +65,12 @@ pub trait EventLog: Send {
     /// The log cannot be read.
     fn history(&mut self, room: &RoomName) -> Result<RoomHistory, LogError>;
 
+    /// The highest epoch under which the room was open; 0 for one that never was.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    fn last_epoch(&mut self, room: &RoomName) -> Result<u64, LogError>;
+
     /// Events after this place, as they were appended; 0 for the first. At most `limit` and [`PAGE_MAX`].
     ///
     /// # Errors

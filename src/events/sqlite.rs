@@ -331,6 +331,17 @@ impl EventLog for SqliteLog {
         })
     }
 
+    fn last_epoch(&mut self, room: &RoomName) -> Result<u64, LogError> {
+        self.read(|connection| {
+            // Epochs rise along the log, so the last one is the highest.
+            let sql =
+                "SELECT id FROM events WHERE room = ?1 AND id GLOB 'room:*' ORDER BY offset DESC LIMIT 1";
+            let mut statement = connection.prepare_cached(sql)?;
+            let id: Option<String> = statement.query_row([room.as_str()], |row| row.get(0)).optional()?;
+            Ok(id.and_then(|id| EventId::from_stored(id).room_epoch()).unwrap_or(0))
+        })
+    }
+
     fn events(&mut self, room: &RoomName, after: u64, limit: u32) -> Result<Vec<Recorded>, LogError> {
         self.read(|connection| {
             let sql = "SELECT offset, room, id, at_ms, body FROM events

@@ -115,6 +115,14 @@ impl EventWriter {
         self.ask(move |log| log.history(&room)).await
     }
 
+    /// [`EventLog::last_epoch`].
+    ///
+    /// # Errors
+    /// As there, and as [`EventWriter::read`].
+    pub async fn last_epoch(&self, room: RoomName) -> Result<u64, LogError> {
+        self.ask(move |log| log.last_epoch(&room)).await
+    }
+
     /// [`EventLog::events`].
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::extract::{FromRequest, FromRequestParts, Request, State};
 use axum::http::header::{CONTENT_TYPE, ETAG, LOCATION};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
@@ -15,6 +15,7 @@ use super::Signal;
 use super::auth::{Caller, random_identity};
 use super::error::{Problem, ProblemBody};
 use super::extract::{From, InRoom, Offer, Params, SDP};
+use super::home;
 use crate::control::{JoinRequest, Joined, Role};
 use crate::core::ids::{Identity, NameError, RoomName, SessionId};
 use crate::core::protocol::Code;
@@ -40,6 +41,7 @@ pub struct Arrival {
     pub room: RoomName,
     pub from: IpAddr,
     pub headers: HeaderMap,
+    pub uri: Uri,
     pub params: JoinParams,
     pub offer: String,
 }
@@ -52,9 +54,9 @@ impl FromRequest<Arc<Signal>> for Arrival {
         let InRoom(room) = InRoom::from_request_parts(&mut parts, signal).await?;
         let Params(params) = Params::from_request_parts(&mut parts, signal).await?;
         let From(from) = From::from_request_parts(&mut parts, signal).await?;
-        let headers = parts.headers.clone();
+        let (headers, uri) = (parts.headers.clone(), parts.uri.clone());
         let Offer(offer) = Offer::from_request(Request::from_parts(parts, body), signal).await?;
-        Ok(Self { room, from, headers, params, offer })
+        Ok(Self { room, from, headers, uri, params, offer })
     }
 }
 
@@ -64,8 +66,12 @@ impl FromRequest<Arc<Signal>> for Arrival {
 pub enum JoinAnswers {
     #[response(status = 201, description = "SDP answer", content_type = "application/sdp",
         headers(("Location", description = "The session: PATCH and DELETE it"),
-                ("ETag", description = "The ICE session, for If-Match")))]
+                ("ETag", description = "The ICE session, for If-Match"),
+                ("Antiphon-Nodes", description = "URLs of the cluster's other nodes, by commas")))]
     Welcome(String),
+    #[response(status = 307, description = "The room is at another node of the cluster",
+        headers(("Location", description = "The same request there")))]
+    Elsewhere,
     #[response(
         status = "4XX",
         content_type = "application/problem+json",
@@ -103,10 +109,18 @@ pub async fn admit(
     arrival: Arrival,
     role: Role,
 ) -> Result<Response, Problem> {
-    let room = arrival.room.clone();
+    let (room, uri) = (arrival.room.clone(), arrival.uri.clone());
     let request = join_request(signal, caller, arrival, role)?;
-    let joined = signal.control.join(request).await?;
-    Ok(welcome(&room, joined))
+    match signal.control.join(request).await {
+        Ok(joined) => {
+            let mut response = welcome(&room, joined);
+            if let Some(nodes) = home::nodes(signal) {
+                response.headers_mut().insert(home::NODES, nodes);
+            }
+            Ok(response)
+        }
+        Err(turned) => home::turned(turned, &uri),
+    }
 }
 
 fn join_request(

@@ -26,8 +26,8 @@ use utoipa_axum::routes;
 use super::error::Problem;
 use super::extract::{BODY_BYTES_MAX, FRAGMENT, SDP};
 use super::{
-    Signal, backdrop, files, health, join, messages, openapi, page, participants, rooms, sessions, stats,
-    whip,
+    Signal, backdrop, files, health, home, join, messages, openapi, page, participants, rooms, sessions,
+    stats, whip,
 };
 use crate::core::protocol::Code;
 
@@ -36,7 +36,7 @@ const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 /// What pages of other origins may send, beside what concerns uploads.
 const ALLOWED: [HeaderName; 5] = [AUTHORIZATION, CONTENT_TYPE, IF_MATCH, RANGE, files::SESSION];
 /// What pages of other origins may read of an answer, beside what concerns uploads.
-const EXPOSED: [HeaderName; 10] = [
+const EXPOSED: [HeaderName; 11] = [
     LOCATION,
     ETAG,
     LINK,
@@ -47,6 +47,7 @@ const EXPOSED: [HeaderName; 10] = [
     ACCEPT_PATCH,
     CONTENT_DISPOSITION,
     CONTENT_RANGE,
+    home::NODES,
 ];
 
 /// A request that takes longer is given up: joins answer in milliseconds, slow bodies are not waited for.
@@ -103,6 +104,7 @@ pub fn router(signal: Arc<Signal>) -> Router {
         .method_not_allowed_fallback(not_allowed)
         .with_state(Arc::clone(&signal))
         .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn_with_state(Arc::clone(&signal), home::find))
         .layer(cors.clone())
         .layer(middleware::from_fn_with_state(Arc::clone(&signal), files::speak));
     Router::from(api())
@@ -111,8 +113,9 @@ pub fn router(signal: Arc<Signal>) -> Router {
         .route("/r/{room}", get(page::index))
         .fallback(no_such_path)
         .method_not_allowed_fallback(not_allowed)
-        .with_state(signal)
+        .with_state(Arc::clone(&signal))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(signal, home::find))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, REQUEST_TIMEOUT))
         .layer(cors)
         .layer(middleware::from_fn(advertise))

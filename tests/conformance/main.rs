@@ -1,6 +1,9 @@
-//! One suite for every event log, and what only the durable one promises; one for every store of files.
+//! One suite for every event log, and what only the durable one promises; one for every store of files, and one
+//! for every registry of rooms.
 
 mod durability;
+mod leases;
+mod redis;
 mod sqlite;
 mod store;
 mod suite;

@@ -1,0 +1,55 @@
+//! A real Redis of its own for a test, which may kill, empty or freeze it. It goes when the test does.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A server on a port of its own.
+pub struct Redis {
+    port: u16,
+    directory: tempfile::TempDir,
+    /// What it knew survives a restart.
+    keeps: bool,
+}
+
+impl Redis {
+    /// Starts one. `keeps`: what it knows survives a crash.
+    pub fn start(keeps: bool) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        // The port is free again when the listener is dropped; nobody else is given it so soon.
+        let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = free.local_addr().expect("its address").port();
+        drop(free);
+        let redis = Self { port, directory, keeps };
+        redis.act("up");
+        redis
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// `up`, `down`, `kill9`, `freeze`, `thaw`, `empty`: what `scripts/redis.sh` does.
+    pub fn act(&self, what: &str) {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/redis.sh");
+        let output = Command::new(script)
+            .arg(what)
+            .env("REDIS_PORT", self.port.to_string())
+            .env("REDIS_DIR", self.data())
+            .env("REDIS_SAVE", if self.keeps { "yes" } else { "no" })
+            .output()
+            .expect("a shell");
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "redis.sh {what}: {words}");
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory.path().join("redis")
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.act("kill9");
+    }
+}
