@@ -23,6 +23,7 @@ pub use crate::core::chat::{Author, ChatCommand, HistoryRange, MessagePage};
 use crate::core::files::SmallFile;
 use crate::core::ids::{Identity, RoomName, SessionId};
 use crate::core::mix::backdrop::Backdrop;
+pub use crate::core::participant::Seat;
 use crate::core::participant::{Entrant, Member, Part};
 use crate::core::protocol::{Access, Grant, Mode, ParticipantState, RoomChange, RoomState, Source};
 use crate::core::refusal::{Code, Refusal};
@@ -82,6 +83,8 @@ pub struct JoinRequest {
     pub offer: String,
     /// The session that this connection continues, after its transport was lost.
     pub resume: Option<SessionId>,
+    /// The seat that it had, for a node that has the room since.
+    pub seat: Option<Seat>,
     /// A token for this very room was shown: private rooms open to it, locked ones to its admins.
     pub has_token: bool,
     /// The room may be made by this join, with its maker as admin (`--dev` and guest nodes).
@@ -98,6 +101,8 @@ pub struct Joined {
     pub answer: String,
     /// Entity tag of the ICE session (RFC 9725 §4.3.1), quotes included.
     pub etag: String,
+    /// By which another node lets it in again. `None` where there is no other.
+    pub seat: Option<Seat>,
 }
 
 /// What a `PATCH` of a session did (RFC 9725 §4.3).
@@ -193,7 +198,7 @@ impl Control {
     /// # Errors
     /// `not_found`, `room_locked`, `room_full`, `room_private`, `rate_limited`, `bad_offer`, `forbidden`,
     /// `node_full`, `draining`, `unavailable`; or the room is at another node.
-    pub async fn join(&self, request: JoinRequest) -> Result<Joined, Turned> {
+    pub async fn join(&self, mut request: JoinRequest) -> Result<Joined, Turned> {
         let asked_at = Instant::now();
         // Before it is given a place: an offer that cannot be read opens no room.
         let offer = negotiate::Offer::parse(request.offer)?;
@@ -206,7 +211,18 @@ impl Control {
             only_watches: matches!(request.role, Role::Viewer { .. }) && !offer.has_channels(),
             proven: request.has_token.then(|| request.identity.clone()),
         };
-        let Place { shard, serial, reach, id } = self.place(newcomer).await?;
+        let Place { shard, serial, reach, id, epoch, opened_at_ms } = self.place(newcomer).await?;
+        let room = request.room.clone();
+        // A session that another node had is none here; whoever had its seat there has it here.
+        let had = request
+            .seat
+            .take()
+            .filter(|seat| seat.room == room && seat.opened_at_ms == opened_at_ms && seat.epoch < epoch);
+        let returns = had.is_some();
+        if let Some(seat) = had {
+            (request.identity, request.name, request.grant) = (seat.identity, seat.name, seat.grant);
+            request.resume = None;
+        }
         let creds = crate::media::credentials(id, serial, random_pair());
         // The offer is parsed here, on a thread that may take its time; the shard gets what came of it.
         let negotiated = negotiate::accept(asked_at, &self.media, &reach, creds, offer)?;
@@ -221,6 +237,7 @@ impl Control {
             },
             session: SessionId::new(id, rand::rng().random()),
             has_token: request.has_token,
+            returns,
             lines: negotiated.published.clone(),
             slots: negotiated.slots.clone(),
             seed: rand::rng().random(),
@@ -231,7 +248,24 @@ impl Control {
         let command = Command::InRoom(request.room, RoomCommand::Join(Box::new(join)));
         shard.send(command).map_err(|_| overloaded())?;
         let granted = granted.await.map_err(|_| overloaded())??;
-        Ok(Joined { session: granted.session, answer: granted.answer, etag: granted.etag })
+        let session = granted.session;
+        let seat = self.seat_of(&room, session, epoch, opened_at_ms).await;
+        Ok(Joined { session, answer: granted.answer, etag: granted.etag, seat })
+    }
+
+    /// The seat that a session was given. Who waits in the lobby has none.
+    async fn seat_of(
+        &self,
+        room: &RoomName,
+        session: SessionId,
+        epoch: u64,
+        opened_at_ms: u64,
+    ) -> Option<Seat> {
+        if self.cluster.is_alone() {
+            return None;
+        }
+        let Member { identity, name, grant } = self.member(room, session).await.ok()?;
+        Some(Seat { room: room.clone(), opened_at_ms, epoch, identity, name, grant })
     }
 
     /// Finds a newcomer its shard; opens the room here if it is to be.

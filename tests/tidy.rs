@@ -20,7 +20,7 @@ const WIDTH_MAX: usize = 110;
 const EDGES: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     ("lib", &["*"]),
-    ("cli", &["node", "bench", "config", "core", "files", "mcu", "telemetry", "token"]),
+    ("cli", &["node", "bench", "config", "core", "events", "files", "mcu", "telemetry", "token"]),
     ("node", &["*"]),
     ("bench", &["config", "core", "telemetry"]),
     ("cluster", &["core", "config", "mailbox", "telemetry"]),

@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::core::ids::{NodeId, RoomName};
 use crate::core::placement::{
     Capacity, Holdings, JOINS_BELOW, LeaseTimes, NodeLoad, NodeRecord, NodeState, Owner, ROOMS_BELOW,
-    RecentJoins, choose,
+    RecentJoins, Renewal, choose,
 };
 use crate::mailbox;
 
@@ -93,6 +93,8 @@ pub(super) struct Inner {
     pub leases: SharedLeases,
     /// There are no others.
     alone: bool,
+    /// The log knows the rooms of all nodes.
+    shares_log: bool,
     pub times: LeaseTimes,
     /// The registry answered when it was last asked.
     pub reachable: AtomicBool,
@@ -154,6 +156,7 @@ impl Cluster {
             },
             leases,
             alone,
+            shares_log: !settings.kafka_brokers.is_empty(),
             times,
             reachable: AtomicBool::new(alone),
             superseded: AtomicBool::new(false),
@@ -245,7 +248,8 @@ impl Cluster {
                 }
             };
             let on_behalf = node != *id;
-            let may_be_held = !alone;
+            // A room that the log of all nodes has never heard of is held by none.
+            let may_be_held = !alone && (floor > 0 || !self.0.shares_log);
             let bid = Bid { room: room.clone(), node, incarnation, floor, on_behalf, may_be_held };
             let sent = boot_time();
             match leases.claim(&bid).await? {
@@ -283,15 +287,46 @@ impl Cluster {
 
     /// A room that was won is open now.
     pub fn opened(&self, room: &RoomName, won: &Won, settings: String) {
-        let mut state = self.0.state();
-        state.settings.insert(room.clone(), settings);
-        state.holdings.handle_won(won.sent, room.clone(), won.epoch);
+        {
+            let mut state = self.0.state();
+            state.settings.insert(room.clone(), settings.clone());
+            state.holdings.handle_won(won.sent, room.clone(), won.epoch);
+        }
+        self.tell(room, won.epoch, settings);
     }
 
     /// The room's settings have changed.
     pub fn changed(&self, room: &RoomName, settings: String) {
-        if let Some(kept) = self.0.state().settings.get_mut(room) {
-            *kept = settings;
+        let epoch = {
+            let mut state = self.0.state();
+            let Some(kept) = state.settings.get_mut(room) else { return };
+            kept.clone_from(&settings);
+            state.holdings.epoch(room)
+        };
+        if let Some(epoch) = epoch {
+            self.tell(room, epoch, settings);
+        }
+    }
+
+    /// Has the settings stand with the lease at once: a room that is private now must be so on its next node.
+    fn tell(&self, room: &RoomName, epoch: u64, settings: String) {
+        if self.0.alone {
+            return;
+        }
+        let inner = Arc::clone(&self.0);
+        let lease = self.0.lease(room.clone(), epoch);
+        tokio::spawn(async move {
+            let renew = || inner.leases.renew(&lease, &settings);
+            // If it fails the keeper says the same a little later.
+            let _ = renew.retry(patience()).await;
+        });
+    }
+
+    /// The log says that another node has this room: its lease is not renewed, and the control loop is told.
+    pub fn fenced(&self, room: &RoomName) {
+        let mut state = self.0.state();
+        if let Some(epoch) = state.holdings.epoch(room) {
+            state.holdings.handle_renewal(boot_time(), room, epoch, &Renewal::Lost);
         }
     }
 

@@ -14,12 +14,13 @@ pub mod memory;
 pub mod redis;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
 use crate::core::ids::{NodeId, RoomName};
-use crate::core::placement::{NodeRecord, Owner, Renewal};
+use crate::core::placement::{NodeRecord, Renewal};
+
+pub use crate::core::registry::{Bid, Claim, Known, Lease, Pulse};
 
 pub use clock::boot_time;
 pub use handle::{Cluster, Home, LeaseNotice, PlaceError, Placed, Won};
@@ -32,62 +33,6 @@ pub enum LeaseError {
     /// What it holds is none of ours; an operator has to look.
     #[error("the registry of rooms answers what cannot be read: {0}")]
     Unreadable(String),
-}
-
-/// A wish to hold a room.
-#[derive(Debug, Clone)]
-pub struct Bid {
-    pub room: RoomName,
-    /// Who is to hold it.
-    pub node: NodeId,
-    pub incarnation: u64,
-    /// The highest epoch that the event log knows of this room; the new one is above it.
-    pub floor: u64,
-    /// Somebody else asks for the node, and does not know what it holds by now.
-    pub on_behalf: bool,
-    /// It may be held by a node whose word the registry lost: while that may be said again, wait.
-    pub may_be_held: bool,
-}
-
-/// The answer to a [`Bid`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Claim {
-    Won {
-        epoch: u64,
-        /// The room's settings, from a holder that did not end it.
-        settings: Option<String>,
-    },
-    Held(Owner),
-    /// The registry was emptied lately; ask again after this time.
-    Settling(Duration),
-}
-
-/// What is known of a room.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Known {
-    /// Never held, or ended by its holder.
-    Free,
-    /// Its holder's lease has run out.
-    Orphaned,
-    Held(Owner),
-}
-
-/// A lease, as its holder names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lease {
-    pub room: RoomName,
-    pub node: NodeId,
-    pub incarnation: u64,
-    pub epoch: u64,
-}
-
-/// The answer to a node's sign of life.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Pulse {
-    /// All nodes that are alive.
-    Nodes(Vec<NodeRecord>),
-    /// A later start of the same node has taken this one's place.
-    Superseded,
 }
 
 /// An answer that is on its way.

@@ -24,6 +24,13 @@ pub struct Cluster {
     pub lease_ms: u64,
     /// Replicas that must have a claim before it counts (Redis `WAIT`).
     pub redis_replicas: u32,
+    /// Where the nodes keep what happened: `HOST:PORT` of Kafka's brokers, by commas. Without it each node keeps
+    /// what happened on it, and a room that moves leaves its history behind.
+    pub kafka_brokers: String,
+    pub kafka_topic: String,
+    /// Of a topic that is made; one that is there keeps what it has.
+    pub kafka_partitions: u32,
+    pub kafka_replication: u32,
     /// What this node can send, bits per second.
     pub egress_bps_max: u64,
     /// What this node can forward, packets per second.
@@ -42,6 +49,10 @@ impl Default for Cluster {
             proxy: false,
             lease_ms: 5_000,
             redis_replicas: 0,
+            kafka_brokers: String::new(),
+            kafka_topic: "antiphon.room.log".into(),
+            kafka_partitions: 32,
+            kafka_replication: 1,
             egress_bps_max: 10_000_000_000,
             packets_per_second_max: 1_000_000,
             peers_max: 10_000,
@@ -58,12 +69,19 @@ impl Cluster {
             ("egress_bps_max", self.egress_bps_max),
             ("packets_per_second_max", self.packets_per_second_max),
             ("peers_max", self.peers_max.into()),
+            ("kafka_partitions", self.kafka_partitions.into()),
+            ("kafka_replication", self.kafka_replication.into()),
         ] {
             if most == 0 {
                 wrong.push(format!("`cluster.{key}`: accepted is 1 or more"));
             }
         }
-        let Some(redis) = &self.redis_url else { return };
+        let Some(redis) = &self.redis_url else {
+            if !self.kafka_brokers.is_empty() {
+                wrong.push("`cluster.kafka_brokers`: a shared log needs cluster.redis_url, too".into());
+            }
+            return;
+        };
         if !["redis://", "redis-sentinel://", "redis-cluster://"]
             .iter()
             .any(|scheme| redis.reveal().starts_with(scheme))

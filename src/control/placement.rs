@@ -95,6 +95,9 @@ pub struct Place {
     pub id: ShardId,
     pub reach: Reach,
     pub serial: PeerSerial,
+    /// Under which the room is open, and since when: on whichever node.
+    pub epoch: u64,
+    pub opened_at_ms: u64,
 }
 
 /// A shard as the loop knows it.
@@ -145,7 +148,7 @@ pub struct Placement {
     pub(super) mixers: Option<Mixers>,
     pub(super) mixers_started: u64,
     small_files: ControlSender<IncomingFile>,
-    cluster: Cluster,
+    pub(super) cluster: Cluster,
     /// Rooms that other nodes have, which could not be told to their shards yet.
     lost: BTreeMap<RoomName, u64>,
     next_serial: u32,
@@ -290,9 +293,10 @@ impl Placement {
             Notice::Ended { shard, room } => {
                 if let Some(open) = self.rooms.remove(&room) {
                     self.rooms_on[usize::from(shard.0)] -= 1;
-                    self.cluster.give_up(&room, open.epoch, true);
+                    // One that is lost waits for its next holder, if it has none.
+                    let ended = self.lost.remove(&room) != Some(open.epoch);
+                    self.cluster.give_up(&room, open.epoch, ended);
                 }
-                self.lost.remove(&room);
                 self.count_rooms();
             }
             Notice::Load { shard, load } => {
@@ -339,10 +343,12 @@ impl Placement {
         self.cluster.joined();
         let newcomer = &newcomer;
         let id = self.shard_for(newcomer)?;
+        let open = self.rooms.get(&newcomer.room).ok_or_else(no_room)?;
+        let (epoch, opened_at_ms) = (open.epoch, open.settings.state.opened_at_ms);
         let serial = PeerSerial(self.next_serial);
         self.next_serial = self.next_serial.wrapping_add(1);
         let node = &self.shards[usize::from(id.0)];
-        Ok(Place { shard: node.handle.clone(), id, reach: node.reach.clone(), serial })
+        Ok(Place { shard: node.handle.clone(), id, reach: node.reach.clone(), serial, epoch, opened_at_ms })
     }
 
     /// The shard of the room that is to serve a newcomer; opens a branch there where it needs one.

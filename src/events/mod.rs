@@ -7,6 +7,7 @@
 //! The log keeps what was said before an edit or a delete: it is the record for audits. Pages of messages do
 //! not show it.
 
+pub mod kafka;
 pub mod memory;
 pub mod sqlite;
 pub mod writer;
@@ -144,6 +145,12 @@ pub enum LogError {
     /// A bug in who made the events, such as a `seq` used twice.
     #[error("the log refuses these events: {0}")]
     Rejected(String),
+    /// The room is another node's.
+    #[error("another node has the room and writes its log")]
+    Fenced,
+    /// What was appended is kept, and will be written.
+    #[error("Kafka is away; what waits for it is kept, and written when it is back")]
+    Away,
     /// By the writer, at once.
     #[error("the event log takes nothing now: too much waits to be written, or it is closed; try again")]
     Refused,

@@ -7,12 +7,15 @@
 //! releases with the process; readers such as a backup may open the database itself.
 
 mod files;
+mod shared;
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, TransactionBehavior, params};
+
+pub use shared::{Applied, Queued};
 
 use super::{EventLog, FileUsage, LogError, PAGE_MAX, Recorded};
 use crate::core::chat::{HistoryRange, MessagePage, RoomHistory, WINDOW, apply};
@@ -27,7 +30,7 @@ pub const FILE_NAME: &str = "events.sqlite3";
 const APPLICATION_ID: i64 = 0x616e_7470;
 
 /// Each step takes the database from the version that is its index to the next.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE events (
         offset INTEGER PRIMARY KEY,
@@ -48,6 +51,7 @@ const MIGRATIONS: [&str; 2] = [
     ) STRICT;
 ",
     files::TABLES,
+    shared::TABLES,
 ];
 
 const VERSION: i64 = MIGRATIONS.len() as i64;

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use super::Signal;
-use super::auth::{Caller, random_identity};
+use super::auth::{Caller, SEAT, random_identity};
 use super::error::{Problem, ProblemBody};
 use super::extract::{From, InRoom, Offer, Params, SDP};
 use super::home;
@@ -67,6 +67,7 @@ pub enum JoinAnswers {
     #[response(status = 201, description = "SDP answer", content_type = "application/sdp",
         headers(("Location", description = "The session: PATCH and DELETE it"),
                 ("ETag", description = "The ICE session, for If-Match"),
+                ("Antiphon-Seat", description = "To be shown with `resume`, should the room move to another node"),
                 ("Antiphon-Nodes", description = "URLs of the cluster's other nodes, by commas")))]
     Welcome(String),
     #[response(status = 307, description = "The room is at another node of the cluster",
@@ -112,8 +113,12 @@ pub async fn admit(
     let (room, uri) = (arrival.room.clone(), arrival.uri.clone());
     let request = join_request(signal, caller, arrival, role)?;
     match signal.control.join(request).await {
-        Ok(joined) => {
+        Ok(mut joined) => {
+            let seat = joined.seat.take().and_then(|seat| signal.authority.signed_seat(seat));
             let mut response = welcome(&room, joined);
+            if let Some(seat) = seat {
+                response.headers_mut().insert(SEAT, seat);
+            }
             if let Some(nodes) = home::nodes(signal) {
                 response.headers_mut().insert(home::NODES, nodes);
             }
@@ -129,7 +134,7 @@ fn join_request(
     arrival: Arrival,
     role: Role,
 ) -> Result<JoinRequest, Problem> {
-    let Arrival { room, from, params, offer, .. } = arrival;
+    let Arrival { room, from, headers, params, offer, .. } = arrival;
     let grant = signal.authority.grant(&caller, &room)?;
     let missing = match role {
         Role::Publisher if !grant.publish => Some("publish"),
@@ -153,6 +158,7 @@ fn join_request(
         role,
         offer,
         resume: resume.transpose()?,
+        seat: signal.authority.seat(&headers),
         has_token,
         may_create: signal.authority.admits_guests() || grant.publish || grant.admin,
         from,
@@ -202,7 +208,8 @@ mod tests {
     #[test]
     fn an_answer_names_its_session_and_its_ice_session() {
         let room = RoomName::parse("abc").unwrap();
-        let joined = Joined { session: SessionId(7), answer: "v=0\r\n".into(), etag: "\"e1\"".into() };
+        let (answer, etag) = ("v=0\r\n".into(), "\"e1\"".into());
+        let joined = Joined { session: SessionId(7), answer, etag, seat: None };
         let response = welcome(&room, joined);
         assert_eq!(response.status(), 201);
         assert_eq!(response.headers()[CONTENT_TYPE], "application/sdp");

@@ -23,6 +23,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::auth::SEAT;
 use super::error::Problem;
 use super::extract::{BODY_BYTES_MAX, FRAGMENT, SDP};
 use super::{
@@ -34,9 +35,9 @@ use crate::core::protocol::Code;
 const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 /// What pages of other origins may send, beside what concerns uploads.
-const ALLOWED: [HeaderName; 5] = [AUTHORIZATION, CONTENT_TYPE, IF_MATCH, RANGE, files::SESSION];
+const ALLOWED: [HeaderName; 6] = [AUTHORIZATION, CONTENT_TYPE, IF_MATCH, RANGE, files::SESSION, SEAT];
 /// What pages of other origins may read of an answer, beside what concerns uploads.
-const EXPOSED: [HeaderName; 11] = [
+const EXPOSED: [HeaderName; 12] = [
     LOCATION,
     ETAG,
     LINK,
@@ -48,6 +49,7 @@ const EXPOSED: [HeaderName; 11] = [
     CONTENT_DISPOSITION,
     CONTENT_RANGE,
     home::NODES,
+    SEAT,
 ];
 
 /// A request that takes longer is given up: joins answer in milliseconds, slow bodies are not waited for.

@@ -2,7 +2,9 @@
 //! for every registry of rooms.
 
 mod durability;
+mod kafka;
 mod leases;
+#[path = "../cluster/redis.rs"]
 mod redis;
 mod sqlite;
 mod store;

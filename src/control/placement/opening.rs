@@ -154,12 +154,14 @@ impl Placement {
         }
     }
 
-    /// Has shards close the rooms that other nodes have.
+    /// Has shards close the rooms that other nodes have, until they have done so.
     pub(super) fn drop_lost(&mut self) {
-        for (room, epoch) in std::mem::take(&mut self.lost) {
-            let Some(open) = self.rooms.get(&room).filter(|open| open.epoch == epoch) else { continue };
-            if self.send(open.home, Command::InRoom(room.clone(), RoomCommand::Move)).is_err() {
-                self.lost.insert(room, epoch);
+        let rooms = &self.rooms;
+        self.lost.retain(|room, epoch| rooms.get(room).is_some_and(|open| open.epoch == *epoch));
+        for room in self.lost.keys() {
+            if let Some(open) = self.rooms.get(room) {
+                // A shard that is overrun is told again in a second.
+                let _ = self.send(open.home, Command::InRoom(room.clone(), RoomCommand::Move));
             }
         }
     }

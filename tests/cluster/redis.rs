@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A server on a port of its own.
+#[allow(dead_code, reason = "each suite that uses it uses a part of it")]
 pub struct Redis {
     port: u16,
     directory: tempfile::TempDir,
@@ -12,6 +13,7 @@ pub struct Redis {
     keeps: bool,
 }
 
+#[allow(dead_code, reason = "each suite that uses it uses a part of it")]
 impl Redis {
     /// Starts one. `keeps`: what it knows survives a crash.
     pub fn start(keeps: bool) -> Self {
@@ -41,6 +43,12 @@ impl Redis {
             .expect("a shell");
         let words = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "redis.sh {what}: {words}");
+    }
+
+    /// What `redis-cli` answers.
+    pub fn ask(&self, words: &[&str]) -> String {
+        let output = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(words).output();
+        String::from_utf8_lossy(&output.expect("redis-cli").stdout).into_owned()
     }
 
     fn data(&self) -> PathBuf {
