@@ -83,6 +83,10 @@ fn describe() {
     describe_counter!("antiphon_placement_claims_total", "Rooms that were given a node, by which");
     describe_counter!("antiphon_placement_lost_total", "Rooms that another node took over");
     describe_counter!("antiphon_placement_requests_total", "Requests about rooms of other nodes");
+    describe_gauge!("antiphon_log_connected", "1 while the shared log can be written and read");
+    describe_gauge!("antiphon_log_outbox", "Records that wait to be read back from the shared log");
+    describe_counter!("antiphon_log_fenced_total", "Records of writers who had lost their room");
+    describe_counter!("antiphon_log_buried_total", "Records that were put aside, as nobody can read them");
     for name in ["antiphon_rtp_packets_received_total", "antiphon_rtp_packets_forwarded_total"] {
         metrics::counter!(name).absolute(0);
     }

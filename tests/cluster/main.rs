@@ -4,6 +4,8 @@
 //! Leases are short here, so that a test takes seconds; `ANTIPHON_LEASE_MS=5000` measures what operators get.
 
 mod faults;
+mod history;
+mod kafka;
 mod nodes;
 mod placing;
 mod redis;

@@ -10,12 +10,15 @@ use reqwest::{Client, StatusCode, redirect::Policy};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
+use crate::kafka::Kafka;
 use crate::redis::Redis;
 use crate::until;
 
 /// Nodes of one cluster, and a runtime to ask them from.
 pub struct World {
     pub redis: Redis,
+    /// What the nodes share their log in, if they do.
+    pub kafka: Option<Kafka>,
     pub nodes: Vec<Node>,
     pub lease: Duration,
     runtime: Runtime,
@@ -48,12 +51,22 @@ pub struct Reply {
 impl World {
     /// Starts Redis and `count` nodes, and waits until they know each other.
     pub fn start(count: usize) -> Self {
+        Self::with(count, None)
+    }
+
+    /// As [`World::start`], with a log that the nodes share.
+    pub fn sharing_a_log(count: usize) -> Self {
+        Self::with(count, Some(Kafka::start()))
+    }
+
+    fn with(count: usize, kafka: Option<Kafka>) -> Self {
         let lease_ms = std::env::var("ANTIPHON_LEASE_MS").ok().and_then(|text| text.parse().ok());
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         // As browsers and load balancers see it: redirects are followed by whoever wants to.
         let http = Client::builder().redirect(Policy::none()).timeout(Duration::from_secs(8)).build();
         let mut world = Self {
             redis: Redis::start(true),
+            kafka,
             nodes: Vec::new(),
             lease: Duration::from_millis(lease_ms.unwrap_or(2_000)),
             runtime: runtime.expect("a runtime"),
@@ -75,8 +88,10 @@ impl World {
         let log = self.directory.path().join(format!("{id}.log"));
         let log = File::options().create(true).append(true).open(log).expect("a log");
         let dev = ["serve", "--dev"];
+        let brokers = self.kafka.as_ref().map(Kafka::brokers).unwrap_or_default();
         Command::new(env!("CARGO_BIN_EXE_antiphon"))
             .args(dev)
+            .env("ANTIPHON_CLUSTER__KAFKA_BROKERS", brokers)
             .envs([
                 ("ANTIPHON_HTTP__LISTEN", format!("127.0.0.1:{}", ports.http)),
                 ("ANTIPHON_MEDIA__UDP_PORT", ports.udp.to_string()),

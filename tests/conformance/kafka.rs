@@ -1,8 +1,6 @@
 //! The shared log on a real Kafka: what only it can suffer, and whose word counts in it.
 
-use std::net::TcpListener;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use antiphon::core::chat::HistoryRange;
@@ -14,50 +12,28 @@ use antiphon::events::kafka::{KafkaLog, KafkaSettings, Ticket, read_all};
 use antiphon::events::{EventLog, LogError};
 use rdkafka::error::KafkaError;
 
+use super::broker::Kafka as Broker;
 use super::{room, sent};
 
 /// For whatever must happen, a broker's start included.
 const LONG: Duration = Duration::from_secs(60);
 const TURN: Duration = Duration::from_millis(20);
 
-/// A broker of a test's own.
-pub struct Kafka {
-    port: u16,
-    directory: tempfile::TempDir,
-}
+/// A broker, and the logs of nodes that share it.
+pub struct Kafka(Broker);
 
 impl Kafka {
     pub fn start() -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        // The controller has the next port.
-        let port = loop {
-            let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-            let port = free.local_addr().expect("its address").port();
-            if port < u16::MAX && TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
-                break port;
-            }
-        };
-        let kafka = Self { port, directory };
-        kafka.act("up");
-        kafka
+        Self(Broker::start())
     }
 
-    /// `up`, `freeze`, `thaw`, `kill9`: what `scripts/kafka.sh` does.
-    pub fn act(&self, what: &str) {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kafka.sh");
-        let output = Command::new(script)
-            .arg(what)
-            .env("KAFKA_PORT", self.port.to_string())
-            .env("KAFKA_DIR", self.directory.path().join("kafka"))
-            .output()
-            .expect("a shell");
-        let words = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "kafka.sh {what}: {words}");
+    fn act(&self, what: &str) {
+        self.0.act(what);
     }
 
     fn settings(&self, topic: &str, node: &str) -> KafkaSettings {
         KafkaSettings {
-            brokers: format!("127.0.0.1:{}", self.port),
+            brokers: self.0.brokers(),
             topic: topic.into(),
             partitions: 1,
             replication: 1,
@@ -84,12 +60,6 @@ impl Kafka {
         })
         .expect("readable");
         records
-    }
-}
-
-impl Drop for Kafka {
-    fn drop(&mut self) {
-        self.act("kill9");
     }
 }
 
