@@ -26,7 +26,9 @@ describe('a cluster of two nodes', () => {
     await cluster?.stop();
   });
 
-  test('people find each other again when the node of their room is killed', { timeout: 180_000 }, async (t) => {
+  test('people find each other again when the node of their room is killed', {
+    timeout: 180_000,
+  }, async (t) => {
     const [first, second] = cluster.nodes;
     assert.ok(first && second);
     // Ada's page is of the node that dies, Ben's of the other.
