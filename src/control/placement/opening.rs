@@ -23,12 +23,11 @@ use crate::media::shard::{Command, RoomCommand};
 #[derive(Debug, Serialize, Deserialize)]
 struct Kept {
     state: RoomState,
-    first_is_admin: bool,
 }
 
 impl Kept {
     fn of(settings: &Settings) -> String {
-        let kept = Self { state: settings.state.clone(), first_is_admin: settings.first_is_admin };
+        let kept = Self { state: settings.state.clone() };
         // Plain data always has a JSON form.
         serde_json::to_string(&kept).unwrap_or_default()
     }
@@ -137,8 +136,9 @@ impl Placement {
         self.admit()?;
         let kept = won.settings.as_deref().and_then(|kept| serde_json::from_str::<Kept>(kept).ok());
         let (state, first_is_admin) = match kept.filter(|kept| kept.state.name == *room) {
-            // Pictures stay with the node that had them.
-            Some(kept) => (RoomState { has_backdrop: false, ..kept.state }, kept.first_is_admin),
+            // Pictures stay with the node that had them. Who came first came there; an owner comes back by its
+            // seat.
+            Some(kept) => (RoomState { has_backdrop: false, ..kept.state }, false),
             None => (self.new_state(room, &NewRoom::default())?, true),
         };
         self.open(state, first_is_admin, won).map(drop)
