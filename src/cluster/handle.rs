@@ -20,8 +20,8 @@ use super::{Bid, Claim, Known, Lease, LeaseError, SharedLeases, boot_time, keepe
 use crate::config::Config;
 use crate::core::ids::{NodeId, RoomName};
 use crate::core::placement::{
-    Capacity, Holdings, JOINS_BELOW, LeaseTimes, NodeLoad, NodeRecord, NodeState, Owner, ROOMS_BELOW,
-    RecentJoins, Renewal, choose,
+    Capacity, Holdings, JOINS_BELOW, LeaseTimes, NodeLoad, NodeRecord, NodeState, Owner, RecentJoins,
+    Renewal, choose,
 };
 use crate::mailbox;
 
@@ -383,7 +383,7 @@ impl Cluster {
 
     /// Another room may be opened here. Alone it always may: there is nowhere else to send it.
     pub fn admits_rooms(&self) -> bool {
-        self.0.alone || self.0.score() < ROOMS_BELOW
+        self.0.alone || self.0.record().takes_rooms()
     }
 
     pub fn admits_joins(&self) -> bool {

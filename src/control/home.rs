@@ -34,7 +34,7 @@ impl Control {
     /// # Errors
     /// `unavailable`, while nobody can say.
     pub async fn home(&self, room: &RoomName) -> Result<Home, Refusal> {
-        Ok(self.cluster.home(room).await.map_err(unplaced)?)
+        self.cluster.home(room).await.map_err(unplaced)
     }
 
     /// Where clients reach the other nodes.
@@ -55,18 +55,19 @@ impl Control {
         may_create: bool,
         anywhere: bool,
     ) -> Result<Option<Won>, Turned> {
-        if self.cluster.epoch(room).is_some() {
+        if self.cluster.epoch(room).is_some() || !may_create && self.cluster.is_alone() {
             return Ok(None);
         }
-        if !may_create {
-            match self.home(room).await? {
-                _ if self.cluster.is_alone() => return Ok(None),
-                Home::Nowhere { orphaned: false } => return Err(no_room().into()),
+        let anywhere = anywhere
+            && match self.home(room).await? {
                 Home::Elsewhere(url) => return Err(Turned::Elsewhere(url)),
-                // Who was let in once need not be able to make rooms to find it again.
-                Home::Nowhere { orphaned: true } | Home::Here => {}
-            }
-        }
+                Home::Nowhere { orphaned: false } if !may_create => return Err(no_room().into()),
+                Home::Nowhere { orphaned: false } => true,
+                // Its node is gone, and may not be known to be so: nobody is sent to a third one. Who was let in
+                // once need not be able to make rooms to find it again.
+                Home::Nowhere { orphaned: true } => !self.cluster.admits_rooms(),
+                Home::Here => false,
+            };
         // A log that cannot be read keeps nobody from opening a room; the time is above all it has.
         let floor = self.events.last_epoch(room.clone()).await.unwrap_or_else(|_| unix_ms());
         match self.cluster.place(room, floor, anywhere).await.map_err(unplaced)? {

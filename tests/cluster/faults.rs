@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use antiphon::bench::person::Person;
 use reqwest::StatusCode;
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::nodes::World;
@@ -120,13 +121,13 @@ fn a_node_that_was_frozen_gives_up_what_others_have() {
     let people = seat(&world, &rooms);
     until("all hear each other", || people.iter().all(|person| person.story().media_at.is_some()));
     let epochs: Vec<u64> = rooms.iter().map(|room| world.epoch_of(room)).collect();
-    world.nodes[0].signal("-STOP");
+    world.nodes[0].signal(Signal::STOP);
     let frozen_at = Instant::now();
     all_back("SIGSTOP", &world, &people, frozen_at);
     let next: Vec<u64> = rooms.iter().map(|room| world.epoch_of(room)).collect();
     assert!(next.iter().zip(&epochs).all(|(next, epoch)| next > epoch));
     until("three leases have passed", || frozen_at.elapsed() > world.lease * 3);
-    world.nodes[0].signal("-CONT");
+    world.nodes[0].signal(Signal::CONT);
     let woken_at = Instant::now();
     let url = format!("{}/v1/rooms", world.nodes[0].url);
     until("it has dropped them", || {
@@ -214,7 +215,7 @@ fn a_node_that_drains_hands_its_rooms_over() {
     let people = seat(&world, &rooms);
     let epochs: Vec<u64> = rooms.iter().map(|room| world.epoch_of(room)).collect();
     until("all hear each other", || people.iter().all(|person| person.story().media_at.is_some()));
-    world.nodes[0].signal("-TERM");
+    world.nodes[0].signal(Signal::TERM);
     let told_at = Instant::now();
     all_back("drain", &world, &people, told_at);
     assert!(world.nodes[0].wait(), "it ends by itself: {}", world.log_of(0));

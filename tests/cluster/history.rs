@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use antiphon::bench::person::Person;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::nodes::World;
@@ -96,10 +97,10 @@ fn nothing_that_was_acknowledged_is_lost_or_doubled() {
 
     // The next one is frozen for three leases, and wakes with what it had not sent yet.
     let home = world.home_of("talk").expect("a home");
-    world.nodes[home].signal("-STOP");
+    world.nodes[home].signal(Signal::STOP);
     let frozen_at = Instant::now();
     let said = chatter(&people, said, pace, || frozen_at.elapsed() < world.lease * 3);
-    world.nodes[home].signal("-CONT");
+    world.nodes[home].signal(Signal::CONT);
     let said = chatter(&people, said, pace, || !people.iter().all(|person| person.story().welcomes >= 3));
     all_acknowledged(&people, said);
 

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use reqwest::{Client, StatusCode, redirect::Policy};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -208,11 +209,8 @@ impl Node {
         state.is_some_and(|state| !["Z", "X", "T"].contains(&state))
     }
 
-    /// `-KILL`, `-STOP`, `-CONT`, `-TERM`.
-    pub fn signal(&self, signal: &str) {
-        let id = self.process.id().to_string();
-        let sent = Command::new("kill").args([signal, &id]).status().expect("kill");
-        assert!(sent.success(), "kill {signal}");
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).expect("it is there");
     }
 
     pub fn kill(&mut self) {
