@@ -190,9 +190,9 @@ impl Life {
             }
         }
         if let Some(session) = self.session.take() {
-            let goodbye = self.http.delete(session.url).timeout(ANSWER_WITHIN).send();
+            let goodbye = self.http.delete(session.url).timeout(ANSWER_WITHIN);
             // A server ends what falls silent.
-            let _ = self.runtime.block_on(goodbye);
+            let _ = self.runtime.block_on(async { goodbye.send().await });
         }
     }
 
@@ -201,7 +201,7 @@ impl Life {
     }
 
     fn rest(&self, pause: Duration) {
-        self.runtime.block_on(tokio::time::sleep(pause));
+        self.runtime.block_on(async { tokio::time::sleep(pause).await });
     }
 
     /// Joins through the first node of the list, to wherever that leads.
@@ -309,8 +309,9 @@ impl Life {
     fn node_lives(&self) -> bool {
         let url = self.session.as_ref().and_then(|session| session.url.join("/healthz").ok());
         let Some(url) = url else { return false };
-        let asked = self.http.get(url).timeout(ANSWER_WITHIN / 2).send();
-        self.runtime.block_on(asked).is_ok_and(|answer| answer.status().is_success())
+        let asked = self.http.get(url).timeout(ANSWER_WITHIN / 2);
+        let answer = self.runtime.block_on(async { asked.send().await });
+        answer.is_ok_and(|answer| answer.status().is_success())
     }
 
     fn note_media(&self, link: &mut Link, now: Instant) {

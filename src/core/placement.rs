@@ -21,6 +21,8 @@ const CPU_FULL: f64 = 0.8;
 const JOIN_RAMP: Duration = Duration::from_secs(20);
 /// What one more participant is taken to cost where nothing was measured yet, and at most.
 const JOIN_COST: (f64, f64) = (0.002, 0.01);
+/// Scores that differ by less are the same: they are a second old, and most of a small one is noise.
+const SCORE_NOISE: f64 = 0.05;
 /// Seconds of joins that are remembered, one count for each.
 const RAMP_SECONDS: usize = JOIN_RAMP.as_secs() as usize;
 
@@ -164,7 +166,7 @@ pub fn choose<'a>(nodes: &'a [NodeRecord], region: &str, seed: u64) -> Option<&'
     let Some(others) = count.checked_sub(1).filter(|others| *others > 0) else { return Some(first) };
     let step = 1 + (seed >> 32) % others;
     let second = of.get(((seed % count + step) % count) as usize)?;
-    Some(if second.score < first.score { second } else { first })
+    Some(if second.score + SCORE_NOISE < first.score { second } else { first })
 }
 
 /// Who holds a room, as the registry has it.
@@ -324,6 +326,17 @@ mod tests {
             let seed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
             assert_eq!(choose(&nodes, "", seed).unwrap().id.as_str(), "b");
         }
+    }
+
+    #[test]
+    fn nodes_that_are_as_good_as_idle_share_alike() {
+        let nodes = [node("a", "", 0.02), node("b", "", 0.0), node("c", "", 0.04)];
+        let mut counts = std::collections::BTreeMap::new();
+        for seed in 0..3_000u64 {
+            let seed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            *counts.entry(choose(&nodes, "", seed).unwrap().id.as_str()).or_insert(0) += 1;
+        }
+        assert!(counts.values().all(|count| *count > 900), "{counts:?}");
     }
 
     #[test]
