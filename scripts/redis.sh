@@ -8,7 +8,8 @@
 #   redis.sh down     SIGTERM                           redis.sh kill9   SIGKILL: a crash
 #   redis.sh wipe     down, and delete its data
 #
-# Settings: REDIS_PORT (6390), REDIS_DIR (the directory; default data/redis), REDIS_SAVE ("no" keeps nothing on disk).
+# Settings: REDIS_PORT (6390), REDIS_DIR (the directory; default data/redis), REDIS_SAVE ("no" keeps nothing on disk),
+# REDIS_EXTRA (more of redis-server's options).
 set -euo pipefail
 
 port=${REDIS_PORT:-6390}
@@ -29,8 +30,10 @@ up() {
   mkdir -p "$dir"
   local keep=(--appendonly yes)
   [ "${REDIS_SAVE:-yes}" = yes ] || keep=(--appendonly no --save "")
+  local extra=()
+  read -r -a extra <<<"${REDIS_EXTRA:-}"
   setsid redis-server --bind 127.0.0.1 --port "$port" --dir "$dir" --daemonize no \
-    --logfile "" "${keep[@]}" >"$log" 2>&1 </dev/null &
+    --logfile "" "${keep[@]}" "${extra[@]}" >"$log" 2>&1 </dev/null &
   echo $! >"$pid_file"
   for _ in $(seq 1 200); do
     alive || { tail -n 5 "$log" >&2; die "it stopped while starting"; }
@@ -62,5 +65,5 @@ case ${1:-} in
   down) stop_with TERM ;;
   kill9) stop_with KILL ;;
   wipe) stop_with TERM; rm -rf "$dir" ;;
-  *) sed -n '2,11p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,12p' "$0" >&2; exit 2 ;;
 esac

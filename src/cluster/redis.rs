@@ -78,8 +78,8 @@ pub struct RedisLeases {
 
 enum Link {
     Single(ConnectionManager),
-    Sentinel(Mutex<Master>),
-    Cluster(ClusterClient, OnceCell<ClusterConnection>),
+    Sentinel(Box<Mutex<Master>>),
+    Cluster(Box<ClusterClient>, OnceCell<ClusterConnection>),
 }
 
 /// The master that Sentinel named last.
@@ -203,7 +203,7 @@ impl Link {
                 Some(SentinelNodeConnectionInfo::default()),
                 SentinelServerType::Master,
             )?;
-            return Ok(Self::Sentinel(Mutex::new(Master { client, connection: None })));
+            return Ok(Self::Sentinel(Box::new(Mutex::new(Master { client, connection: None }))));
         }
         if let Some(hosts) = url.strip_prefix("redis-cluster://") {
             let client = ClusterClient::builder(each(hosts)?)
@@ -211,7 +211,7 @@ impl Link {
                 .response_timeout(ANSWER_WITHIN)
                 .retries(2)
                 .build()?;
-            return Ok(Self::Cluster(client, OnceCell::new()));
+            return Ok(Self::Cluster(Box::new(client), OnceCell::new()));
         }
         if !url.starts_with("redis://") {
             return Err(AddressError::Form);

@@ -11,24 +11,40 @@ pub struct Redis {
     directory: tempfile::TempDir,
     /// What it knew survives a restart.
     keeps: bool,
+    /// More of redis-server's options.
+    extra: String,
 }
 
 #[allow(dead_code, reason = "each suite that uses it uses a part of it")]
 impl Redis {
     /// Starts one. `keeps`: what it knows survives a crash.
     pub fn start(keeps: bool) -> Self {
+        Self::with(keeps, "")
+    }
+
+    /// Starts one with more options.
+    pub fn with(keeps: bool, extra: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        // The port is free again when the listener is dropped; nobody else is given it so soon.
-        let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = free.local_addr().expect("its address").port();
-        drop(free);
-        let redis = Self { port, directory, keeps };
+        // The port is free again when the listener is dropped; nobody else is given it so soon. Servers of a
+        // cluster talk to each other on the port that is 10,000 above.
+        let port = loop {
+            let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
+            let port = free.local_addr().expect("its address").port();
+            if port < 55_000 {
+                break port;
+            }
+        };
+        let redis = Self { port, directory, keeps, extra: extra.to_owned() };
         redis.act("up");
         redis
     }
 
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://{}", self.address())
     }
 
     /// `up`, `down`, `kill9`, `freeze`, `thaw`, `empty`: what `scripts/redis.sh` does.
@@ -39,6 +55,7 @@ impl Redis {
             .env("REDIS_PORT", self.port.to_string())
             .env("REDIS_DIR", self.data())
             .env("REDIS_SAVE", if self.keeps { "yes" } else { "no" })
+            .env("REDIS_EXTRA", &self.extra)
             .output()
             .expect("a shell");
         let words = String::from_utf8_lossy(&output.stderr);

@@ -37,6 +37,14 @@ macro_rules! for_every_registry {
             settled(&leases).await;
             $( $name(&leases).await; )*
         }
+        #[tokio::test]
+        async fn redis_cluster() {
+            let servers = cluster();
+            let hosts: Vec<String> = servers.iter().map(Redis::address).collect();
+            let leases = connect_to(&format!("redis-cluster://{}", hosts.join(",")), 0);
+            settled(&leases).await;
+            $( $name(&leases).await; )*
+        }
     };
 }
 
@@ -56,8 +64,38 @@ for_every_registry!(
 );
 
 fn connect(redis: &Redis) -> RedisLeases {
-    let url = Secret::new(redis.url());
-    RedisLeases::new(&url, TTL, ORPHAN_KEPT, 0).expect("an address")
+    connect_to(&redis.url(), 0)
+}
+
+fn connect_to(url: &str, replicas: u32) -> RedisLeases {
+    RedisLeases::new(&Secret::new(url), TTL, ORPHAN_KEPT, replicas).expect("an address")
+}
+
+/// Three servers that share the slots of a Redis Cluster.
+fn cluster() -> Vec<Redis> {
+    let options = "--cluster-enabled yes --cluster-node-timeout 2000";
+    let servers: Vec<Redis> = (0..3).map(|_| Redis::with(false, options)).collect();
+    let hosts: Vec<String> = servers.iter().map(Redis::address).collect();
+    let mut words = vec!["--cluster", "create"];
+    words.extend(hosts.iter().map(String::as_str));
+    words.push("--cluster-yes");
+    let told = servers[0].ask(&words);
+    let deadline = Instant::now() + SOON;
+    while !servers.iter().all(|server| server.ask(&["cluster", "info"]).contains("cluster_state:ok")) {
+        assert!(Instant::now() < deadline, "no cluster: {told}");
+    }
+    servers
+}
+
+/// A process that watches a master, and names the next.
+struct Sentinel(std::process::Child);
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Waits until a new registry gives out rooms.
@@ -297,4 +335,62 @@ async fn a_redis_that_hangs_or_is_gone_delays_nobody_for_long() {
             assert!(Instant::now() < deadline, "{back}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_master_that_dies_is_followed_by_its_replica() {
+    let master = Redis::start(false);
+    let replica = Redis::with(false, &format!("--replicaof {}", master.address().replace(':', " ")));
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = free.local_addr().expect("its address").port();
+    drop(free);
+    let file = directory.path().join("sentinel.conf");
+    let words = format!(
+        "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor main {} 1\n\
+         sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 5000\n",
+        directory.path().display(),
+        master.address().replace(':', " "),
+    );
+    std::fs::write(&file, words).expect("written");
+    let sentinel = std::process::Command::new("redis-server")
+        .arg(&file)
+        .arg("--sentinel")
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .map(Sentinel)
+        .expect("redis-server");
+    let leases = connect_to(&format!("redis-sentinel://127.0.0.1:{port}/main"), 1);
+    // A claim counts once the replica has it.
+    settled(&leases).await;
+    let deadline = Instant::now() + SOON;
+    let (epoch, _) = loop {
+        match leases.claim(&bid("followed", "a")).await {
+            Ok(Claim::Won { epoch, settings }) => break (epoch, settings),
+            other => assert!(Instant::now() < deadline, "{other:?}"),
+        }
+        sleep(TTL / 4).await;
+    };
+    // Sentinel has to know of the replica before it can make it the master.
+    while !replica.ask(&["-p", &port.to_string(), "sentinel", "replicas", "main"]).contains("slave") {
+        assert!(Instant::now() < deadline, "Sentinel does not see the replica");
+        sleep(TTL / 4).await;
+    }
+    master.act("kill9");
+    let killed = Instant::now();
+    let held = lease("followed", "a", epoch);
+    let deadline = Instant::now() + SOON;
+    loop {
+        match leases.renew(&held, "").await {
+            Ok(renewal) => {
+                assert_eq!(renewal, Renewal::Renewed, "the replica has the claim");
+                break;
+            }
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        sleep(TTL / 4).await;
+    }
+    println!("{{\"what\": \"Sentinel failover\", \"ms\": {}}}", killed.elapsed().as_millis());
+    assert_eq!(leases.claim(&bid("followed", "b")).await, Ok(Claim::Held(owner("a", epoch))));
+    drop(sentinel);
 }
