@@ -65,8 +65,8 @@ pub struct Person {
 }
 
 impl Person {
-    /// Joins `room` as `identity` through one of the nodes at `urls`, and stays. `number` tells its sound from
-    /// that of others.
+    /// Joins `room` as `identity` through one of the nodes at `urls`, and stays. `number` tells its sound
+    /// from that of others.
     ///
     /// # Errors
     /// The system gives no thread or no epoll.

@@ -229,8 +229,8 @@ impl Cluster {
         self.0.claims[hasher.finish() as usize % CLAIMS_AT_ONCE].lock().await
     }
 
-    /// Gives a room a node: the one that has it, this one, or where `anywhere` the one that suits best. `floor`
-    /// is the highest epoch that the log knows of.
+    /// Gives a room a node: the one that has it, this one, or where `anywhere` the one that suits best.
+    /// `floor` is the highest epoch that the log knows of.
     ///
     /// # Errors
     /// [`PlaceError`].

@@ -1,9 +1,9 @@
 //! Many nodes as one: which node holds which room, behind one trait, in memory or in Redis.
 //!
-//! A lease says who holds a room until when, under which epoch; a new holder has a higher one. All changes are
-//! made by comparing first, so that of two who want a room one gets it. Time is the registry's own: clocks of
-//! nodes are not compared. What only delays or repeats requests can do no harm; what empties the registry
-//! costs one lease's time, in which holders say again what they hold.
+//! A lease says who holds a room until when, under which epoch; a new holder has a higher one. All changes
+//! are made by comparing first, so that of two who want a room one gets it. Time is the registry's own:
+//! clocks of nodes are not compared. What only delays or repeats requests can do no harm; what empties the
+//! registry costs one lease's time, in which holders say again what they hold.
 //!
 //! No thread of media waits for any of this. [`Cluster`] is the way in for the control loop.
 
@@ -64,8 +64,8 @@ pub trait Leases: Send + Sync {
     /// [`LeaseError`]; it may have been won all the same.
     fn claim<'a>(&'a self, bid: &'a Bid) -> Answer<'a, Claim>;
 
-    /// Holds on to a room. `settings` replace those that are kept with it. The same incarnation's higher epoch
-    /// is one of its own claims that came late, and no reason to let go.
+    /// Holds on to a room. `settings` replace those that are kept with it. The same incarnation's higher
+    /// epoch is one of its own claims that came late, and no reason to let go.
     ///
     /// # Errors
     /// [`LeaseError`].

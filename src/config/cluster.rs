@@ -24,8 +24,8 @@ pub struct Cluster {
     pub lease_ms: u64,
     /// Replicas that must have a claim before it counts (Redis `WAIT`).
     pub redis_replicas: u32,
-    /// Where the nodes keep what happened: `HOST:PORT` of Kafka's brokers, by commas. Without it each node keeps
-    /// what happened on it, and a room that moves leaves its history behind.
+    /// Where the nodes keep what happened: `HOST:PORT` of Kafka's brokers, by commas. Without it each node
+    /// keeps what happened on it, and a room that moves leaves its history behind.
     pub kafka_brokers: String,
     pub kafka_topic: String,
     /// Of a topic that is made; one that is there keeps what it has.

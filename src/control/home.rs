@@ -63,8 +63,8 @@ impl Control {
                 Home::Elsewhere(url) => return Err(Turned::Elsewhere(url)),
                 Home::Nowhere { orphaned: false } if !may_create => return Err(no_room().into()),
                 Home::Nowhere { orphaned: false } => true,
-                // Its node is gone, and may not be known to be so: nobody is sent to a third one. Who was let in
-                // once need not be able to make rooms to find it again.
+                // Its node is gone, and may not be known to be so: nobody is sent to a third one. Who was let
+                // in once need not be able to make rooms to find it again.
                 Home::Nowhere { orphaned: true } => !self.cluster.admits_rooms(),
                 Home::Here => false,
             };

@@ -55,8 +55,8 @@ pub enum NodeState {
     Unknown,
 }
 
-/// What a node tells the others of itself. Fields that a newer version adds are passed over, and those that an
-/// older one does not tell have defaults.
+/// What a node tells the others of itself. Fields that a newer version adds are passed over, and those that
+/// an older one does not tell have defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NodeRecord {
     pub id: NodeId,

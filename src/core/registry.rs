@@ -1,7 +1,7 @@
 //! Who holds which room, as the registry of a cluster decides it: the whole of it, without a wire.
 //!
-//! The one in memory is this behind a lock, the one in simulation is this behind a bad network, and the scripts
-//! in Redis do the same step by step; one suite holds all of them to it. Time is the registry's own.
+//! The one in memory is this behind a lock, the one in simulation is this behind a bad network, and the
+//! scripts in Redis do the same step by step; one suite holds all of them to it. Time is the registry's own.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,10 +1,10 @@
 //! The log that the nodes of a cluster share, in Kafka, with a copy of it in SQLite on each.
 //!
 //! All that happens in a room goes to one partition, so it has one order, and with it whose word counts
-//! ([`Fence`]). Every node reads all of it into its copy, from which it answers. An event is appended once this
-//! node has read it back and it counted: only then is its author told. Until then it lies in an outbox in the
-//! same file, on the disk before it is sent, and is sent in its order as soon as Kafka takes it. An event that
-//! is read twice changes nothing, by its id.
+//! ([`Fence`]). Every node reads all of it into its copy, from which it answers. An event is appended once
+//! this node has read it back and it counted: only then is its author told. Until then it lies in an outbox
+//! in the same file, on the disk before it is sent, and is sent in its order as soon as Kafka takes it. An
+//! event that is read twice changes nothing, by its id.
 
 mod link;
 pub mod record;
@@ -79,8 +79,8 @@ pub struct KafkaLog {
 }
 
 impl KafkaLog {
-    /// Opens the copy in `directory`; Kafka is looked for as long as it takes. `incarnation` tells this start of
-    /// `node` from earlier ones.
+    /// Opens the copy in `directory`; Kafka is looked for as long as it takes. `incarnation` tells this start
+    /// of `node` from earlier ones.
     ///
     /// # Errors
     /// The copy cannot be opened.

@@ -161,7 +161,8 @@ impl Authority {
 }
 
 impl Authority {
-    /// A seat that a node of the cluster gave out. One that is no good is none: then its holder comes in anew.
+    /// A seat that a node of the cluster gave out. One that is no good is none: then its holder comes in
+    /// anew.
     pub fn seat(&self, headers: &HeaderMap) -> Option<Seat> {
         self.keys.verify_seat(headers.get(SEAT)?.to_str().ok()?).ok()
     }

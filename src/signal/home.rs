@@ -1,7 +1,7 @@
 //! Requests about rooms of other nodes: sent there by a 307, or where so configured passed on.
 //!
-//! Any node takes any request, so a plain load balancer in front of all is enough. What is open here is served
-//! at once; for the rest the cluster says where it is. Only who has the room judges the request.
+//! Any node takes any request, so a plain load balancer in front of all is enough. What is open here is
+//! served at once; for the rest the cluster says where it is. Only who has the room judges the request.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -67,7 +67,7 @@ pub enum JoinAnswers {
     #[response(status = 201, description = "SDP answer", content_type = "application/sdp",
         headers(("Location", description = "The session: PATCH and DELETE it"),
                 ("ETag", description = "The ICE session, for If-Match"),
-                ("Antiphon-Seat", description = "To be shown with `resume`, should the room move to another node"),
+                ("Antiphon-Seat", description = "To show with `resume`, should the room move"),
                 ("Antiphon-Nodes", description = "URLs of the cluster's other nodes, by commas")))]
     Welcome(String),
     #[response(status = 307, description = "The room is at another node of the cluster",

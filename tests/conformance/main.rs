@@ -1,5 +1,5 @@
-//! One suite for every event log, and what only the durable one promises; one for every store of files, and one
-//! for every registry of rooms.
+//! One suite for every event log, and what only the durable one promises; one for every store of files, and
+//! one for every registry of rooms.
 
 #[path = "../cluster/kafka.rs"]
 mod broker;

@@ -1,5 +1,6 @@
 //! Whole rooms in virtual time, from seeds: people join, leave, get lost and come back, publish, mute, wish,
-//! chat and send packets; a log answers late, out of order with the rest, or not at all. And clusters of nodes.
+//! chat and send packets; a log answers late, out of order with the rest, or not at all. And clusters of
+//! nodes.
 //!
 //! A run repeats exactly from its seed. `SEED=7 cargo test --test sim -- one_seed` runs one and tells its
 //! story; the committed seeds gate, `SEEDS=1000` sweeps for new ones.

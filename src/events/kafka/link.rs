@@ -1,4 +1,5 @@
-//! The connection to Kafka: looked for on a thread of its own, so that nothing waits for a broker that is away.
+//! The connection to Kafka: looked for on a thread of its own, so that nothing waits for a broker that is
+//! away.
 
 use std::sync::mpsc;
 use std::thread;

@@ -1,8 +1,8 @@
 //! What a node keeps of a log that it shares with others: how far it has read, whose word counts, and what it
 //! has still to write.
 //!
-//! A record of the shared log, the place behind it and what it does are one transaction, so that after a crash
-//! reading goes on where it stood. What is to be written is durable before it is sent.
+//! A record of the shared log, the place behind it and what it does are one transaction, so that after a
+//! crash reading goes on where it stood. What is to be written is durable before it is sent.
 
 use rusqlite::{Connection, TransactionBehavior, params};
 
