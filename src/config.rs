@@ -4,10 +4,12 @@
 //! readable `Debug` and print as `hidden`. Pure: reading the file and the environment is [`load`]'s.
 
 mod check;
+mod cluster;
 mod files;
 mod load;
 
 pub use check::Problems;
+pub use cluster::Cluster;
 pub use files::{Files, S3};
 pub use load::{Flags, LoadError, Sources};
 
@@ -65,6 +67,7 @@ pub struct Config {
     pub limits: Limits,
     pub rooms: Rooms,
     pub files: Files,
+    pub cluster: Cluster,
     pub log: Log,
 }
 

@@ -9,6 +9,7 @@ mod error;
 mod extract;
 mod files;
 mod health;
+mod home;
 mod join;
 mod messages;
 mod openapi;
@@ -50,6 +51,10 @@ struct Signal {
     metrics: PrometheusHandle,
     files: Files,
     links: Links,
+    /// Requests about rooms of other nodes are passed on, not sent there.
+    proxy: bool,
+    /// For those.
+    peers: reqwest::Client,
 }
 
 impl Signal {
@@ -65,6 +70,8 @@ impl Signal {
             metrics,
             files,
             links: Links::new(config),
+            proxy: config.cluster.proxy,
+            peers: reqwest::Client::new(),
         }
     }
 }
