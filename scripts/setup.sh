@@ -2,7 +2,8 @@
 # Installs what a target of the Makefile lacks, and says so; silent when there is nothing to do.
 #
 #   scripts/setup.sh build    compiler, Rust, GStreamer, FFmpeg, Node.js, the client's packages
-#   scripts/setup.sh test     the same, and the browsers and packages of the end-to-end tests
+#   scripts/setup.sh test     the same, the browsers and packages of the end-to-end tests, Redis and Kafka
+#   scripts/setup.sh cluster  what `make up` needs: the same as build, Redis and Kafka
 #   scripts/setup.sh check    the same as build, patch, and cargo-deny
 #   scripts/setup.sh peers    the servers to compare with: Janus from Debian, LiveKit from its Go module, mediasoup from
 #                             its npm package
@@ -185,14 +186,27 @@ ffmpeg() {
   compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || packages libclang-dev
 }
 
+# What the shared log's client is built from; Debian 12 has too old a librdkafka to link to.
+kafka_client() {
+  commands cc:build-essential cmake:cmake
+  [ -e /usr/include/curl/curl.h ] || compgen -G '/usr/include/*/curl/curl.h' >/dev/null || packages libcurl4-openssl-dev
+}
+
 build() {
   commands cc:build-essential curl:curl
+  kafka_client
   mixer
   ffmpeg
   [ -e /etc/ssl/certs/ca-certificates.crt ] || packages ca-certificates
   rust
   node_js
   npm_packages web
+}
+
+# What a cluster of nodes needs beside them: Redis from Debian, Kafka from Maven Central.
+cluster() {
+  commands redis-server:redis-server java:openjdk-17-jre-headless mvn:maven
+  scripts/kafka.sh fetch
 }
 
 # What scripts/mediasoup.sh needs, and the worker that it builds.
@@ -211,9 +225,14 @@ case ${1:-} in
     build
     commands chromium:chromium firefox-esr:firefox-esr ffmpeg:ffmpeg faketime:faketime turnserver:coturn
     unpack prometheus /usr/bin/prometheus /usr/bin/promtool
+    cluster
     npm_packages tests/e2e
     pip_install aiortc
     pip_install s3
+    ;;
+  cluster)
+    build
+    cluster
     ;;
   check)
     build
@@ -232,5 +251,5 @@ case ${1:-} in
     scripts/livekit.sh || say "LiveKit cannot be had"
     (mediasoup) || say "mediasoup cannot be had"
     ;;
-  *) die "usage: scripts/setup.sh build|test|check|peers" ;;
+  *) die "usage: scripts/setup.sh build|test|cluster|check|peers" ;;
 esac

@@ -4,11 +4,13 @@
 //! readable `Debug` and print as `hidden`. Pure: reading the file and the environment is [`load`]'s.
 
 mod check;
+mod cluster;
 mod files;
 mod load;
 mod turn;
 
 pub use check::Problems;
+pub use cluster::Cluster;
 pub use files::{Files, S3};
 pub use load::{Flags, LoadError, Sources};
 pub use turn::Turn;
@@ -68,6 +70,7 @@ pub struct Config {
     pub limits: Limits,
     pub rooms: Rooms,
     pub files: Files,
+    pub cluster: Cluster,
     pub log: Log,
 }
 

@@ -9,6 +9,7 @@ mod error;
 mod extract;
 mod files;
 mod health;
+mod home;
 mod ice_servers;
 mod join;
 mod messages;
@@ -53,6 +54,10 @@ struct Signal {
     files: Files,
     links: Links,
     ice_servers: IceServers,
+    /// Requests about rooms of other nodes are passed on, not sent there.
+    proxy: bool,
+    /// For those.
+    peers: reqwest::Client,
 }
 
 impl Signal {
@@ -69,6 +74,8 @@ impl Signal {
             files,
             links: Links::new(config),
             ice_servers: IceServers::new(&config.turn),
+            proxy: config.cluster.proxy,
+            peers: reqwest::Client::new(),
         }
     }
 }

@@ -265,7 +265,9 @@ export class Room extends Emitter<RoomEvents> {
         this.#expireTyping(message.identity, message.typing);
         break;
       case 'removed':
-        this.#end(message.reason, LEAVE_WORDS[message.reason] ?? 'The room has let you go.');
+        // The room goes on at another node, and so do we.
+        if (message.reason === 'moved') void this.#recover(false);
+        else this.#end(message.reason, LEAVE_WORDS[message.reason] ?? 'The room has let you go.');
         break;
     }
     if (this.snapshot !== before) this.emit('snapshot', this.snapshot);
