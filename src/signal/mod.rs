@@ -10,6 +10,7 @@ mod extract;
 mod files;
 mod health;
 mod join;
+mod member;
 mod messages;
 mod openapi;
 mod page;

@@ -26,15 +26,15 @@ use utoipa_axum::routes;
 use super::error::Problem;
 use super::extract::{BODY_BYTES_MAX, FRAGMENT, SDP};
 use super::{
-    Signal, backdrop, files, health, join, messages, openapi, page, participants, rooms, sessions, stats,
-    whip,
+    Signal, backdrop, files, health, join, member, messages, openapi, page, participants, rooms, sessions,
+    stats, whip,
 };
-use crate::core::protocol::Code;
+use crate::core::protocol::{Code, OFFER_BYTES_MAX};
 
 const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 /// What pages of other origins may send, beside what concerns uploads.
-const ALLOWED: [HeaderName; 5] = [AUTHORIZATION, CONTENT_TYPE, IF_MATCH, RANGE, files::SESSION];
+const ALLOWED: [HeaderName; 5] = [AUTHORIZATION, CONTENT_TYPE, IF_MATCH, RANGE, member::SESSION];
 /// What pages of other origins may read of an answer, beside what concerns uploads.
 const EXPOSED: [HeaderName; 10] = [
     LOCATION,
@@ -64,11 +64,15 @@ pub fn api() -> OpenApiRouter<Arc<Signal>> {
                 .routes(routes!(backdrop::put, backdrop::delete))
                 .layer(DefaultBodyLimit::max(backdrop::BODY_BYTES_MAX)),
         )
-        .routes(routes!(join::join, participants::list))
+        .merge(
+            OpenApiRouter::new()
+                .routes(routes!(join::join, participants::list))
+                .routes(routes!(whip::publish))
+                .routes(routes!(whip::view))
+                .layer(DefaultBodyLimit::max(OFFER_BYTES_MAX)),
+        )
         .routes(routes!(participants::remove))
         .routes(routes!(participants::mute))
-        .routes(routes!(whip::publish))
-        .routes(routes!(whip::view))
         .routes(routes!(sessions::patch, sessions::leave))
         .routes(routes!(stats::show))
         .routes(routes!(messages::page))

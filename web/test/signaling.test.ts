@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterEach, expect, test } from 'vitest';
-import { join, leave } from '../src/client/signaling';
+import { join, leave, setBackdrop } from '../src/client/signaling';
 
 const servers: Server[] = [];
 
@@ -25,6 +25,8 @@ interface Asked {
   method: string | undefined;
   url: string | undefined;
   token: string | undefined;
+  session: string | string[] | undefined;
+  type: string | undefined;
   body: string;
 }
 
@@ -38,7 +40,12 @@ async function node(answer: (request: IncomingMessage) => Answer): Promise<{ url
     });
     request.on('end', () => {
       const { method, url, headers } = request;
-      asked.push({ method, url, token: headers.authorization, body });
+      const [token, type, session] = [
+        headers.authorization,
+        headers['content-type'],
+        headers['antiphon-session'],
+      ];
+      asked.push({ method, url, token, session, type, body });
       const told = answer(request);
       response.writeHead(told.status, told.headers).end(told.body);
     });
@@ -80,4 +87,18 @@ test('without a redirect the session is where the join was', async () => {
   const only = await node(() => ({ status: 201, headers: { Location: SESSION }, body: 'answer' }));
   const { session } = await join({ base: only.url, room: 'calm-otter-41', identity: 'Ada' }, 'offer');
   expect(session.url).toBe(`${only.url}${SESSION}`);
+});
+
+test('a picture behind the mix is put where the session is, by who it is there', async () => {
+  const home = await node(({ method }) =>
+    method === 'POST' ? { status: 201, headers: { Location: SESSION }, body: 'answer' } : { status: 204 },
+  );
+  const address = { base: home.url, room: 'calm-otter-41', identity: 'Ada' };
+  const { session } = await join(address, 'offer');
+  await setBackdrop(address, session, new Blob(['picture'], { type: 'image/jpeg' }));
+  const shown = { url: '/v1/rooms/calm-otter-41/backdrop', session: session.id, token: undefined };
+  expect(home.asked.at(-1)).toMatchObject({ ...shown, method: 'PUT', type: 'image/jpeg', body: 'picture' });
+  await setBackdrop(address, session, undefined);
+  expect(home.asked.at(-1)).toMatchObject({ ...shown, method: 'DELETE', body: '' });
+  await expect(setBackdrop(address, undefined, undefined)).rejects.toMatchObject({ code: 'disconnected' });
 });

@@ -34,7 +34,8 @@ impl Room {
     pub(super) fn participant_state(&self, key: ParticipantKey) -> Option<ParticipantState> {
         let participant = self.participant(key)?;
         let mut state = participant.state();
-        state.csrc = key.csrc();
+        // A branch seats the home's publishers anew, and packets of the mix name them by their seats there.
+        state.csrc = participant.origin.unwrap_or(key).csrc();
         let tracks = participant.line_tracks.iter().flatten().filter_map(|&track| self.track(track));
         state.tracks = tracks
             .map(|track| TrackState {
