@@ -1,6 +1,6 @@
 //! What a mixer costs: the real process, fed in real time, beside the same work written by hand for
-//! `gst-launch-1.0`. Watch two ratios: four people in 720p by the mixer and by hand, and what sixteen who speak
-//! cost above their decoders and encoders.
+//! `gst-launch-1.0`. Watch two figures: four people in 720p by the mixer as a part of the same by hand, and
+//! what sixteen who speak cost above their decoders and encoders.
 //!
 //! `cargo bench --bench mixer`, on a machine with nothing else to do; `ROUNDS` and `SECONDS` as variables.
 
@@ -332,8 +332,8 @@ fn write_person(folder: &Path, n: usize, clip: &Clip, voice: &SoundClip, length:
     let path = folder.join(format!("person-{n}.mkv"));
     let text = format!(
         "appsrc name=video format=time caps=video/x-vp8,width=640,height=360,framerate=30/1 ! matroskamux name=mux \
-         ! filesink location={} \
-         appsrc name=sound format=time caps=audio/x-opus,rate=48000,channels=1,channel-mapping-family=0 ! mux.",
+         ! filesink location={} appsrc name=sound format=time \
+         caps=audio/x-opus,rate=48000,channels=1,channel-mapping-family=0 ! mux.",
         path.display()
     );
     let pipeline =

@@ -275,8 +275,8 @@ impl Stretch {
         self
     }
 
-    /// No picture late by more than two frames' time, and no gap in the sound: neither a tick left out, nor one
-    /// that came after a receiver that waits for two of them has played what it had.
+    /// No picture late by more than two frames' time, and no gap in the sound: neither a tick left out, nor
+    /// one that came after a receiver that waits for two of them has played what it had.
     fn is_smooth(&self) -> bool {
         // Ticks are told by the wall clock, which may be slewed.
         self.picture_gap_us <= 2 * FRAME_US + SOUND_US / 20
@@ -286,8 +286,8 @@ impl Stretch {
     }
 }
 
-/// Eight who stay, with the sound of three, and the ninth with theirs who comes and goes, each time into slots
-/// that nobody had.
+/// Eight who stay, with the sound of three, and the ninth with theirs who comes and goes, each time into
+/// slots that nobody had.
 struct Ninth {
     away: Option<(Source, Tone)>,
     comings: u16,

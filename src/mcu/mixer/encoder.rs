@@ -124,9 +124,9 @@ struct Output {
 
 /// The encoder's own time, by which it is given pictures, and the ticks of those that it holds.
 ///
-/// Its time goes on by one interval with each picture, whatever was left out before: an encoder gives a picture
-/// the bits of the time since the one before, so by the ticks' time every second picture would come to cost
-/// what two had, and would be left out for ever.
+/// Its time goes on by one interval with each picture, whatever was left out before: an encoder gives a
+/// picture the bits of the time since the one before, so by the ticks' time every second picture would come
+/// to cost what two had, and the other one would be left out for ever.
 #[derive(Debug, Default)]
 struct Held {
     time: Duration,
@@ -466,8 +466,42 @@ mod tests {
         assert_eq!(held.take(times[3]), Some(interval * 16));
         assert_eq!(held.take(times[2]), None);
         assert_eq!(held.take(times[4]), Some(interval * 17));
-        (0..200).for_each(|tick| drop(held.push(interval * tick, interval)));
+        for tick in 0..200 {
+            held.push(interval * tick, interval);
+        }
         assert_eq!(held.ticks.len(), HELD_MAX);
+    }
+
+    /// Pictures that are let through in each second after a key frame, of an encoder that gives a picture the
+    /// bits of the time since the one before.
+    fn let_through(time_of: impl Fn(&mut Held, Duration) -> Duration) -> Vec<u32> {
+        const BITRATE_BPS: u64 = 1_800_000;
+        let (mut budget, mut held, mut before) = (Budget::default(), Held::default(), None);
+        let second = |second: u32| {
+            let ticks = (0..30).map(|tick| Duration::from_secs(1) / 30 * (30 * second + tick));
+            let pictures = ticks.filter(|&tick| {
+                let allows = budget.allows(tick);
+                if allows {
+                    let time = time_of(&mut held, tick);
+                    let since = before.replace(time).map(|before| time - before);
+                    // The first is a key frame, of half a second's bits.
+                    let worth = since.unwrap_or(Duration::from_millis(500));
+                    budget.spend((worth.as_secs_f64() * BITRATE_BPS as f64 / 8.0) as usize, BITRATE_BPS);
+                }
+                allows
+            });
+            pictures.count() as u32
+        };
+        (0..6).map(second).collect()
+    }
+
+    #[test]
+    fn after_a_key_frame_all_pictures_are_made_again() {
+        let interval = Duration::from_secs(1) / 30;
+        let pictures = let_through(|held, tick| held.push(tick, interval));
+        assert!(pictures[0] < 30 && pictures[1..].iter().all(|count| *count >= 29), "{pictures:?}");
+        let by_ticks = let_through(|_, tick| tick);
+        assert!(by_ticks[5] < 15, "were it given the ticks' own time: {by_ticks:?}");
     }
 
     #[test]

@@ -138,8 +138,8 @@ impl Sealer {
 /// Opens RTCP that one peer has sealed, for all of its sources.
 pub struct Opener {
     rtcp: Session,
-    /// Each source counts for itself (RFC 3711 §3.2.3): a browser reports on each m-line as another one. Bounded
-    /// by [`SOURCES_MAX`]; full: what is new is not heard.
+    /// Each source counts for itself (RFC 3711 §3.2.3): a browser reports on each m-line as another one.
+    /// Bounded by [`SOURCES_MAX`]; full: what is new is not heard.
     replay: Vec<(u32, ReplayWindow)>,
 }
 

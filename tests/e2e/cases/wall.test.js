@@ -16,6 +16,8 @@ const TILES = 16;
 /** Frames a second that a tile shows at least; the cameras send twice as many. */
 const FPS_MIN = 5;
 const MEASURE_S = 3;
+/** Some hundreds of reports of 25 lines. */
+const REPORTED_MS = 6_000;
 
 /**
  * Publishes a small moving picture by WHIP, as so many people; runs in the page.
@@ -147,6 +149,16 @@ describe('a wall of sixteen', () => {
     const received = offer.split('m=video').filter((section) => section.includes('a=recvonly'));
     assert.equal(received.length, 25);
     assert.ok(offer.length < 64 * 1024, `an offer of ${offer.length} bytes`);
+    // Each line reports for itself: what those say must not drown what the congestion control says.
+    await delay(REPORTED_MS);
+    const estimate = async () => {
+      const { body } = await server.call('GET', '/rooms/wall/stats');
+      return body.participants.find((/** @type {any} */ one) => one.identity === 'wide')?.estimate_bps ?? 0;
+    };
+    await until('the estimate is above a megabit', async () => (await estimate()) >= 1_000_000, {
+      seconds: 20,
+      show: estimate,
+    });
     await viewer.close();
   });
 

@@ -124,7 +124,7 @@ export class Room extends Emitter<RoomEvents> {
     return this.request({ type: 'room.update', background });
   }
 
-  /** The picture behind the tiles of the mix, a PNG or JPEG of at most 1 MiB, or none; for admins. @throws Refused */
+  /** The picture behind the mix, a PNG or JPEG of at most 1 MiB, or none; for admins. @throws Refused */
   setBackdrop(picture: Blob | undefined): Promise<void> {
     return setBackdrop(this.#address, this.#link?.session, picture);
   }

@@ -1,6 +1,6 @@
 /**
- * A picture for behind the tiles: any that this browser reads, made as small as a room takes it. What a camera
- * wrote into the file, such as the place, is not sent.
+ * A picture for behind the tiles: any that this browser reads, made as small as a room takes it. What a
+ * camera wrote into the file, such as the place, is not sent.
  */
 import { Refused } from '../client';
 
