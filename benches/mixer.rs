@@ -2,7 +2,8 @@
 //! `gst-launch-1.0`. Watch two figures: four people in 720p by the mixer as a part of the same by hand, and
 //! what sixteen who speak cost above their decoders and encoders.
 //!
-//! `cargo bench --bench mixer`, on a machine with nothing else to do; `ROUNDS` and `SECONDS` as variables.
+//! `cargo bench --bench mixer`, on a machine with nothing else to do. As variables: `ROUNDS`, `SECONDS`, and
+//! `ANTIPHON_BIN` for another binary than the one that was built with this.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -171,7 +172,9 @@ struct Mixer {
 
 impl Mixer {
     fn start(people: u16, sees: bool, clip: &Arc<Clip>, voice: &SoundClip) -> Self {
-        let process = spawn(Path::new(env!("CARGO_BIN_EXE_antiphon"))).expect("a mixer");
+        let other = std::env::var_os("ANTIPHON_BIN").map(PathBuf::from);
+        let program = other.unwrap_or_else(|| env!("CARGO_BIN_EXE_antiphon").into());
+        let process = spawn(&program).expect("a mixer");
         process.socket.set_nonblocking(false).expect("a socket");
         let count = usize::from(people);
         let mixer = Self {
@@ -333,7 +336,8 @@ fn write_person(folder: &Path, n: usize, clip: &Clip, voice: &SoundClip, length:
     let text = format!(
         "appsrc name=video format=time caps=video/x-vp8,width=640,height=360,framerate=30/1 ! matroskamux name=mux \
          ! filesink location={} appsrc name=sound format=time \
-         caps=audio/x-opus,rate=48000,channels=1,channel-mapping-family=0 ! mux.",
+         caps=audio/x-opus,rate=48000,channels=1,channel-mapping-family=0 \
+         ! opusparse ! mux.",
         path.display()
     );
     let pipeline =

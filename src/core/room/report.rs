@@ -75,7 +75,8 @@ impl Room {
             transport: None,
             srtp_profile: None,
             rtt_ms: None,
-            estimate_bps: participant.allocator.estimate_bps(),
+            // To the mixer nothing goes over a network.
+            estimate_bps: if participant.is_person() { participant.allocator.estimate_bps() } else { 0 },
             bytes_received: 0,
             bytes_sent: 0,
             egress_loss: None,
