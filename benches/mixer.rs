@@ -2,7 +2,7 @@
 //! `gst-launch-1.0`. Watch two figures: four people in 720p by the mixer as a part of the same by hand, and
 //! what sixteen who speak cost above their decoders and encoders.
 //!
-//! `cargo bench --bench mixer`, on a machine with nothing else to do. As variables: `ROUNDS`, `SECONDS`, and
+//! `benches/mixer.sh`, on a machine with nothing else to do. As variables: `ROUNDS`, `SECONDS_EACH`, and
 //! `ANTIPHON_BIN` for another binary than the one that was built with this.
 
 use std::collections::BTreeMap;
@@ -49,7 +49,7 @@ const SOUND_ENCODER: &str = "opusenc frame-size=20 bitrate=64000 bitrate-type=co
 fn main() {
     let number =
         |name: &str, default| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
-    let (rounds, seconds) = (number("ROUNDS", 3), Duration::from_secs(number("SECONDS", 10)));
+    let (rounds, seconds) = (number("ROUNDS", 3), Duration::from_secs(number("SECONDS_EACH", 10)));
     gst::init().expect("GStreamer");
     let recordings = record(4).expect("a recording");
     let folder = tempfile::tempdir().expect("a folder");

