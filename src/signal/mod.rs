@@ -12,6 +12,7 @@ mod health;
 mod home;
 mod ice_servers;
 mod join;
+mod member;
 mod messages;
 mod openapi;
 mod page;

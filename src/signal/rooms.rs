@@ -14,6 +14,7 @@ use super::auth::{Caller, Read};
 use super::error::{Problem, ProblemBody};
 use super::extract::{self, InRoom};
 use super::home;
+use super::member::may_change;
 use crate::control::NewRoom;
 use crate::core::ids::RoomName;
 use crate::core::protocol::{Access, Code, Mode, RoomChange, RoomState};
@@ -136,10 +137,13 @@ pub async fn show(
 
 /// Change a room
 ///
-/// What is absent stays. Needs the room's `admin` grant.
+/// What is absent stays. Needs the room's `admin` grant, in a token or in the room by the session.
 #[utoipa::path(
     patch, path = "/v1/rooms/{room}", tag = "rooms",
-    params(("room" = RoomName, Path)),
+    params(
+        ("room" = RoomName, Path),
+        ("Antiphon-Session" = Option<String>, Header, description = "The session of a participant"),
+    ),
     request_body = RoomChange,
     responses(
         (status = 200, body = RoomState),
@@ -156,17 +160,20 @@ pub async fn change(
     headers: HeaderMap,
     extract::Json(change): extract::Json<RoomChange>,
 ) -> Result<Json<RoomState>, Problem> {
-    let caller = signal.authority.caller(&headers)?;
-    signal.authority.may_administer(&caller, &room)?;
+    may_change(&signal, &headers, &room).await?;
     Ok(Json(signal.control.change_room(&room, change).await?))
 }
 
 /// Close a room
 ///
-/// Everyone in it leaves; its history stays. Needs the room's `admin` grant.
+/// Everyone in it leaves; its history stays. Needs the room's `admin` grant, in a token or in the room by the
+/// session.
 #[utoipa::path(
     delete, path = "/v1/rooms/{room}", tag = "rooms",
-    params(("room" = RoomName, Path)),
+    params(
+        ("room" = RoomName, Path),
+        ("Antiphon-Session" = Option<String>, Header, description = "The session of a participant"),
+    ),
     responses(
         (status = 204, description = "The room is closed"),
         (status = "4XX", body = ProblemBody, content_type = "application/problem+json",
@@ -178,8 +185,7 @@ pub async fn close(
     InRoom(room): InRoom,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    let caller = signal.authority.caller(&headers)?;
-    signal.authority.may_administer(&caller, &room)?;
+    may_change(&signal, &headers, &room).await?;
     signal.control.close_room(&room).await?;
     Ok(StatusCode::NO_CONTENT)
 }

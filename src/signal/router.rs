@@ -27,15 +27,15 @@ use super::auth::SEAT;
 use super::error::Problem;
 use super::extract::{BODY_BYTES_MAX, FRAGMENT, SDP};
 use super::{
-    Signal, backdrop, files, health, home, ice_servers, join, messages, openapi, page, participants, rooms,
-    sessions, stats, whip,
+    Signal, backdrop, files, health, home, ice_servers, join, member, messages, openapi, page, participants,
+    rooms, sessions, stats, whip,
 };
-use crate::core::protocol::Code;
+use crate::core::protocol::{Code, OFFER_BYTES_MAX};
 
 const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 /// What pages of other origins may send, beside what concerns uploads.
-const ALLOWED: [HeaderName; 6] = [AUTHORIZATION, CONTENT_TYPE, IF_MATCH, RANGE, files::SESSION, SEAT];
+const ALLOWED: [HeaderName; 6] = [AUTHORIZATION, CONTENT_TYPE, IF_MATCH, RANGE, member::SESSION, SEAT];
 /// What pages of other origins may read of an answer, beside what concerns uploads.
 const EXPOSED: [HeaderName; 12] = [
     LOCATION,
@@ -67,11 +67,15 @@ pub fn api() -> OpenApiRouter<Arc<Signal>> {
                 .routes(routes!(backdrop::put, backdrop::delete))
                 .layer(DefaultBodyLimit::max(backdrop::BODY_BYTES_MAX)),
         )
-        .routes(routes!(join::join, participants::list))
+        .merge(
+            OpenApiRouter::new()
+                .routes(routes!(join::join, participants::list))
+                .routes(routes!(whip::publish))
+                .routes(routes!(whip::view))
+                .layer(DefaultBodyLimit::max(OFFER_BYTES_MAX)),
+        )
         .routes(routes!(participants::remove))
         .routes(routes!(participants::mute))
-        .routes(routes!(whip::publish))
-        .routes(routes!(whip::view))
         .routes(routes!(sessions::patch, sessions::leave))
         .routes(routes!(ice_servers::list))
         .routes(routes!(stats::show))

@@ -93,6 +93,12 @@ const CATALOGUE: &[Metric] = &[
     Metric(Counter, "antiphon_mixer_cpu_milliseconds_total", AtNought, "CPU time of all mixers"),
     Metric(Counter, "antiphon_mixer_frames_total", AtNought, "Pictures mixed"),
     Metric(Counter, "antiphon_mixer_frames_late_total", AtNought, "Pictures mixed too late"),
+    Metric(
+        Counter,
+        "antiphon_mixer_frames_left_out_total",
+        AtNought,
+        "Pictures left out of an encoding to keep its bitrate",
+    ),
     Metric(Counter, "antiphon_mixer_sound_ticks_total", AtNought, "Sound mixed, 20 ms each"),
     Metric(
         Counter,

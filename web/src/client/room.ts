@@ -23,7 +23,7 @@ import type {
 } from './protocol';
 import { Reconnector } from './reconnect';
 import { Relays } from './relays';
-import { type Address, filesAccess } from './signaling';
+import { type Address, filesAccess, setBackdrop } from './signaling';
 import { SlotTable, type View } from './slots';
 import { EMPTY, LEAVE_WORDS, reduce, type Snapshot } from './snapshot';
 import { Viewing } from './viewing';
@@ -126,6 +126,11 @@ export class Room extends Emitter<RoomEvents> {
   /** The colour behind the tiles of the mix, `#rrggbb`; for admins. @throws Refused */
   setBackground(background: Colour): Promise<void> {
     return this.request({ type: 'room.update', background });
+  }
+
+  /** The picture behind the mix, a PNG or JPEG of at most 1 MiB, or none; for admins. @throws Refused */
+  setBackdrop(picture: Blob | undefined): Promise<void> {
+    return setBackdrop(this.#address, this.#link?.session, picture);
   }
 
   /** Turns the server's `stats` on or off. */

@@ -38,6 +38,8 @@ const JOIN_TIMEOUT_OTHERS_MS = 3_000;
 const ALIVE_TIMEOUT_MS = 2_000;
 const PATCH_TIMEOUT_MS = 4_000;
 const ICE_SERVERS_TIMEOUT_MS = 2_000;
+/** Of a picture of at most 1 MiB. */
+const UPLOAD_TIMEOUT_MS = 30_000;
 
 function headers(token: string | undefined, type?: string): Record<string, string> {
   return {
@@ -171,6 +173,28 @@ export async function restartIce(session: Session, fragment: string, token?: str
     );
     session.etag = response.headers.get('ETag') ?? session.etag;
     return await response.text();
+  } catch (error) {
+    throw asRefused(error);
+  }
+}
+
+/** Puts a picture behind the tiles of the mix, a PNG or JPEG, or takes it away. @throws Refused */
+export async function setBackdrop(
+  address: Address,
+  session: Session | undefined,
+  picture: Blob | undefined,
+): Promise<void> {
+  if (!session) throw new Refused('disconnected');
+  const url = `${roomUrl({ base: new URL(session.url).origin, room: address.room })}/backdrop`;
+  try {
+    await checked(
+      await fetch(url, {
+        method: picture ? 'PUT' : 'DELETE',
+        body: picture ?? null,
+        headers: { ...headers(address.token, picture?.type), 'Antiphon-Session': session.id },
+        signal: AbortSignal.timeout(UPLOAD_TIMEOUT_MS),
+      }),
+    );
   } catch (error) {
     throw asRefused(error);
   }
