@@ -283,7 +283,7 @@ impl KafkaLog {
         };
         let verdict = self.fence.handle_record(&record.room, &record.writer, record.opens);
         let own = record.writer.node == self.node;
-        let written = own.then_some(record.number);
+        let written = own.then_some((record.number, read.payload.as_slice()));
         let counts = verdict == Verdict::Counts;
         let events = if counts { record.events.as_slice() } else { &[] };
         let opened = (counts && record.opens).then_some((&record.room, &record.writer));
@@ -301,10 +301,11 @@ impl KafkaLog {
             }
             Err(error) => return Err(error),
         };
-        if opened.is_some() && (!own || record.writer.incarnation != self.incarnation) {
+        let of_this_start = own && record.writer.incarnation == self.incarnation;
+        if opened.is_some() && !of_this_start {
             self.epochs.remove(&record.room);
         }
-        if own {
+        if of_this_start {
             self.settle(record.number, result);
         }
         Ok(())

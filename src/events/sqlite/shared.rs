@@ -40,8 +40,8 @@ pub struct Applied<'a> {
     pub events: &'a [Event],
     /// Who has the room from here on.
     pub opened: Option<(&'a RoomName, &'a Writer)>,
-    /// Ours, which need not be written any more.
-    pub written: Option<u64>,
+    /// Its number and text, where it may be ours: then it need not be written any more.
+    pub written: Option<(u64, &'a [u8])>,
 }
 
 /// A record that is to be written.
@@ -74,9 +74,10 @@ impl SqliteLog {
                 let values = params![room.as_str(), signed(*epoch), node.as_str(), signed(*incarnation)];
                 change.prepare_cached(opened)?.execute(values)?;
             }
-            if let Some(number) = applied.written {
-                let written = "DELETE FROM outbox WHERE number = ?1";
-                change.prepare_cached(written)?.execute([signed(number)])?;
+            if let Some((number, record)) = applied.written {
+                // Numbers begin anew in a new copy, so the same number alone may be an older record's.
+                let written = "DELETE FROM outbox WHERE number = ?1 AND record = ?2";
+                change.prepare_cached(written)?.execute(params![signed(number), record])?;
             }
             change.commit()?;
             Ok(answers)
