@@ -15,8 +15,8 @@ use axum::response::{IntoResponse, Response};
 use metrics::counter;
 
 use super::Signal;
+use super::backdrop;
 use super::error::Problem;
-use super::extract::BODY_BYTES_MAX;
 use crate::control::{Home, Turned};
 use crate::core::ids::RoomName;
 use crate::core::protocol::Code;
@@ -25,6 +25,9 @@ use crate::core::protocol::Code;
 const PASSED_BY: HeaderName = HeaderName::from_static("antiphon-passed-by");
 /// Where else a client may come in: URLs of the other nodes, by commas.
 pub const NODES: HeaderName = HeaderName::from_static("antiphon-nodes");
+/// Of a request that is passed on: as much as any route takes that is not about files. Each route's own limit
+/// is the other node's to keep.
+const PASSED_BYTES_MAX: usize = backdrop::BODY_BYTES_MAX;
 /// For the other node's answer: a join there takes milliseconds.
 const PASS_WITHIN: Duration = Duration::from_secs(10);
 /// Of an answer that is passed on.
@@ -52,7 +55,7 @@ pub async fn find(State(signal): State<Arc<Signal>>, request: Request, next: Nex
 /// The handler may still find that the room is to be elsewhere, and says so by a 307.
 async fn pass_if_turned(signal: &Signal, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, BODY_BYTES_MAX).await else { return too_large() };
+    let Ok(body) = to_bytes(body, PASSED_BYTES_MAX).await else { return too_large() };
     let again = Request::from_parts(parts.clone(), Body::from(body.clone()));
     let response = next.run(again).await;
     let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
@@ -80,7 +83,7 @@ async fn pass(signal: &Signal, url: &str, request: Request) -> Response {
         return Problem::new(Code::Unavailable, words).into_response();
     }
     let (parts, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, BODY_BYTES_MAX).await else { return too_large() };
+    let Ok(body) = to_bytes(body, PASSED_BYTES_MAX).await else { return too_large() };
     counter!("antiphon_placement_requests_total", "sent" => "proxied").increment(1);
     let mut headers = parts.headers;
     strip(&mut headers);
@@ -119,7 +122,7 @@ fn strip(headers: &mut HeaderMap) {
 }
 
 fn too_large() -> Response {
-    let words = format!("the body is larger than {BODY_BYTES_MAX} bytes");
+    let words = format!("the body is larger than {PASSED_BYTES_MAX} bytes");
     Problem::new(Code::TooLarge, words).into_response()
 }
 
