@@ -34,6 +34,7 @@ impl Config {
         self.check_auth(&mut wrong);
         self.check_limits(&mut wrong);
         self.files.check(&mut wrong);
+        self.payments.check(&mut wrong);
         if EnvFilter::try_new(&self.log.filter).is_err() {
             wrong.push("`log.filter`: accepted is what RUST_LOG takes, such as `info,antiphon=debug`".into());
         }

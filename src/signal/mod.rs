@@ -14,8 +14,11 @@ mod messages;
 mod openapi;
 mod page;
 mod participants;
+mod payments;
+mod paywall;
 mod rooms;
 mod router;
+mod sales;
 mod serve;
 mod sessions;
 mod stats;
@@ -29,6 +32,7 @@ use std::net::IpAddr;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 
+use crate::billing::Billing;
 use crate::config::Config;
 use crate::control::Control;
 use crate::files::Files;
@@ -50,10 +54,17 @@ struct Signal {
     metrics: PrometheusHandle,
     files: Files,
     links: Links,
+    billing: Billing,
 }
 
 impl Signal {
-    fn new(config: &Config, control: Control, files: Files, metrics: PrometheusHandle) -> Self {
+    fn new(
+        config: &Config,
+        control: Control,
+        files: Files,
+        billing: Billing,
+        metrics: PrometheusHandle,
+    ) -> Self {
         let public_url = config.http.public_url.as_ref();
         Self {
             control,
@@ -65,6 +76,7 @@ impl Signal {
             metrics,
             files,
             links: Links::new(config),
+            billing,
         }
     }
 }
