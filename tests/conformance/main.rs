@@ -1,9 +1,12 @@
-//! One suite for every event log, and what only the durable one promises; one for every store of files.
+//! One suite for every event log, and what only the durable one promises; one for every store of files; one
+//! for every wallet.
 
 mod durability;
+mod ledger;
 mod sqlite;
 mod store;
 mod suite;
+mod wallet;
 mod writer;
 
 use antiphon::core::event::{Event, EventBody, EventId};
