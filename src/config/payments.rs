@@ -78,6 +78,11 @@ pub struct Lnd {
 }
 
 impl Payments {
+    /// Money is real: a wallet's node is named.
+    pub fn are_real(&self) -> bool {
+        self.bitcoind.is_some() || self.lnd.is_some()
+    }
+
     pub(super) fn check(&self, wrong: &mut Vec<String>) {
         if let Some(bitcoind) = &self.bitcoind {
             let password = bitcoind.user.is_some() && bitcoind.password.is_some();

@@ -9,6 +9,8 @@ mod error;
 mod extract;
 mod files;
 mod health;
+mod home;
+mod ice_servers;
 mod join;
 mod messages;
 mod openapi;
@@ -38,6 +40,7 @@ use crate::control::Control;
 use crate::files::Files;
 use auth::Authority;
 use files::Links;
+use ice_servers::IceServers;
 
 pub use serve::{ServeError, Server};
 
@@ -55,6 +58,11 @@ struct Signal {
     files: Files,
     links: Links,
     billing: Billing,
+    ice_servers: IceServers,
+    /// Requests about rooms of other nodes are passed on, not sent there.
+    proxy: bool,
+    /// For those.
+    peers: reqwest::Client,
 }
 
 impl Signal {
@@ -77,6 +85,9 @@ impl Signal {
             files,
             links: Links::new(config),
             billing,
+            ice_servers: IceServers::new(&config.turn),
+            proxy: config.cluster.proxy,
+            peers: reqwest::Client::new(),
         }
     }
 }

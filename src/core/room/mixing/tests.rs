@@ -102,6 +102,7 @@ impl World {
             part: Part::Member,
             session: SessionId(self.people.len() as u128 + 1),
             has_token: false,
+            returns: false,
             lines: vec![line("a", Kind::Audio), line("v", Kind::Video)],
             slots: vec![
                 slot("s0", Kind::Audio, Format::OPUS),
