@@ -1,8 +1,8 @@
 //! TLS towards a wallet's node: one pinned certificate, and no other.
 //!
-//! Lightning nodes sign their own certificate, for themselves as their own authority, which the usual checks rightly
-//! refuse. Here the very certificate that the operator named is what is trusted: its bytes are compared, and the
-//! handshake must be signed by its key. Names and dates add nothing to that.
+//! Lightning nodes sign their own certificate, for themselves as their own authority, which the usual
+//! checks rightly refuse. Here the very certificate that the operator named is what is trusted: its bytes
+//! are compared, and the handshake must be signed by its key. Names and dates add nothing to that.
 
 use std::sync::Arc;
 

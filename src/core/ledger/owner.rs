@@ -1,4 +1,5 @@
-//! What owners do: where money goes, who is told, and what they give, take and mark, each with a reason that stays.
+//! What owners do: where money goes, who is told, and what they give, take and mark, each with a reason
+//! that stays.
 
 use super::fact::{Fact, InvoiceId};
 use super::money::Msat;
