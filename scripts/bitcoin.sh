@@ -241,7 +241,8 @@ bake() {
 }
 pay() {
   rest viewer POST /v2/router/send -d "{\"payment_request\":\"$1\",\"timeout_seconds\":20,\"fee_limit_sat\":\"100\",
-    \"no_inflight_updates\":true}" | tail -n 1 | jq -r '.result.payment_preimage // .error.message // "failed"'
+    \"no_inflight_updates\":true}" | tail -n 1 | jq -r 'if .result.status == "SUCCEEDED" then .result.payment_preimage
+      else .error.message // .result.failure_reason // "failed" end'
 }
 # What the owner's node says it was paid: one line each, HASH MSAT.
 invoices() {

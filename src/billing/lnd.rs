@@ -17,7 +17,7 @@ use futures_util::future::BoxFuture;
 use lightning_invoice::{Bolt11Invoice, Currency};
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, mpsc};
 
 use super::macaroon::permissions;
 use super::wallet::{Bill, Issued, News, Target, Wallet, WalletError, Watched, cause, from_hex, hex};
@@ -42,6 +42,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 const WAIT: Duration = Duration::from_secs(1);
 /// How often every open invoice is asked for, beside the stream.
 const ASK_ALL_EVERY: Duration = Duration::from_secs(10);
+/// Messages of the stream that may wait. Full: it is read no further until there is room.
+const TOLD_MAX: usize = 256;
 /// Bytes of one message of the stream.
 const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 
@@ -56,8 +58,7 @@ pub struct Lnd {
 /// What is told as it happens.
 #[derive(Default)]
 struct Stream {
-    response: Option<reqwest::Response>,
-    rest: Vec<u8>,
+    told: Option<mpsc::Receiver<Looked>>,
     asked_all: Option<Instant>,
     /// Invoices that were asked for since the stream is open: new ones are asked for once.
     asked: BTreeSet<String>,
@@ -158,48 +159,44 @@ impl Lnd {
         Ok(text)
     }
 
-    async fn open_stream(&self, state: &mut Stream) -> Result<(), WalletError> {
-        if state.response.is_none() {
+    /// Listens from a task: LND's answer begins with the first thing that happens, which may be never.
+    fn open_stream(&self, state: &mut Stream) {
+        if state.told.is_none() {
             let request = self.request(reqwest::Method::GET, "/v1/invoices/subscribe");
-            let response = request.send().await.map_err(unreachable)?;
-            if !response.status().is_success() {
-                let body = response.bytes().await.map_err(unreachable)?;
-                return Err(WalletError::Refused { node: NODE, detail: detail(&body) });
-            }
-            *state = Stream { response: Some(response), ..Stream::default() };
+            let (teller, told) = mpsc::channel(TOLD_MAX);
+            // It ends with its receiver, or with LND.
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = teller.closed() => {}
+                    () = read_stream(request, &teller) => {}
+                }
+            });
+            *state = Stream { told: Some(told), ..Stream::default() };
         }
-        Ok(())
     }
 
     /// What the stream says within a second.
     async fn listen(state: &mut Stream) -> Result<Vec<Looked>, WalletError> {
-        let Some(response) = &mut state.response else { return Ok(Vec::new()) };
-        match tokio::time::timeout(WAIT, response.chunk()).await {
-            Err(_) => return Ok(Vec::new()),
-            Ok(Ok(Some(bytes))) if state.rest.len() + bytes.len() <= MESSAGE_BYTES_MAX => {
-                state.rest.extend_from_slice(&bytes);
+        let Some(told) = &mut state.told else { return Ok(Vec::new()) };
+        match tokio::time::timeout(WAIT, told.recv()).await {
+            Err(_) => Ok(Vec::new()),
+            Ok(Some(first)) => {
+                let mut all = vec![first];
+                while let Ok(next) = told.try_recv() {
+                    all.push(next);
+                }
+                Ok(all)
             }
-            Ok(Ok(_)) => {
+            Ok(None) => {
                 *state = Stream::default();
-                return Err(WalletError::Unreachable { node: NODE, detail: "its stream ended".into() });
-            }
-            Ok(Err(error)) => {
-                *state = Stream::default();
-                return Err(unreachable(error));
+                Err(WalletError::Unreachable { node: NODE, detail: "its stream ended".into() })
             }
         }
-        let mut told = Vec::new();
-        while let Some(end) = state.rest.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = state.rest.drain(..=end).collect();
-            let streamed: Streamed = serde_json::from_slice(&line).map_err(|_| strange("stream"))?;
-            told.extend(streamed.result);
-        }
-        Ok(told)
     }
 
     async fn wait_for_news(&self, watched: &Watched) -> Result<News, WalletError> {
         let mut state = self.state.lock().await;
-        self.open_stream(&mut state).await?;
+        self.open_stream(&mut state);
         let as_of_ms = unix_ms();
         let all = state.asked_all.is_none_or(|at| at.elapsed() >= ASK_ALL_EVERY);
         let mut seen = Vec::new();
@@ -225,6 +222,25 @@ impl Lnd {
             }
         }
         Ok(News { seen, until_ms })
+    }
+}
+
+/// Reads the stream, one JSON object a line, until either end is gone or it says what cannot be understood.
+async fn read_stream(request: reqwest::RequestBuilder, told: &mpsc::Sender<Looked>) {
+    let Ok(mut response) = request.send().await else { return };
+    let mut rest = Vec::new();
+    while let Ok(Some(bytes)) = response.chunk().await {
+        rest.extend_from_slice(&bytes);
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = rest.drain(..=end).collect();
+            let Ok(Streamed { result: Some(looked) }) = serde_json::from_slice(&line) else { return };
+            if told.send(looked).await.is_err() {
+                return;
+            }
+        }
+        if rest.len() > MESSAGE_BYTES_MAX {
+            return;
+        }
     }
 }
 
