@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run build client test check sim bench bench-peers up down setup
+.PHONY: help run build client test test-bitcoin check sim bench bench-peers up down setup
 
 # Tools that scripts/setup.sh had to bring come first, then the machine's own, then rustup's.
 export PATH := $(CURDIR)/.tools/bin:$(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
@@ -28,6 +28,13 @@ web/dist/index.html: $(CLIENT_SOURCES)
 test: ## Every test: Rust, the client, and real browsers against the real binary
 	@scripts/setup.sh test
 	@scripts/test.sh
+
+test-bitcoin: ## Payments on real Bitcoin and Lightning nodes; builds lnd the first time (10 minutes)
+	@scripts/setup.sh test
+	@scripts/bitcoin.sh get
+	ANTIPHON_TEST_LIGHTNING=1 cargo test --locked --test conformance -- wallet
+	cargo build --locked
+	cd tests/e2e && npm run --silent bitcoin
 
 check: ## Form: rustfmt, clippy, cargo-deny, vendor/, the client's types and lint
 	@scripts/setup.sh check

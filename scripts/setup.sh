@@ -224,9 +224,11 @@ case ${1:-} in
   build) build ;;
   test)
     build
-    commands chromium:chromium firefox-esr:firefox-esr ffmpeg:ffmpeg faketime:faketime turnserver:coturn
+    commands chromium:chromium firefox-esr:firefox-esr ffmpeg:ffmpeg faketime:faketime turnserver:coturn jq:jq xxd:xxd flock:util-linux
     unpack prometheus /usr/bin/prometheus /usr/bin/promtool
     cluster
+    # The chain's tests run on it; Lightning's are `make test-bitcoin`, whose lnd takes ten minutes to build.
+    scripts/bitcoin.sh get-chain || say "no Bitcoin node can be had: the tests on a real chain will fail"
     npm_packages tests/e2e
     pip_install aiortc
     pip_install s3

@@ -7,12 +7,14 @@ mod check;
 mod cluster;
 mod files;
 mod load;
+mod payments;
 mod turn;
 
 pub use check::Problems;
 pub use cluster::Cluster;
 pub use files::{Files, S3};
 pub use load::{Flags, LoadError, Sources};
+pub use payments::{Bitcoind, Chain, Lnd, Payments};
 pub use turn::Turn;
 
 use std::fmt;
@@ -70,6 +72,7 @@ pub struct Config {
     pub limits: Limits,
     pub rooms: Rooms,
     pub files: Files,
+    pub payments: Payments,
     pub cluster: Cluster,
     pub log: Log,
 }

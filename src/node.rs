@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::billing::Desk;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::control::{self, Around, Control, IncomingFile, Node, Placement};
@@ -50,7 +51,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let (control, handles) = start_shards(&config, events.clone(), media, small_files).await?;
     let tcp_tasks = serve_tcp(&config, handles).await?;
     let files = Files::open(&config, control.clone(), events.clone(), incoming)?;
-    let server = http::Server::bind(&config, control.clone(), files, metrics)?;
+    let billing = Desk::spawn(&config, control.clone(), events.clone()).await?;
+    let server = http::Server::bind(&config, control.clone(), files, billing, metrics)?;
     let address = server.address();
     tracing::info!(http = %address, shards = shard_count(&config), "serving");
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

@@ -34,6 +34,14 @@ impl Config {
         self.check_auth(&mut wrong);
         self.check_limits(&mut wrong);
         self.files.check(&mut wrong);
+        self.payments.check(&mut wrong);
+        if self.payments.are_real() && self.cluster.redis_url.is_some() {
+            wrong.push(
+                "`payments` in a cluster: not yet, as one node alone may hold the ledger; run rooms that cost money \
+                 on a node of their own"
+                    .into(),
+            );
+        }
         self.turn.check(&mut wrong);
         self.cluster.check(&mut wrong);
         if EnvFilter::try_new(&self.log.filter).is_err() {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files::FileState;
 use super::ids::{Identity, MessageId, RoomName};
+use super::ledger::Fact;
 use super::protocol::{Access, ChatMessage, LeaveReason, Mode, RoomChange, Source};
 
 /// Names an event within its room.
@@ -136,6 +137,9 @@ pub enum EventBody {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         by: Option<Identity>,
     },
+    /// About money.
+    #[serde(untagged)]
+    Ledger(Box<Fact>),
     /// Of a kind or form that this version does not know, as it was stored.
     #[serde(untagged)]
     Unknown(serde_json::Value),

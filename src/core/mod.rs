@@ -13,6 +13,7 @@ pub mod format;
 pub mod forward;
 pub mod ids;
 pub mod layers;
+pub mod ledger;
 pub mod mix;
 pub mod mode;
 pub mod participant;

@@ -16,6 +16,10 @@ pub enum Code {
     RateLimited,
     /// No token, or not a valid one.
     Unauthorized,
+    /// The room costs money, and this viewer has not paid.
+    PaymentRequired,
+    /// Nobody has said where the money is to go.
+    PayoutMissing,
     /// The grant does not cover this.
     Forbidden,
     NotFound,
@@ -61,6 +65,8 @@ impl Code {
             Self::TooLarge => "too_large",
             Self::RateLimited => "rate_limited",
             Self::Unauthorized => "unauthorized",
+            Self::PaymentRequired => "payment_required",
+            Self::PayoutMissing => "payout_missing",
             Self::Forbidden => "forbidden",
             Self::NotFound => "not_found",
             Self::RoomExists => "room_exists",

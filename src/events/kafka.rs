@@ -376,6 +376,10 @@ impl EventLog for KafkaLog {
         self.copy.events(room, after, limit)
     }
 
+    fn ledger(&mut self, after: u64, limit: u32) -> Result<Vec<Recorded>, LogError> {
+        self.copy.ledger(after, limit)
+    }
+
     fn files(&mut self, room: &RoomName, before: u64, limit: u32) -> Result<MessagePage, LogError> {
         self.copy.files(room, before, limit)
     }

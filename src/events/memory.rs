@@ -7,6 +7,7 @@ use crate::core::chat::{HistoryRange, MessagePage, RoomHistory, WINDOW, apply};
 use crate::core::event::{Appended, Event, EventBody, EventId};
 use crate::core::files::FileState;
 use crate::core::ids::{Identity, MessageId, RoomName};
+use crate::core::ledger::InvoiceId;
 use crate::core::protocol::ChatMessage;
 
 /// An [`EventLog`] that keeps everything in maps.
@@ -16,6 +17,8 @@ pub struct MemoryLog {
     last_offset: u64,
     /// Contents that had a file and have none now.
     unreferenced: BTreeSet<String>,
+    /// The invoice of each address, payment hash and outpoint.
+    ledger_keys: BTreeMap<String, InvoiceId>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -76,6 +79,24 @@ impl MemoryLog {
 }
 
 impl MemoryLog {
+    /// What these facts say whose it is; refuses what is another invoice's.
+    fn new_keys(&self, batch: &[Event]) -> Result<BTreeMap<String, InvoiceId>, LogError> {
+        let mut new = BTreeMap::new();
+        for event in batch {
+            let EventBody::Ledger(fact) = &event.body else { continue };
+            let known = self.rooms.get(&event.room).is_some_and(|room| room.offsets.contains_key(&event.id));
+            for (key, invoice) in fact.unique_keys().into_iter().filter(|_| !known) {
+                let holder = self.ledger_keys.get(&key).or_else(|| new.get(&key));
+                if holder.is_some_and(|holder| holder != invoice) {
+                    let words = "an address, hash or payment is another invoice's";
+                    return Err(LogError::Rejected(words.into()));
+                }
+                new.insert(key, invoice.clone());
+            }
+        }
+        Ok(new)
+    }
+
     /// Contents of the file that is kept with the event's message.
     fn file_of(&self, event: &Event) -> Option<String> {
         let message = self.rooms.get(&event.room)?.message(event.body.message_id()?)?;
@@ -94,6 +115,7 @@ fn kept(message: &ChatMessage) -> Option<&FileState> {
 impl EventLog for MemoryLog {
     fn append(&mut self, batch: &[Event]) -> Result<Vec<Appended>, LogError> {
         self.check(batch)?;
+        self.ledger_keys.extend(self.new_keys(batch)?);
         let answer = |event: &Event| {
             let offset = self.last_offset.saturating_add(1);
             let file = self.file_of(event);
@@ -155,6 +177,17 @@ impl EventLog for MemoryLog {
         let Some(room) = self.rooms.get(room) else { return Ok(Vec::new()) };
         let found = room.events.range(after.saturating_add(1)..).take(limit.min(PAGE_MAX) as usize);
         Ok(found.map(|(offset, event)| Recorded { offset: *offset, event: event.clone() }).collect())
+    }
+
+    fn ledger(&mut self, after: u64, limit: u32) -> Result<Vec<Recorded>, LogError> {
+        let events = self.rooms.values().flat_map(|room| room.events.range(after.saturating_add(1)..));
+        let mut facts: Vec<_> = events
+            .filter(|(_, event)| matches!(event.body, EventBody::Ledger(_)))
+            .map(|(offset, event)| Recorded { offset: *offset, event: event.clone() })
+            .collect();
+        facts.sort_by_key(|fact| fact.offset);
+        facts.truncate(limit.min(PAGE_MAX) as usize);
+        Ok(facts)
     }
 
     fn files(&mut self, room: &RoomName, before: u64, limit: u32) -> Result<MessagePage, LogError> {

@@ -78,6 +78,14 @@ pub trait EventLog: Send {
     /// The log cannot be read.
     fn events(&mut self, room: &RoomName, after: u64, limit: u32) -> Result<Vec<Recorded>, LogError>;
 
+    /// Facts about money in all rooms, after this place, as they were appended; 0 for the first. At most
+    /// `limit` and [`PAGE_MAX`]. Appending a fact whose address, payment hash or outpoint is another
+    /// invoice's is rejected, whoever made it.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    fn ledger(&mut self, after: u64, limit: u32) -> Result<Vec<Recorded>, LogError>;
+
     /// Messages that carry a file which is still kept, newest first, before a `seq`; at most `limit` and
     /// [`PAGE_MAX`].
     ///

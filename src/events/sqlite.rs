@@ -7,6 +7,7 @@
 //! releases with the process; readers such as a backup may open the database itself.
 
 mod files;
+mod ledger;
 mod shared;
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
@@ -30,7 +31,7 @@ pub const FILE_NAME: &str = "events.sqlite3";
 const APPLICATION_ID: i64 = 0x616e_7470;
 
 /// Each step takes the database from the version that is its index to the next.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "
     CREATE TABLE events (
         offset INTEGER PRIMARY KEY,
@@ -52,6 +53,7 @@ const MIGRATIONS: [&str; 3] = [
 ",
     files::TABLES,
     shared::TABLES,
+    ledger::TABLES,
 ];
 
 const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -96,6 +98,8 @@ enum Failure {
     Sqlite(rusqlite::Error),
     Json(serde_json::Error),
     Name,
+    /// A payment, address or hash that is another invoice's.
+    Taken,
 }
 
 impl From<rusqlite::Error> for Failure {
@@ -119,6 +123,9 @@ impl Failure {
                 format!("a row has bad JSON ({:?}, column {})", error.classify(), error.column())
             }
             Self::Name => "a row names no room".to_owned(),
+            Self::Taken => {
+                return LogError::Rejected("an address, hash or payment is another invoice's".into());
+            }
         };
         LogError::Corrupt { path: path.to_owned(), detail }
     }
@@ -214,6 +221,9 @@ fn append_one(connection: &Connection, event: &Event) -> Result<Appended, Failur
         .prepare_cached(insert)?
         .query_row(params![room, event.id.as_str(), signed(event.at_ms), body], |row| unsigned(row, 0))
         .optional()?;
+    if let (Some(offset), EventBody::Ledger(fact)) = (added, &event.body) {
+        ledger::project(connection, offset, fact)?;
+    }
     let offset = match added {
         Some(offset) => offset,
         None => connection
@@ -358,6 +368,10 @@ impl EventLog for SqliteLog {
             }
             Ok(events)
         })
+    }
+
+    fn ledger(&mut self, after: u64, limit: u32) -> Result<Vec<Recorded>, LogError> {
+        self.read(|connection| ledger::page(connection, after, limit))
     }
 
     fn files(&mut self, room: &RoomName, before: u64, limit: u32) -> Result<MessagePage, LogError> {

@@ -93,6 +93,17 @@ impl EventWriter {
         self.send(Command::Append { events, reply: Box::new(reply) })
     }
 
+    /// As [`Self::append`], and waits until the events are durable.
+    ///
+    /// # Errors
+    /// Nothing was appended.
+    pub async fn append_durably(&self, events: Vec<Event>) -> Result<Vec<Appended>, LogError> {
+        let (reply, answer) = oneshot::channel();
+        // Who asked may have gone away meanwhile.
+        self.append(events, |result| drop(reply.send(result)))?;
+        answer.await.unwrap_or(Err(LogError::Refused))
+    }
+
     /// Reads after everything that was sent before. `query` and `reply` run on the log's thread.
     ///
     /// # Errors
@@ -161,6 +172,14 @@ impl EventWriter {
     /// As there, and as [`EventWriter::read`].
     pub async fn events(&self, room: RoomName, after: u64, limit: u32) -> Result<Vec<Recorded>, LogError> {
         self.ask(move |log| log.events(&room, after, limit)).await
+    }
+
+    /// [`EventLog::ledger`].
+    ///
+    /// # Errors
+    /// As there, and as [`EventWriter::read`].
+    pub async fn ledger(&self, after: u64, limit: u32) -> Result<Vec<Recorded>, LogError> {
+        self.ask(move |log| log.ledger(after, limit)).await
     }
 
     /// [`EventLog::files`].

@@ -19,7 +19,7 @@ pub const SEAT: HeaderName = HeaderName::from_static("antiphon-seat");
 const OWNER_TOKEN_SECONDS: u64 = 24 * 60 * 60;
 
 /// What a guest may do in an open room; whoever opens it becomes its admin inside.
-const GUEST: Grant = Grant { publish: true, subscribe: true, chat: true, files: true, admin: false };
+pub const GUEST: Grant = Grant { publish: true, subscribe: true, chat: true, files: true, admin: false };
 
 /// Who sent a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,6 +145,17 @@ impl Authority {
         }
     }
 
+    /// Signs a token by this node's key.
+    ///
+    /// # Errors
+    /// `internal`, if it cannot be signed.
+    pub fn sign(&self, token: Token, expires_at_s: u64) -> Result<String, Problem> {
+        self.keys.sign(token, expires_at_s).map_err(|error| {
+            tracing::error!(%error, "cannot sign a token");
+            Problem::new(Code::Internal, "the token could not be made")
+        })
+    }
+
     /// A token by which whoever made the room rules it, from any device.
     ///
     /// # Errors
@@ -153,10 +164,7 @@ impl Authority {
         let identity = random_identity("owner");
         let token = Token { identity, name: None, room: RoomGrant::owner(room) };
         let expires_at_s = jsonwebtoken::get_current_timestamp() + OWNER_TOKEN_SECONDS;
-        self.keys.sign(token, expires_at_s).map_err(|error| {
-            tracing::error!(%error, "cannot sign an owner token");
-            Problem::new(Code::Internal, "the owner token could not be made")
-        })
+        self.sign(token, expires_at_s)
     }
 }
 

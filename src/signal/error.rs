@@ -68,11 +68,14 @@ fn status_of(code: Code) -> StatusCode {
     match code {
         Code::Malformed | Code::UnknownType => StatusCode::BAD_REQUEST,
         Code::Unauthorized => StatusCode::UNAUTHORIZED,
+        Code::PaymentRequired => StatusCode::PAYMENT_REQUIRED,
         Code::Forbidden | Code::RoomPrivate => StatusCode::FORBIDDEN,
         Code::NotFound => StatusCode::NOT_FOUND,
-        Code::RoomExists | Code::RoomFull | Code::WrongOffset | Code::EndToEndEncrypted => {
-            StatusCode::CONFLICT
-        }
+        Code::RoomExists
+        | Code::RoomFull
+        | Code::WrongOffset
+        | Code::EndToEndEncrypted
+        | Code::PayoutMissing => StatusCode::CONFLICT,
         Code::Gone => StatusCode::GONE,
         Code::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
         Code::TooLarge | Code::QuotaExceeded => StatusCode::PAYLOAD_TOO_LARGE,

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use super::Signal;
 use super::error::Problem;
 use crate::core::ids::{Identity, MessageId, RoomName, SessionId};
+use crate::core::ledger::InvoiceId;
 use crate::core::protocol::{Code, OFFER_BYTES_MAX};
 
 /// A larger body is refused, unless a route takes more.
@@ -68,6 +69,18 @@ impl<S: Send + Sync> FromRequestParts<S> for OfFile {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let id = MessageId::parse(&path_part(parts, state, "file").await?);
         id.map(Self).map_err(|_| Problem::new(Code::NotFound, "there is no such file"))
+    }
+}
+
+/// The `{invoice}` of a path. What is no id is no invoice: 404.
+pub struct OfInvoice(pub InvoiceId);
+
+impl<S: Send + Sync> FromRequestParts<S> for OfInvoice {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let id = InvoiceId::parse(&path_part(parts, state, "invoice").await?);
+        id.map(Self).ok_or_else(|| Problem::new(Code::NotFound, "there is no such invoice"))
     }
 }
 

@@ -16,6 +16,7 @@ use super::auth::{Caller, SEAT, random_identity};
 use super::error::{Problem, ProblemBody};
 use super::extract::{From, InRoom, Offer, Params, SDP};
 use super::home;
+use super::paywall::{self, PaymentRequired, Verdict};
 use crate::control::{JoinRequest, Joined, Role};
 use crate::core::ids::{Identity, NameError, RoomName, SessionId};
 use crate::core::protocol::Code;
@@ -75,6 +76,13 @@ pub enum JoinAnswers {
         headers(("Location", description = "The same request there")))]
     Elsewhere,
     #[response(
+        status = 402,
+        content_type = "application/problem+json",
+        description = "payment_required, with an invoice",
+        headers(("WWW-Authenticate", description = "L402, for programs"))
+    )]
+    Unpaid(PaymentRequired<'static>),
+    #[response(
         status = "4XX",
         content_type = "application/problem+json",
         description = "401 unauthorized, 403 forbidden or room_private, 404 not_found, 409 room_full, \
@@ -100,18 +108,23 @@ pub enum JoinAnswers {
     responses(JoinAnswers)
 )]
 pub async fn join(State(signal): State<Arc<Signal>>, arrival: Arrival) -> Result<Response, Problem> {
-    let caller = signal.authority.caller(&arrival.headers)?;
+    let caller = signal.authority.caller(&arrival.headers);
     admit(&signal, caller, arrival, Role::Member).await
 }
 
-/// Lets somebody in, in the role for which it came.
+/// Lets somebody in, in the role for which it came; asks for a ticket where the room needs one.
 pub async fn admit(
     signal: &Signal,
-    caller: Caller,
+    caller: Result<Caller, Problem>,
     arrival: Arrival,
     role: Role,
 ) -> Result<Response, Problem> {
     let (room, uri) = (arrival.room.clone(), arrival.uri.clone());
+    let resume = arrival.params.resume.as_deref().and_then(SessionId::parse);
+    let caller = match paywall::pass(signal, caller, &arrival.headers, &room, arrival.from, resume).await? {
+        Verdict::In(caller) => caller,
+        Verdict::Pay(answer) => return Ok(*answer),
+    };
     let request = join_request(signal, caller, arrival, role)?;
     match signal.control.join(request).await {
         Ok(mut joined) => {

@@ -17,8 +17,11 @@ mod messages;
 mod openapi;
 mod page;
 mod participants;
+mod payments;
+mod paywall;
 mod rooms;
 mod router;
+mod sales;
 mod serve;
 mod sessions;
 mod stats;
@@ -32,6 +35,7 @@ use std::net::IpAddr;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 
+use crate::billing::Billing;
 use crate::config::Config;
 use crate::control::Control;
 use crate::files::Files;
@@ -54,6 +58,7 @@ struct Signal {
     metrics: PrometheusHandle,
     files: Files,
     links: Links,
+    billing: Billing,
     ice_servers: IceServers,
     /// Requests about rooms of other nodes are passed on, not sent there.
     proxy: bool,
@@ -62,7 +67,13 @@ struct Signal {
 }
 
 impl Signal {
-    fn new(config: &Config, control: Control, files: Files, metrics: PrometheusHandle) -> Self {
+    fn new(
+        config: &Config,
+        control: Control,
+        files: Files,
+        billing: Billing,
+        metrics: PrometheusHandle,
+    ) -> Self {
         let public_url = config.http.public_url.as_ref();
         Self {
             control,
@@ -74,6 +85,7 @@ impl Signal {
             metrics,
             files,
             links: Links::new(config),
+            billing,
             ice_servers: IceServers::new(&config.turn),
             proxy: config.cluster.proxy,
             peers: reqwest::Client::new(),

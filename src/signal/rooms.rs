@@ -15,8 +15,10 @@ use super::error::{Problem, ProblemBody};
 use super::extract::{self, InRoom};
 use super::home;
 use super::member::may_change;
+use super::paywall::may_look_inside;
 use crate::control::NewRoom;
 use crate::core::ids::RoomName;
+use crate::core::ledger::Offer;
 use crate::core::protocol::{Access, Code, Mode, RoomChange, RoomState};
 use crate::core::stats::RoomSummary;
 use crate::token::EVERY_ROOM;
@@ -39,6 +41,37 @@ pub struct RoomWish {
     e2ee: bool,
     /// Absent: the node's limit.
     participants_max: Option<u32>,
+}
+
+/// A change of a room's settings; absent fields stay.
+#[derive(Debug, utoipa::ToSchema)]
+pub struct RoomPatch {
+    #[schema(inline)]
+    change: RoomChange,
+    /// What the room costs from now on; `null` makes it free.
+    price: Option<Option<Offer>>,
+}
+
+impl RoomPatch {
+    /// The price stands beside the fields of [`RoomChange`], which refuses what it does not know.
+    fn read(mut fields: serde_json::Map<String, serde_json::Value>) -> Result<Self, Problem> {
+        let unfit = |error: serde_json::Error| {
+            Problem::new(Code::Malformed, format!("the JSON body does not fit: {error}"))
+        };
+        let price = fields.remove("price").map(serde_json::from_value).transpose().map_err(unfit)?;
+        let change = serde_json::from_value(serde_json::Value::Object(fields)).map_err(unfit)?;
+        Ok(Self { change, price })
+    }
+}
+
+/// A room, and what it costs.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct Priced<T> {
+    #[serde(flatten)]
+    room: T,
+    /// Absent, it is free.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    price: Option<Offer>,
 }
 
 /// A room that was made.
@@ -121,7 +154,7 @@ pub async fn list(
     get, path = "/v1/rooms/{room}", tag = "rooms",
     params(("room" = RoomName, Path)),
     responses(
-        (status = 200, body = RoomSummary),
+        (status = 200, body = Priced<RoomSummary>),
         (status = "4XX", body = ProblemBody, content_type = "application/problem+json",
             description = "401 unauthorized, 403 forbidden or room_private, 404 not_found"),
     )
@@ -130,9 +163,11 @@ pub async fn show(
     State(signal): State<Arc<Signal>>,
     InRoom(room): InRoom,
     headers: HeaderMap,
-) -> Result<Json<RoomSummary>, Problem> {
-    readable(&signal, &headers, &room, Read::State).await?;
-    Ok(Json(signal.control.room(&room).await?))
+) -> Result<Json<Priced<RoomSummary>>, Problem> {
+    visible(&signal, &headers, &room, Read::State).await?;
+    let summary = signal.control.room(&room).await?;
+    let price = signal.billing.offer(room).await?;
+    Ok(Json(Priced { room: summary, price }))
 }
 
 /// Change a room
@@ -144,9 +179,9 @@ pub async fn show(
         ("room" = RoomName, Path),
         ("Antiphon-Session" = Option<String>, Header, description = "The session of a participant"),
     ),
-    request_body = RoomChange,
+    request_body = RoomPatch,
     responses(
-        (status = 200, body = RoomState),
+        (status = 200, body = Priced<RoomState>),
         (status = "4XX", body = ProblemBody, content_type = "application/problem+json",
             description = "400 malformed, 401 unauthorized, 403 forbidden, 404 not_found, \
                 409 end_to_end_encrypted"),
@@ -158,10 +193,21 @@ pub async fn change(
     State(signal): State<Arc<Signal>>,
     InRoom(room): InRoom,
     headers: HeaderMap,
-    extract::Json(change): extract::Json<RoomChange>,
-) -> Result<Json<RoomState>, Problem> {
+    extract::Json(patch): extract::Json<serde_json::Map<String, serde_json::Value>>,
+) -> Result<Json<Priced<RoomState>>, Problem> {
     may_change(&signal, &headers, &room).await?;
-    Ok(Json(signal.control.change_room(&room, change).await?))
+    let RoomPatch { change, price } = RoomPatch::read(patch)?;
+    // What a room costs is said by a token alone: who came first may run the room, not sell it.
+    let seller = match price {
+        Some(_) => signal.authority.may_administer(&signal.authority.caller(&headers)?, &room)?,
+        None => None,
+    };
+    let state = signal.control.change_room(&room, change).await?;
+    if let Some(price) = price {
+        signal.billing.set_offer(room.clone(), price, seller).await?;
+    }
+    let price = signal.billing.offer(room).await?;
+    Ok(Json(Priced { room: state, price }))
 }
 
 /// Close a room
@@ -190,14 +236,21 @@ pub async fn close(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// May this request read about the room? Guests read of open rooms alone; a room that is not open now has no
-/// rule of its own.
+/// May this request read what is in the room? As [`visible`], and of a room that costs money only who has
+/// paid.
 pub async fn readable(
     signal: &Signal,
     headers: &HeaderMap,
     room: &RoomName,
     what: Read,
 ) -> Result<(), Problem> {
+    visible(signal, headers, room, what).await?;
+    may_look_inside(signal, &signal.authority.caller(headers)?, room).await
+}
+
+/// May this request read about the room? Guests read of open rooms alone; a room that is not open now has no
+/// rule of its own.
+async fn visible(signal: &Signal, headers: &HeaderMap, room: &RoomName, what: Read) -> Result<(), Problem> {
     let caller = signal.authority.caller(headers)?;
     signal.authority.may_read(&caller, room, what)?;
     if caller != Caller::Guest || signal.authority.is_dev() {

@@ -28,7 +28,7 @@ use super::error::Problem;
 use super::extract::{BODY_BYTES_MAX, FRAGMENT, SDP};
 use super::{
     Signal, backdrop, files, health, home, ice_servers, join, member, messages, openapi, page, participants,
-    rooms, sessions, stats, whip,
+    payments, rooms, sales, sessions, stats, whip,
 };
 use crate::core::protocol::{Code, OFFER_BYTES_MAX};
 
@@ -80,6 +80,16 @@ pub fn api() -> OpenApiRouter<Arc<Signal>> {
         .routes(routes!(ice_servers::list))
         .routes(routes!(stats::show))
         .routes(routes!(messages::page))
+        .routes(routes!(payments::access))
+        .routes(routes!(payments::renew))
+        .routes(routes!(payments::show))
+        .routes(routes!(payments::follow))
+        .routes(routes!(payments::simulate))
+        .routes(routes!(sales::payout, sales::set_payout))
+        .routes(routes!(sales::set_webhook))
+        .routes(routes!(sales::subscribers))
+        .routes(routes!(sales::change))
+        .routes(routes!(sales::mark))
         .routes(routes!(health::alive))
         .routes(routes!(health::ready))
         .routes(routes!(health::metrics))

@@ -10,6 +10,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::tls::{Files, TlsError};
 use super::{Signal, router};
+use crate::billing::Billing;
 use crate::config::Config;
 use crate::control::Control;
 use crate::files;
@@ -45,6 +46,7 @@ impl Server {
         config: &Config,
         control: Control,
         files: files::Files,
+        billing: Billing,
         metrics: PrometheusHandle,
     ) -> Result<Self, ServeError> {
         let address = config.http.listen;
@@ -54,7 +56,7 @@ impl Server {
             (Some(cert), Some(key)) => Some(Files::load(cert, key)?),
             _ => None,
         };
-        let signal = Arc::new(Signal::new(config, control, files, metrics));
+        let signal = Arc::new(Signal::new(config, control, files, billing, metrics));
         Ok(Self { listener, address, tls, signal })
     }
 

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::{Server, Signal, router};
+use crate::billing::Billing;
 use crate::config::{Config, Secret};
 use crate::control::Control;
 use crate::core::ids::{Identity, RoomName};
@@ -38,7 +39,8 @@ const JSON: (&str, &str) = ("content-type", "application/json");
 pub fn signal(config: &Config) -> Signal {
     let control = Control::unplugged();
     let files = files(config, &control);
-    Signal::new(config, control, files, PrometheusBuilder::new().build_recorder().handle())
+    let billing = Billing::unplugged();
+    Signal::new(config, control, files, billing, PrometheusBuilder::new().build_recorder().handle())
 }
 
 /// Files in memory, staged in a directory that is made for the first.
@@ -152,6 +154,12 @@ fn the_document_has_every_call_of_the_contract() {
         "DELETE /v1/rooms/{room}/files/{file}",
         "POST /v1/rooms/{room}/files/{file}/link",
         "GET /v1/rooms/{room}/files/{file}/thumbnail",
+        "POST /v1/rooms/{room}/access",
+        "POST /v1/rooms/{room}/invoices",
+        "GET /v1/rooms/{room}/invoices/{invoice}",
+        "GET /v1/rooms/{room}/invoices/{invoice}/events",
+        "POST /v1/rooms/{room}/invoices/{invoice}/mark",
+        "POST /v1/rooms/{room}/invoices/{invoice}/simulate",
         "GET /v1/rooms/{room}/messages",
         "GET /v1/rooms/{room}/participants",
         "POST /v1/rooms/{room}/participants",
@@ -159,7 +167,12 @@ fn the_document_has_every_call_of_the_contract() {
         "POST /v1/rooms/{room}/participants/{identity}/mute",
         "PATCH /v1/rooms/{room}/sessions/{session}",
         "DELETE /v1/rooms/{room}/sessions/{session}",
+        "GET /v1/rooms/{room}/payout",
+        "PUT /v1/rooms/{room}/payout",
         "GET /v1/rooms/{room}/stats",
+        "GET /v1/rooms/{room}/subscribers",
+        "POST /v1/rooms/{room}/subscribers/{identity}",
+        "PUT /v1/rooms/{room}/webhook",
         "POST /v1/rooms/{room}/whep",
         "POST /v1/rooms/{room}/whip",
     ];
@@ -176,6 +189,7 @@ async fn the_router_takes_what_is_described_and_nothing_else() {
             .replace("{room}", "abc")
             .replace("{identity}", "ann")
             .replace("{file}", "f1")
+            .replace("{invoice}", "00000000000000000000000000000007")
             .replace("{session}", "00000000000000000000000000000007");
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
             let answer = ask(&service, method, &real, &[], "").await;
@@ -432,7 +446,7 @@ async fn a_real_port_serves_until_it_is_told_to_stop() {
     let metrics = PrometheusBuilder::new().build_recorder().handle();
     let control = Control::unplugged();
     let files = files(&config, &control);
-    let server = Server::bind(&config, control, files, metrics).unwrap();
+    let server = Server::bind(&config, control, files, Billing::unplugged(), metrics).unwrap();
     let url = format!("http://{}", server.address());
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let running = tokio::spawn(server.run(async { drop(stopped.await) }));
@@ -455,6 +469,7 @@ fn a_port_that_is_taken_is_named() {
     let metrics = PrometheusBuilder::new().build_recorder().handle();
     let control = Control::unplugged();
     let files = files(&config, &control);
-    let error = Server::bind(&config, control, files, metrics).err().unwrap().to_string();
+    let error =
+        Server::bind(&config, control, files, Billing::unplugged(), metrics).err().unwrap().to_string();
     assert!(error.contains(&config.http.listen.to_string()) && error.contains("http.listen"), "{error}");
 }

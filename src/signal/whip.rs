@@ -35,7 +35,7 @@ pub struct WhepParams {
     responses(JoinAnswers)
 )]
 pub async fn publish(State(signal): State<Arc<Signal>>, arrival: Arrival) -> Result<Response, Problem> {
-    let caller = signal.authority.streamer(&arrival.headers)?;
+    let caller = signal.authority.streamer(&arrival.headers);
     admit(&signal, caller, arrival, Role::Publisher).await
 }
 
@@ -54,7 +54,7 @@ pub async fn view(
     Params(whep): Params<WhepParams>,
     arrival: Arrival,
 ) -> Result<Response, Problem> {
-    let caller = signal.authority.streamer(&arrival.headers)?;
+    let caller = signal.authority.streamer(&arrival.headers);
     let of = whep.participant.as_deref().map(Identity::parse).transpose()?;
     admit(&signal, caller, arrival, Role::Viewer { of }).await
 }

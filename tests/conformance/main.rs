@@ -1,16 +1,18 @@
-//! One suite for every event log, and what only the durable one promises; one for every store of files, and
-//! one for every registry of rooms.
+//! One suite for every event log, and what only the durable one promises; one for every store of files, one
+//! for every registry of rooms, and one for every wallet.
 
 #[path = "../cluster/kafka.rs"]
 mod broker;
 mod durability;
 mod kafka;
 mod leases;
+mod ledger;
 #[path = "../cluster/redis.rs"]
 mod redis;
 mod sqlite;
 mod store;
 mod suite;
+mod wallet;
 mod writer;
 
 use antiphon::core::event::{Event, EventBody, EventId};

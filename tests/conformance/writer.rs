@@ -48,6 +48,9 @@ impl EventLog for Counted {
     fn events(&mut self, room: &RoomName, after: u64, limit: u32) -> Result<Vec<Recorded>, LogError> {
         self.log.events(room, after, limit)
     }
+    fn ledger(&mut self, after: u64, limit: u32) -> Result<Vec<Recorded>, LogError> {
+        self.log.ledger(after, limit)
+    }
     fn files(&mut self, room: &RoomName, before: u64, limit: u32) -> Result<MessagePage, LogError> {
         self.log.files(room, before, limit)
     }

@@ -12,6 +12,7 @@ use crate::signal::auth::{Caller, Read};
 use crate::signal::error::Problem;
 use crate::signal::join::introduce;
 use crate::signal::member::member;
+use crate::signal::paywall::may_look_inside;
 use crate::signal::rooms::readable;
 
 /// Who a guest is, under `--dev`.
@@ -43,6 +44,7 @@ pub async fn author(
     }
     let caller = signal.authority.caller(headers)?;
     signal.authority.may_read(&caller, room, Read::Files)?;
+    may_look_inside(signal, &caller, room).await?;
     let is_admin = match &caller {
         Caller::Holder(token) => token.room.admin,
         Caller::Guest if signal.authority.is_dev() => true,

@@ -2,6 +2,7 @@
  * What can go wrong between a client and its room, as one error type with a stable code and words to show.
  * The server's own words win; ours stand in where it sent none.
  */
+import type { Challenge } from './payments';
 import type { Code } from './protocol';
 
 /** The server's codes, and those of failures that it never saw. */
@@ -13,6 +14,8 @@ const WORDS: Record<RefusalCode, string> = {
   too_large: 'That is too long to send.',
   rate_limited: 'That was too much at once. Wait a moment, then try again.',
   unauthorized: 'This room asks for a valid invitation.',
+  payment_required: 'This room costs money.',
+  payout_missing: 'Nobody has said where the money is to go.',
   forbidden: 'You are not allowed to do this here.',
   not_found: 'There is nothing by that name any more.',
   room_exists: 'A room of this name exists already.',
@@ -49,6 +52,8 @@ export class Refused extends Error {
   constructor(
     readonly code: RefusalCode,
     message?: string,
+    /** What to pay, where that is what is missing. */
+    readonly challenge?: Challenge,
   ) {
     super(message || WORDS[code]);
   }
@@ -74,6 +79,7 @@ const PASSING = new Set<RefusalCode>([
 
 function codeOfStatus(status: number): RefusalCode {
   if (status === 401) return 'unauthorized';
+  if (status === 402) return 'payment_required';
   if (status === 403) return 'forbidden';
   if (status === 404) return 'not_found';
   if (status === 412) return 'precondition_failed';
@@ -87,10 +93,11 @@ export function refusalOf(status: number, body: string): Refused {
   try {
     const problem: unknown = JSON.parse(body);
     if (problem && typeof problem === 'object') {
-      const { code, detail, title } = problem as Record<string, unknown>;
+      const { code, detail, title, invoice } = problem as Record<string, unknown>;
+      const challenge = invoice ? (problem as unknown as Challenge) : undefined;
       const words = [detail, title].find((text) => typeof text === 'string' && text !== '');
       const known = typeof code === 'string' && code in WORDS ? (code as RefusalCode) : codeOfStatus(status);
-      return new Refused(known, words as string | undefined);
+      return new Refused(known, words as string | undefined, challenge);
     }
   } catch {
     // Not JSON: a proxy's page, perhaps. The status says enough.

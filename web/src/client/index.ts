@@ -15,6 +15,19 @@ export { asRefused, type RefusalCode, Refused } from './errors';
 export type { RoomEvents, RoomOptions, ServerStats, Status } from './events';
 export type { Files } from './files';
 export { LocalMedia, type LocalTrack } from './local';
+export {
+  type Challenge,
+  type Claim,
+  type Invoice,
+  type Offer,
+  type Payment,
+  Payments,
+  type Payout,
+  type Period,
+  type Rail,
+  type Subscriber,
+  type Ticket,
+} from './payments';
 export { SLOTS_DEFAULT, type SlotCounts, VIDEO_SLOTS_MAX } from './peer';
 export * from './protocol';
 export { Room } from './room';

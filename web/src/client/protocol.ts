@@ -247,7 +247,7 @@ export type LeaveReason = "left" | "lost" | "removed" | "denied" | "replaced" | 
 /**
  * Why something was refused: stable strings, the same on the `control` channel and in the HTTP API.
  */
-export type Code = "malformed" | "unknown_type" | "too_large" | "rate_limited" | "unauthorized" | "forbidden" | "not_found" | "room_exists" | "room_locked" | "room_full" | "room_private" | "node_full" | "draining" | "bad_offer" | "unsupported_media_type" | "precondition_failed" | "precondition_required" | "end_to_end_encrypted" | "wrong_offset" | "upload_busy" | "checksum_mismatch" | "quota_exceeded" | "storage_full" | "gone" | "range_not_satisfiable" | "unavailable" | "internal";
+export type Code = "malformed" | "unknown_type" | "too_large" | "rate_limited" | "unauthorized" | "payment_required" | "payout_missing" | "forbidden" | "not_found" | "room_exists" | "room_locked" | "room_full" | "room_private" | "node_full" | "draining" | "bad_offer" | "unsupported_media_type" | "precondition_failed" | "precondition_required" | "end_to_end_encrypted" | "wrong_offset" | "upload_busy" | "checksum_mismatch" | "quota_exceeded" | "storage_full" | "gone" | "range_not_satisfiable" | "unavailable" | "internal";
 
 /**
  * From the client to the server.

@@ -79,6 +79,11 @@ export class Room extends Emitter<RoomEvents> {
     }
   }
 
+  /** Shows this token from now on: the one before it ends soon. */
+  setToken(token: string): void {
+    this.#address.token = token;
+  }
+
   /** Ends the connection on both sides, and releases the devices. */
   async leave(): Promise<void> {
     if (this.status.phase === 'closed') return;

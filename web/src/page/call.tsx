@@ -7,12 +7,15 @@ import { Controls, DevicesSheet, nextView, type Sheet, ShortcutsSheet } from './
 import { copyRoomLink } from './copy';
 import { FileDrop } from './file-sending';
 import { Icon, Mark } from './icons';
+import { PaidTimeChip } from './paid-time';
 import { Knocking, PeoplePanel } from './people';
 import { ModeSwitch, PictureMenu } from './picture';
+import { SalesButton } from './sales';
 import type { Panel, Session } from './session';
 import { listenForShortcuts } from './shortcuts';
 import { Stage } from './stage';
 import { StatsPanel } from './stats';
+import type { PaidTime } from './tickets';
 
 const TITLES: Record<Exclude<Panel, 'none'>, string> = {
   chat: 'Chat',
@@ -20,7 +23,7 @@ const TITLES: Record<Exclude<Panel, 'none'>, string> = {
   stats: 'Statistics',
 };
 
-function TopBar({ session }: { session: Session }) {
+function TopBar({ session, paid }: { session: Session; paid: PaidTime | undefined }) {
   const state = session.state.value;
   const count = session.participants.value.size;
   return (
@@ -34,8 +37,10 @@ function TopBar({ session }: { session: Session }) {
       )}
       <span class="quiet count">{count === 1 ? 'only you' : `${count} people`}</span>
       <span class="spring" />
+      {paid && <PaidTimeChip session={session} paid={paid} />}
       <ModeSwitch session={session} />
       {session.grant.value.admin && <PictureMenu session={session} />}
+      {session.grant.value.admin && <SalesButton room={session.as.room} />}
       <button
         type="button"
         class="button small copy-link"
@@ -96,7 +101,7 @@ function Alone({ session }: { session: Session }) {
   );
 }
 
-export function Call({ session }: { session: Session }) {
+export function Call({ session, paid }: { session: Session; paid?: PaidTime | undefined }) {
   const sheet = useSignal<Sheet | undefined>(undefined);
   useEffect(
     () =>
@@ -120,7 +125,7 @@ export function Call({ session }: { session: Session }) {
   };
   return (
     <div class="call">
-      <TopBar session={session} />
+      <TopBar session={session} paid={paid} />
       <main class={`floor ${session.panel.value === 'none' ? '' : 'with-panel'}`}>
         <div class="stage-area">
           <Banner session={session} />

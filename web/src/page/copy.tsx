@@ -3,7 +3,7 @@ import { roomLink } from './router';
 import { toast } from './toasts';
 
 /** The clipboard is withheld outside secure contexts; a selected field is copied the old way there. */
-async function copy(text: string): Promise<boolean> {
+export async function copy(text: string): Promise<boolean> {
   try {
     await navigator.clipboard.writeText(text);
     return true;

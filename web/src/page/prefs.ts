@@ -51,4 +51,14 @@ export const roomToken = (room: string): string | undefined =>
   read(thisTab, `antiphon.token.${room}`) || undefined;
 export const keepRoomToken = (room: string, token: string): void =>
   write(thisTab, `antiphon.token.${room}`, token);
+/**
+ * By what this browser is known as the one who paid for a room. It stays: the paid time may outlast the
+ * tab.
+ */
+export const roomClaim = (room: string): { viewer: string; claim: string } | undefined => {
+  const [viewer, claim] = (read(forever, `antiphon.claim.${room}`) ?? '').split(' ');
+  return viewer && claim ? { viewer, claim } : undefined;
+};
+export const keepRoomClaim = (room: string, viewer: string, claim: string): void =>
+  write(forever, `antiphon.claim.${room}`, `${viewer} ${claim}`);
 export const forgetRoomToken = (room: string): void => keepRoomToken(room, '');

@@ -1,13 +1,15 @@
 /** The life of a visit to a room: pre-join, joining, lobby, the call, and the end with a way back. */
 import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
-import type { LocalMedia } from '../client';
+import type { Challenge, LocalMedia } from '../client';
 import { Call } from './call';
 import { Icon, Mark } from './icons';
-import { keepRoomToken, roomToken } from './prefs';
+import { Paywall } from './paywall';
+import { keepRoomToken, roomClaim, roomToken } from './prefs';
 import { Prejoin } from './prejoin';
 import { go, isRoomName } from './router';
 import { Session } from './session';
+import { keepClaim, PaidTime, ticketFor } from './tickets';
 import { sentence } from './toasts';
 
 /** `?name=X&join=1` joins at once. A token in the address is kept by the tab and taken out of sight. */
@@ -54,18 +56,36 @@ function Ended(props: { message: string; again: string; onAgain: () => void }) {
 
 export function RoomPage({ room }: { room: string }) {
   const session = useSignal<Session | undefined>(undefined);
-  const start = (identity: string, media?: LocalMedia) => {
-    const next = new Session({ room, identity, token: roomToken(room) });
+  const paid = useSignal<PaidTime | undefined>(undefined);
+  /** What to pay before we come in, and as whom we wanted to. */
+  const door = useSignal<
+    { challenge: Challenge; identity: string; media?: LocalMedia | undefined } | undefined
+  >(undefined);
+  const start = async (identity: string, media?: LocalMedia) => {
+    const found = await ticketFor(room);
+    if (found?.challenge) {
+      door.value = { challenge: found.challenge, identity, media };
+      return;
+    }
+    const next = new Session({ room, identity, token: found?.ticket?.token ?? roomToken(room) });
+    paid.value?.end();
+    paid.value = found?.ticket && new PaidTime(next, found.ticket);
     if (media) media.handTo(next.room.local);
+    door.value = undefined;
     session.value = next;
-    void (media ? next.join() : next.joinWithDevices());
+    await (media ? next.join() : next.joinWithDevices());
+    const challenge = next.challenge.value;
+    if (!challenge) return;
+    keepClaim(room, challenge);
+    door.value = { challenge, identity };
   };
   useEffect(() => {
     const { joinAs } = readAddress(room);
-    if (joinAs) start(joinAs);
+    if (joinAs) void start(joinAs);
     document.title = `${room} · Antiphon`;
     return () => {
       document.title = 'Antiphon';
+      paid.peek()?.end();
       void session.peek()?.room.leave();
     };
   }, [room]);
@@ -74,10 +94,23 @@ export function RoomPage({ room }: { room: string }) {
     return <Ended message="That is no room’s name." again="Choose another" onAgain={() => go('/')} />;
   }
   const current = session.value;
+  if (door.value) {
+    const { challenge, identity, media } = door.value;
+    const comeIn = () => void start(identity, media);
+    return (
+      <Card>
+        <Paywall room={room} challenge={challenge} onPaid={comeIn} onAgain={comeIn} />
+      </Card>
+    );
+  }
   if (!current) {
     const joinAtOnce = new URLSearchParams(location.search).get('join') === '1';
     const named = new URLSearchParams(location.search).get('name')?.trim();
-    return joinAtOnce && named ? <Connecting /> : <Prejoin room={room} onJoin={start} />;
+    return joinAtOnce && named ? (
+      <Connecting />
+    ) : (
+      <Prejoin room={room} onJoin={(identity, media) => void start(identity, media)} />
+    );
   }
   const status = current.status.value;
   switch (status.phase) {
@@ -91,13 +124,16 @@ export function RoomPage({ room }: { room: string }) {
           message={status.message}
           again={status.reason === 'failed' ? 'Try again' : 'Join again'}
           onAgain={() => {
+            paid.value?.end();
+            // Whose paid time is over is asked again at once, not sent through the pre-join page.
+            if (roomClaim(room) && status.reason === 'removed') return void start(current.as.identity);
             session.value = undefined;
             history.replaceState(null, '', location.pathname);
           }}
         />
       );
     default:
-      return <Call session={current} />;
+      return <Call session={current} paid={paid.value} />;
   }
 }
 

@@ -5,6 +5,7 @@
 import { computed, signal } from '@preact/signals';
 import {
   asRefused,
+  type Challenge,
   type ClientMessage,
   Comparison,
   DeviceProblem,
@@ -72,6 +73,8 @@ export class Session {
   readonly stats = signal<ServerStats | undefined>(undefined);
   readonly reactions = signal<readonly { key: number; identity: Identity; emoji: string }[]>([]);
   readonly unread = signal(0);
+  /** What to pay, where we were not let in without. */
+  readonly challenge = signal<Challenge | undefined>(undefined);
   readonly view = signal<View>('auto');
   readonly pinned = signal<string | undefined>(undefined);
   readonly panel = signal<Panel>(prefs.sidePanel.value === 'closed' || !wideWindow.matches ? 'none' : 'chat');
@@ -127,7 +130,9 @@ export class Session {
   async join(): Promise<void> {
     await this.room.join().catch((error: unknown) => {
       // A token that is no good any more would refuse us even where none is needed.
-      if (asRefused(error).code === 'unauthorized') prefs.forgetRoomToken(this.as.room);
+      const refused = asRefused(error);
+      if (refused.code === 'unauthorized') prefs.forgetRoomToken(this.as.room);
+      this.challenge.value = refused.challenge;
     });
   }
 

@@ -1,0 +1,149 @@
+//! What owners see and do.
+
+use super::{Desk, issue};
+use crate::billing::{Hand, Payout, PayoutView, SHOWN_ADDRESSES, SubscriberView, WebhookView};
+use crate::core::ids::{Identity, RoomName};
+use crate::core::ledger::{InvoiceId, InvoiceView, Msat, Offer, PaymentKey, Progress, Rail};
+use crate::core::refusal::{Code, Refusal};
+
+/// Subscribers in one answer, the newest first.
+const SHOWN_MAX: usize = 10_000;
+
+impl Desk {
+    pub(super) fn set_offer(
+        &mut self,
+        now_ms: u64,
+        room: &RoomName,
+        offer: Option<Offer>,
+        by: Option<Identity>,
+    ) -> Result<(), Refusal> {
+        if let Some(offer) = &offer {
+            let (payout, lightning) = self.payout_of(room);
+            if payout.is_none() && !lightning {
+                return Err(issue::no_payout());
+            }
+            if let crate::core::ledger::Price::Fiat { currency, .. } = &offer.price
+                && self.rates.rate(currency).is_none()
+            {
+                let words = crate::core::ledger::PriceError::NoRate.to_string();
+                return Err(Refusal::new(Code::Malformed, words));
+            }
+        }
+        self.ledger.handle_offer(now_ms, room, offer, by)
+    }
+
+    pub(super) fn set_payout(
+        &mut self,
+        now_ms: u64,
+        room: &RoomName,
+        payout: Option<Payout>,
+        by: Option<Identity>,
+    ) -> Result<(), Refusal> {
+        if payout.is_some() && !self.tills.contains_key(&Rail::Onchain) {
+            let words = "this server has no Bitcoin node by which it could see payments to your wallet";
+            return Err(Refusal::new(Code::Unavailable, words));
+        }
+        if let Some(payout) = &payout {
+            self.payouts.insert(payout.profile(), payout.clone());
+        }
+        self.ledger.handle_payout(now_ms, room, payout.map(|payout| payout.text()), by);
+        Ok(())
+    }
+
+    pub(super) fn show_payout(&self, room: &RoomName) -> PayoutView {
+        let (payout, lightning) = self.payout_of(room);
+        let own = self.ledger.payout(room).is_some();
+        let addresses =
+            payout.iter().flat_map(|payout| (0..SHOWN_ADDRESSES).filter_map(|at| payout.address(at)));
+        PayoutView {
+            source: match (own, payout.is_some() || lightning) {
+                (true, _) => "own",
+                (false, true) => "house",
+                (false, false) => "none",
+            },
+            addresses: addresses.collect(),
+            descriptor: payout.filter(|_| own).map(|payout| payout.text()),
+            lightning,
+            simulated: self.simulated(),
+        }
+    }
+
+    pub(super) fn show_webhook(&self, room: &RoomName) -> WebhookView {
+        let hook = self.ledger.webhooks().find(|(of, _, _)| *of == room);
+        WebhookView {
+            url: hook.map(|(_, url, _)| url.to_owned()),
+            secret: hook.map(|(_, _, change)| self.key.webhook_secret(room, change)),
+        }
+    }
+
+    pub(super) fn show_invoice(
+        &self,
+        room: &RoomName,
+        id: &InvoiceId,
+    ) -> Result<(InvoiceView, Identity), Refusal> {
+        let of_room = self.ledger.owner_of(id).is_some_and(|(of, _)| of == room);
+        let invoice = self.ledger.invoice(id).filter(|_| of_room);
+        let invoice = invoice.ok_or_else(|| Refusal::new(Code::NotFound, "there is no such invoice"))?;
+        Ok((InvoiceView::of(invoice), invoice.viewer.clone()))
+    }
+
+    pub(super) fn subscribers(&self, room: &RoomName, now_ms: u64) -> Vec<SubscriberView> {
+        let views = self.ledger.accounts(room).filter_map(|(viewer, account)| {
+            let subscription = self.ledger.subscription(room, viewer, now_ms)?;
+            let mut invoices: Vec<_> = account.invoices.values().map(InvoiceView::of).collect();
+            invoices.sort_by_key(|invoice| std::cmp::Reverse(invoice.created_at_ms));
+            Some(SubscriberView { subscription, invoices })
+        });
+        let mut views: Vec<_> = views.collect();
+        views.sort_by_key(|view| {
+            std::cmp::Reverse(view.invoices.first().map(|invoice| invoice.created_at_ms))
+        });
+        views.truncate(SHOWN_MAX);
+        views
+    }
+
+    pub(super) fn lay_hand(
+        &mut self,
+        now_ms: u64,
+        room: &RoomName,
+        hand: Hand,
+        by: Identity,
+    ) -> Result<(), Refusal> {
+        match hand {
+            Hand::Comp { viewer, period, reason } => {
+                self.ledger.handle_comp(now_ms, room, &viewer, period, &reason, by)
+            }
+            Hand::Revoke { viewer, reason } => {
+                self.ledger.handle_revoke(now_ms, room, &viewer, Some(&reason), by)
+            }
+            Hand::Restore { viewer } => self.ledger.handle_revoke(now_ms, room, &viewer, None, by),
+            Hand::Mark { invoice, reason } => self.ledger.handle_mark(now_ms, room, &invoice, &reason, by),
+        }
+    }
+
+    pub(super) fn simulate(
+        &self,
+        room: &RoomName,
+        id: &InvoiceId,
+        rail: Rail,
+        sum: Msat,
+        progress: Progress,
+    ) -> Result<(), Refusal> {
+        let wallet = self.tills.get(&rail).and_then(|till| till.simulated.clone());
+        let wallet = wallet.ok_or_else(|| Refusal::new(Code::Forbidden, "money is real here: pay it"))?;
+        let (view, _) = self.show_invoice(room, id)?;
+        let (to, key) = match rail {
+            Rail::Onchain => {
+                // One made-up transaction an invoice and sum, so that confirming it again is the same.
+                let outpoint = format!("simulated-{}-{}:0", id.as_str(), sum.0);
+                (view.address, PaymentKey::Outpoint(outpoint))
+            }
+            Rail::Lightning => {
+                (view.payment_hash.clone(), PaymentKey::PaymentHash(view.payment_hash.unwrap_or_default()))
+            }
+        };
+        let to = to.ok_or_else(|| Refusal::new(Code::NotFound, "this invoice cannot be paid this way"))?;
+        let paid = wallet.pay(&to, key, sum, progress);
+        paid.map_err(|error| Refusal::new(Code::Malformed, error.to_string()))
+    }
+}

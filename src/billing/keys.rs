@@ -1,0 +1,184 @@
+//! The node's own secret of billing, from which preimages, claims and L402 root keys are derived.
+//!
+//! Derived and not stored: after a kill between two steps the same invoice has the same preimage again, so
+//! that asking the Lightning node once more is harmless. The secret cannot spend: it proves payment to this
+//! node alone.
+
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::macaroon::Macaroon;
+use super::wallet::{Preimage, from_hex, hex};
+use crate::core::ids::{Identity, RoomName};
+use crate::core::ledger::InvoiceId;
+
+/// The file's name in the data directory.
+const FILE_NAME: &str = "billing.key";
+
+/// Why there is no secret.
+#[derive(Debug, thiserror::Error)]
+#[error("{} cannot be used: {reason}; it holds this node's billing secret and must be readable and writable", path.display())]
+pub struct KeyError {
+    path: PathBuf,
+    reason: std::io::Error,
+}
+
+/// The secret. It has no `Debug`.
+#[derive(Clone)]
+pub struct BillingKey([u8; 32]);
+
+impl BillingKey {
+    /// Reads the secret, or makes it: durably, before anything is derived from it.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub fn open(data_dir: &Path) -> Result<Self, KeyError> {
+        let path = data_dir.join(FILE_NAME);
+        Self::read_or_make(&path).map_err(|reason| KeyError { path, reason })
+    }
+
+    fn read_or_make(path: &Path) -> std::io::Result<Self> {
+        match std::fs::read(path) {
+            Ok(bytes) => {
+                let bytes = bytes.try_into();
+                bytes
+                    .map(Self)
+                    .map_err(|_| std::io::Error::other("it has not 32 bytes: restore it from a backup"))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let key = Self(rand::random());
+                // Under another name first: a kill leaves the whole secret or none.
+                let beside = path.with_extension("new");
+                let mut options = std::fs::OpenOptions::new();
+                let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+                file.write_all(&key.0)?;
+                file.sync_all()?;
+                std::fs::rename(&beside, path)?;
+                if let Some(directory) = path.parent() {
+                    std::fs::File::open(directory)?.sync_all()?;
+                }
+                Ok(key)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub fn preimage(&self, invoice: &InvoiceId) -> Preimage {
+        Preimage(self.derive("preimage", &[invoice.as_str()]))
+    }
+
+    /// The key by which a room's webhooks are signed; another one with each wish.
+    pub fn webhook_secret(&self, room: &RoomName, change: u32) -> String {
+        hex(&self.derive("webhook", &[room.as_str(), &change.to_string()]))
+    }
+
+    /// What proves to be this viewer of this room. A secret of the viewer's.
+    pub fn claim(&self, room: &RoomName, viewer: &Identity) -> String {
+        hex(&self.derive("claim", &[room.as_str(), viewer.as_str()])[..16])
+    }
+
+    pub fn is_claim(&self, room: &RoomName, viewer: &Identity, claim: &str) -> bool {
+        let right = self.claim(room, viewer);
+        aws_lc_rs::constant_time::verify_slices_are_equal(right.as_bytes(), claim.as_bytes()).is_ok()
+    }
+
+    /// The macaroon of an L402 challenge: good for this room, once the invoice with this hash is paid.
+    pub fn l402(&self, room: &RoomName, payment_hash: &str) -> Option<String> {
+        let mut identifier = vec![0, 0];
+        identifier.extend(from_hex(payment_hash)?);
+        identifier.extend(self.derive("l402-id", &[payment_hash]));
+        let root_key = self.derive("l402", &[payment_hash]);
+        let made = Macaroon::new(&root_key, identifier).with_caveat(&format!("room = {room}"));
+        Some(STANDARD.encode(made.to_bytes()))
+    }
+
+    /// The payment hash of an L402 token (`macaroon:preimage`) that is genuine, for this room, and whose
+    /// preimage fits. Whether it was paid is the ledger's to say.
+    pub fn paid_hash(&self, token: &str, room: &RoomName, now_ms: u64) -> Option<String> {
+        let (macaroon, preimage) = token.trim().split_once(':')?;
+        let macaroon = Macaroon::from_bytes(&STANDARD.decode(macaroon).ok()?)?;
+        let preimage = Preimage(from_hex(preimage)?.try_into().ok()?);
+        let hash = preimage.payment_hash();
+        let named = macaroon.identifier.get(2..34).map(hex)?;
+        let genuine = macaroon.is_genuine(&self.derive("l402", &[&hash]));
+        let room = format!("room = {room}");
+        let holds = |caveat: &Vec<u8>| {
+            let text = String::from_utf8_lossy(caveat);
+            let expires = text.strip_prefix("expires_at_ms = ").and_then(|at| at.parse::<u64>().ok());
+            text == room.as_str() || expires.is_some_and(|at| now_ms < at)
+        };
+        (genuine && named == hash && macaroon.caveats.iter().all(holds)).then_some(hash)
+    }
+
+    fn derive(&self, purpose: &str, parts: &[&str]) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, &self.0));
+        for part in std::iter::once(&purpose).chain(parts) {
+            // Lengths keep two lists of parts from reading alike.
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part.as_bytes());
+        }
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(context.sign().as_ref());
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn room(name: &str) -> RoomName {
+        RoomName::parse(name).unwrap()
+    }
+
+    #[test]
+    fn the_secret_is_made_once_and_for_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let first = BillingKey::open(directory.path()).unwrap();
+        let again = BillingKey::open(directory.path()).unwrap();
+        let invoice = InvoiceId::new(7);
+        assert_eq!(first.preimage(&invoice), again.preimage(&invoice));
+        let mode = std::fs::metadata(directory.path().join(FILE_NAME)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0);
+        std::fs::write(directory.path().join(FILE_NAME), "short").unwrap();
+        assert!(BillingKey::open(directory.path()).is_err());
+    }
+
+    #[test]
+    fn a_token_needs_the_preimage_the_room_and_our_signature() {
+        let key = BillingKey([7; 32]);
+        let preimage = key.preimage(&InvoiceId::new(1));
+        let (hash, hidden) = (preimage.payment_hash(), hex(&preimage.0));
+        let macaroon = key.l402(&room("show"), &hash).unwrap();
+        let token = format!("{macaroon}:{hidden}");
+        assert_eq!(key.paid_hash(&token, &room("show"), 0), Some(hash.clone()));
+        assert_eq!(key.paid_hash(&token, &room("other"), 0), None);
+        assert_eq!(BillingKey([8; 32]).paid_hash(&token, &room("show"), 0), None);
+        let wrong = format!("{macaroon}:{}", "00".repeat(32));
+        for forged in [wrong.as_str(), "", ":", "a:b", &token[1..]] {
+            assert_eq!(key.paid_hash(forged, &room("show"), 0), None, "{forged}");
+        }
+        let narrowed = Macaroon::from_bytes(&STANDARD.decode(&macaroon).unwrap()).unwrap();
+        let narrowed = narrowed.with_caveat("expires_at_ms = 100");
+        let token = format!("{}:{hidden}", STANDARD.encode(narrowed.to_bytes()));
+        assert_eq!(key.paid_hash(&token, &room("show"), 99), Some(hash));
+        assert_eq!(key.paid_hash(&token, &room("show"), 100), None);
+    }
+
+    #[test]
+    fn a_claim_is_one_viewers_of_one_room() {
+        let key = BillingKey([7; 32]);
+        let (ann, bob) = (Identity::parse("ann").unwrap(), Identity::parse("bob").unwrap());
+        let claim = key.claim(&room("show"), &ann);
+        assert!(key.is_claim(&room("show"), &ann, &claim));
+        assert!(!key.is_claim(&room("show"), &bob, &claim));
+        assert!(!key.is_claim(&room("other"), &ann, &claim));
+        assert!(!key.is_claim(&room("show"), &ann, ""));
+    }
+}

@@ -1,0 +1,339 @@
+//! Lightning payments by LND's REST interface, with a macaroon for four calls and no more.
+//!
+//! A stream says at once what was paid; beside it, every open invoice is asked for by its hash, at the
+//! start, after each pause and now and then, because the stream's numbers have gaps and forget what came
+//! while nobody listened. What LND returns is not believed unread: an invoice for another network, sum,
+//! hash or time is refused.
+
+use std::collections::BTreeSet;
+use std::str::FromStr as _;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use bitcoin::Network;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use lightning_invoice::{Bolt11Invoice, Currency};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::{Mutex, mpsc};
+
+use super::macaroon::permissions;
+use super::wallet::{Bill, Issued, News, Target, Wallet, WalletError, Watched, cause, from_hex, hex};
+use crate::config::Secret;
+use crate::control::unix_ms;
+use crate::core::ledger::{MSAT_PER_SAT, Msat, Observed, PaymentKey, Progress};
+
+const NODE: &str = "LND";
+/// The four calls.
+pub const CALLS: [&str; 4] = [
+    "/lnrpc.Lightning/AddInvoice",
+    "/invoicesrpc.Invoices/LookupInvoiceV2",
+    "/lnrpc.Lightning/SubscribeInvoices",
+    "/invoicesrpc.Invoices/CancelInvoice",
+];
+/// Makes a macaroon that permits these alone.
+pub const BAKE: &str = "lncli bakemacaroon uri:/lnrpc.Lightning/AddInvoice \
+     uri:/invoicesrpc.Invoices/LookupInvoiceV2 uri:/lnrpc.Lightning/SubscribeInvoices \
+     uri:/invoicesrpc.Invoices/CancelInvoice";
+const ANSWER_WITHIN: Duration = Duration::from_secs(15);
+/// How long one wait for news lasts.
+const WAIT: Duration = Duration::from_secs(1);
+/// How often every open invoice is asked for, beside the stream.
+const ASK_ALL_EVERY: Duration = Duration::from_secs(10);
+/// Messages of the stream that may wait. Full: it is read no further until there is room.
+const TOLD_MAX: usize = 256;
+/// Bytes of one message of the stream.
+const MESSAGE_BYTES_MAX: usize = 256 * 1024;
+
+pub struct Lnd {
+    url: String,
+    macaroon: Secret,
+    network: Network,
+    client: reqwest::Client,
+    state: Mutex<Stream>,
+}
+
+/// What is told as it happens.
+#[derive(Default)]
+struct Stream {
+    told: Option<mpsc::Receiver<Looked>>,
+    asked_all: Option<Instant>,
+    /// Invoices that were asked for since the stream is open: new ones are asked for once.
+    asked: BTreeSet<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Added {
+    payment_request: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Looked {
+    #[serde(default)]
+    r_hash: String,
+    #[serde(default)]
+    state: String,
+    #[serde(default)]
+    amt_paid_msat: String,
+    #[serde(default)]
+    settle_date: String,
+    #[serde(default)]
+    payment_request: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Streamed {
+    result: Option<Looked>,
+}
+
+impl Lnd {
+    /// # Errors
+    /// [`WalletError::Unfit`] for a macaroon that permits more or less than the four calls, with the
+    /// command that makes the right one; for a certificate that is none.
+    pub fn new(
+        url: &str,
+        certificate_pem: &[u8],
+        macaroon_hex: &Secret,
+        network: Network,
+    ) -> Result<Self, WalletError> {
+        check_macaroon(macaroon_hex)?;
+        let tls =
+            super::tls::pinned(certificate_pem).map_err(|error| WalletError::Unfit(error.to_string()))?;
+        let client = reqwest::Client::builder().connect_timeout(ANSWER_WITHIN).no_proxy();
+        let client = client.tls_backend_preconfigured(tls).build();
+        let client = client.map_err(|error| WalletError::Unfit(error.to_string()))?;
+        let url = url.trim_end_matches('/').to_owned();
+        let state = Mutex::default();
+        Ok(Self { url, macaroon: macaroon_hex.clone(), network, client, state })
+    }
+
+    fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
+        let request = self.client.request(method, format!("{}{path}", self.url));
+        request.header("Grpc-Metadata-macaroon", self.macaroon.reveal().trim())
+    }
+
+    async fn answer(request: reqwest::RequestBuilder) -> Result<(bool, Vec<u8>), WalletError> {
+        let response = request.timeout(ANSWER_WITHIN).send().await.map_err(unreachable)?;
+        let good = response.status().is_success();
+        Ok((good, response.bytes().await.map_err(unreachable)?.to_vec()))
+    }
+
+    /// An invoice of this hash as the node has it; nothing where it has none.
+    async fn look_up(&self, hash: &str) -> Result<Option<Looked>, WalletError> {
+        let bytes = from_hex(hash).ok_or_else(|| strange("payment hash"))?;
+        let path = format!("/v2/invoices/lookup?payment_hash={}", URL_SAFE.encode(bytes));
+        let (good, body) = Self::answer(self.request(reqwest::Method::GET, &path)).await?;
+        if good {
+            return serde_json::from_slice(&body).map(Some).map_err(|_| strange("lookup"));
+        }
+        let said = detail(&body);
+        let unknown = said.contains("unable to locate") || said.contains("there are no existing invoices");
+        if unknown { Ok(None) } else { Err(WalletError::Refused { node: NODE, detail: said }) }
+    }
+
+    async fn add(&self, bill: &Bill) -> Result<String, WalletError> {
+        let Target::Lightning { preimage } = &bill.target else {
+            return Err(WalletError::Unfit("LND is asked for Lightning invoices alone".into()));
+        };
+        let hash = preimage.payment_hash();
+        let body = json!({
+            "r_preimage": STANDARD.encode(preimage.0),
+            "value_msat": bill.sum.0.to_string(),
+            "expiry": bill.expires_in_s.to_string(),
+            "memo": bill.memo,
+        });
+        let (good, answer) =
+            Self::answer(self.request(reqwest::Method::POST, "/v1/invoices").json(&body)).await?;
+        let text = if good {
+            let added: Added = serde_json::from_slice(&answer).map_err(|_| strange("invoice"))?;
+            added.payment_request
+        } else {
+            // It was added before, and its answer was lost on the way.
+            let known = self.look_up(&hash).await?.filter(|known| !known.payment_request.is_empty());
+            let refused = || WalletError::Refused { node: NODE, detail: detail(&answer) };
+            known.ok_or_else(refused)?.payment_request
+        };
+        check_bolt11(&text, &hash, bill, self.network)?;
+        Ok(text)
+    }
+
+    /// Listens from a task: LND's answer begins with the first thing that happens, which may be never.
+    fn open_stream(&self, state: &mut Stream) {
+        if state.told.is_none() {
+            let request = self.request(reqwest::Method::GET, "/v1/invoices/subscribe");
+            let (teller, told) = mpsc::channel(TOLD_MAX);
+            // It ends with its receiver, or with LND.
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = teller.closed() => {}
+                    () = read_stream(request, &teller) => {}
+                }
+            });
+            *state = Stream { told: Some(told), ..Stream::default() };
+        }
+    }
+
+    /// What the stream says within a second.
+    async fn listen(state: &mut Stream) -> Result<Vec<Looked>, WalletError> {
+        let Some(told) = &mut state.told else { return Ok(Vec::new()) };
+        match tokio::time::timeout(WAIT, told.recv()).await {
+            Err(_) => Ok(Vec::new()),
+            Ok(Some(first)) => {
+                let mut all = vec![first];
+                while let Ok(next) = told.try_recv() {
+                    all.push(next);
+                }
+                Ok(all)
+            }
+            Ok(None) => {
+                *state = Stream::default();
+                Err(WalletError::Unreachable { node: NODE, detail: "its stream ended".into() })
+            }
+        }
+    }
+
+    async fn wait_for_news(&self, watched: &Watched) -> Result<News, WalletError> {
+        let mut state = self.state.lock().await;
+        self.open_stream(&mut state);
+        let as_of_ms = unix_ms();
+        let all = state.asked_all.is_none_or(|at| at.elapsed() >= ASK_ALL_EVERY);
+        let mut seen = Vec::new();
+        for hash in &watched.hashes {
+            if (all || !state.asked.contains(hash))
+                && let Some(looked) = self.look_up(hash).await?
+            {
+                seen.extend(paid(hash.clone(), &looked, as_of_ms)?);
+                state.asked.insert(hash.clone());
+            }
+        }
+        let mut until_ms = None;
+        if all {
+            (state.asked_all, until_ms) = (Some(Instant::now()), Some(as_of_ms));
+            state.asked.retain(|hash| watched.hashes.contains(hash));
+        }
+        if seen.is_empty() && until_ms.is_none() {
+            let told = Self::listen(&mut state).await?;
+            let as_of_ms = unix_ms();
+            for looked in told {
+                let hash = STANDARD.decode(&looked.r_hash).map_err(|_| strange("hash"))?;
+                seen.extend(paid(hex(&hash), &looked, as_of_ms)?);
+            }
+        }
+        Ok(News { seen, until_ms })
+    }
+}
+
+/// Reads the stream, one JSON object a line, until either end is gone or it says what cannot be understood.
+async fn read_stream(request: reqwest::RequestBuilder, told: &mpsc::Sender<Looked>) {
+    let Ok(mut response) = request.send().await else { return };
+    let mut rest = Vec::new();
+    while let Ok(Some(bytes)) = response.chunk().await {
+        rest.extend_from_slice(&bytes);
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = rest.drain(..=end).collect();
+            let Ok(Streamed { result: Some(looked) }) = serde_json::from_slice(&line) else { return };
+            if told.send(looked).await.is_err() {
+                return;
+            }
+        }
+        if rest.len() > MESSAGE_BYTES_MAX {
+            return;
+        }
+    }
+}
+
+/// What an invoice of the node says of its payment; nothing while it is not settled.
+fn paid(hash: String, looked: &Looked, as_of_ms: u64) -> Result<Option<(String, Observed)>, WalletError> {
+    if looked.state != "SETTLED" {
+        return Ok(None);
+    }
+    let sum: u64 = looked.amt_paid_msat.parse().map_err(|_| strange("sum"))?;
+    let at_s: u64 = looked.settle_date.parse().unwrap_or(as_of_ms / 1_000);
+    let key = PaymentKey::PaymentHash(hash.clone());
+    let (paid_at_ms, progress) = (at_s * 1_000, Progress::Settled);
+    Ok(Some((hash, Observed { key, sum: Msat(sum), paid_at_ms, progress, as_of_ms })))
+}
+
+/// Permits exactly the four calls.
+fn check_macaroon(macaroon_hex: &Secret) -> Result<(), WalletError> {
+    let unfit = |what: &str| WalletError::Unfit(format!("{what}; make the right one with: {BAKE}"));
+    let bytes = from_hex(macaroon_hex.reveal().trim());
+    let permitted = bytes.and_then(|bytes| permissions(&bytes));
+    let permitted = permitted.ok_or_else(|| unfit("LND's macaroon is none, in hex, that can be read"))?;
+    let wanted = |call: &&str| permitted.iter().any(|has| has.strip_prefix("uri:") == Some(*call));
+    if let Some(call) = CALLS.iter().find(|call| !wanted(call)) {
+        return Err(unfit(&format!("LND's macaroon lacks {call}")));
+    }
+    let more = permitted.iter().find(|has| !CALLS.iter().any(|call| has.strip_prefix("uri:") == Some(*call)));
+    match more {
+        Some(more) => Err(unfit(&format!(
+            "LND's macaroon also permits {more}, and this server takes none that can do more than invoices"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Is this the invoice that was asked for?
+fn check_bolt11(text: &str, hash: &str, bill: &Bill, network: Network) -> Result<(), WalletError> {
+    let wrong =
+        |what: &str| WalletError::Strange { node: NODE, detail: format!("its invoice has another {what}") };
+    let invoice = Bolt11Invoice::from_str(text).map_err(|_| strange("invoice"))?;
+    let currency = match network {
+        Network::Bitcoin => Currency::Bitcoin,
+        Network::Signet => Currency::Signet,
+        Network::Regtest => Currency::Regtest,
+        _ => Currency::BitcoinTestnet,
+    };
+    if invoice.currency() != currency {
+        return Err(wrong("network"));
+    }
+    if invoice.amount_milli_satoshis() != Some(bill.sum.0) || bill.sum.0 < MSAT_PER_SAT {
+        return Err(wrong("sum"));
+    }
+    if AsRef::<[u8]>::as_ref(invoice.payment_hash()) != from_hex(hash).unwrap_or_default() {
+        return Err(wrong("payment hash"));
+    }
+    // An invoice that was made before has less time left, not more.
+    if invoice.expiry_time().as_secs() > bill.expires_in_s + 60 {
+        return Err(wrong("time"));
+    }
+    Ok(())
+}
+
+/// What LND says went wrong.
+fn detail(body: &[u8]) -> String {
+    let said = serde_json::from_slice::<serde_json::Value>(body).unwrap_or_default();
+    let said = said["message"].as_str().or_else(|| said["error"]["message"].as_str());
+    said.unwrap_or("it does not say why").chars().take(200).collect()
+}
+
+fn unreachable(error: reqwest::Error) -> WalletError {
+    WalletError::Unreachable { node: NODE, detail: cause(error) }
+}
+
+fn strange(what: &str) -> WalletError {
+    WalletError::Strange { node: NODE, detail: what.to_owned() }
+}
+
+impl Wallet for Lnd {
+    fn issue<'a>(&'a self, bill: &'a Bill) -> BoxFuture<'a, Result<Issued, WalletError>> {
+        async move { self.add(bill).await.map(Issued::Bolt11) }.boxed()
+    }
+
+    fn news<'a>(&'a self, watched: &'a Watched) -> BoxFuture<'a, Result<News, WalletError>> {
+        self.wait_for_news(watched).boxed()
+    }
+
+    fn cancel<'a>(&'a self, payment_hash: &'a str) -> BoxFuture<'a, Result<(), WalletError>> {
+        async move {
+            let bytes = from_hex(payment_hash).ok_or_else(|| strange("payment hash"))?;
+            let body = json!({"payment_hash": STANDARD.encode(bytes)});
+            let request = self.request(reqwest::Method::POST, "/v2/invoices/cancel").json(&body);
+            // One that is settled, or gone already, is refused, and that is as good.
+            Self::answer(request).await.map(|_| ())
+        }
+        .boxed()
+    }
+}

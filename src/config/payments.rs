@@ -1,0 +1,109 @@
+//! The configuration of payments: by which nodes they are seen, and where the operator's own go.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::Secret;
+
+/// A chain.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Chain {
+    #[default]
+    Bitcoin,
+    Testnet,
+    Signet,
+    Regtest,
+}
+
+/// Rooms that cost money. Nothing in here can spend.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Payments {
+    pub network: Chain,
+    /// Where the operator's own sales go: a public descriptor or account key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub descriptor: Option<String>,
+    /// The node by which on-chain payments are seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bitcoind: Option<Bitcoind>,
+    /// The operator's Lightning node, for the operator's own sales.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lnd: Option<Lnd>,
+    /// What a bitcoin costs in each currency in which prices may be named, such as `EUR = 64000.0`.
+    pub rates: BTreeMap<String, f64>,
+    /// New invoices that one address may ask for in an hour.
+    pub invoices_per_address: u32,
+}
+
+impl Default for Payments {
+    fn default() -> Self {
+        Self {
+            network: Chain::default(),
+            descriptor: None,
+            bitcoind: None,
+            lnd: None,
+            rates: BTreeMap::new(),
+            invoices_per_address: 60,
+        }
+    }
+}
+
+/// A Bitcoin node's RPC. Either `cookie_file`, or `user` and `password`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bitcoind {
+    /// Such as `http://127.0.0.1:8332`.
+    pub url: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookie_file: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<Secret>,
+}
+
+/// LND's REST interface.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lnd {
+    /// Such as `https://127.0.0.1:8080`.
+    pub url: String,
+    /// The node's own `tls.cert`, and no other, is trusted.
+    pub cert_file: PathBuf,
+    /// Of exactly four calls, in hex; `docs/PAYMENTS.md` has the command that makes it.
+    pub macaroon: Secret,
+}
+
+impl Payments {
+    /// Money is real: a wallet's node is named.
+    pub fn are_real(&self) -> bool {
+        self.bitcoind.is_some() || self.lnd.is_some()
+    }
+
+    pub(super) fn check(&self, wrong: &mut Vec<String>) {
+        if let Some(bitcoind) = &self.bitcoind {
+            let password = bitcoind.user.is_some() && bitcoind.password.is_some();
+            if password == bitcoind.cookie_file.is_some() {
+                wrong.push("`payments.bitcoind`: give either `cookie_file`, or `user` and `password`".into());
+            }
+            if !bitcoind.url.starts_with("http://") {
+                wrong.push("`payments.bitcoind.url`: accepted is such as `http://127.0.0.1:8332`".into());
+            }
+        }
+        if self.descriptor.is_some() && self.bitcoind.is_none() {
+            wrong.push("`payments.descriptor` needs `payments.bitcoind`, by which payments are seen".into());
+        }
+        if self.lnd.as_ref().is_some_and(|lnd| !lnd.url.starts_with("https://")) {
+            wrong.push("`payments.lnd.url`: accepted is such as `https://127.0.0.1:8080`".into());
+        }
+        for (currency, rate) in &self.rates {
+            let plain = currency.len() == 3 && currency.bytes().all(|b| b.is_ascii_uppercase());
+            if !plain || !(0.01..=1e12).contains(rate) {
+                wrong.push("`payments.rates`: accepted are such as `EUR = 64000.0`".into());
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+/**
+ * Payments on two real Lightning nodes: in a browser, by a program with L402, both ways at once, through
+ * outages and kills. In the end the ledger and the nodes agree to the satoshi.
+ */
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { startChromium } from '../harness/browsers.js';
+import { Net, OWNER_KEY, reconcile } from '../harness/net.js';
+import { Payer, sell } from '../harness/paying.js';
+import { hook } from '../harness/person.js';
+import { readCode } from '../harness/qr.js';
+import { RESULTS, Server } from '../harness/server.js';
+import { until } from '../harness/until.js';
+
+describe('payments by Lightning', () => {
+  /** @type {Net} */
+  let net;
+  /** @type {Server} */
+  let server;
+  /** @type {{ room: string, token: string }} */
+  let shop;
+
+  before(async () => {
+    net = await Net.start('up');
+    server = await Server.start({ ...(await net.settings()), PAYMENTS__DESCRIPTOR: OWNER_KEY });
+    shop = await sell(server);
+  });
+
+  after(async () => {
+    await server?.stop();
+    await net?.stop();
+  });
+
+  /** @param {string} bolt11 */
+  async function pay(bolt11) {
+    const preimage = await net.run('pay', bolt11);
+    assert.match(preimage, /^[0-9a-f]{64}$/, 'the viewer can pay');
+    return preimage;
+  }
+
+  async function arrive() {
+    const payer = new Payer(server, shop.room);
+    const { body, headers } = await payer.knock();
+    return { payer, headers, ...body.invoice };
+  }
+
+  test('paid in the browser, and in', async (context) => {
+    const chromium = await startChromium();
+    try {
+      const person = await chromium.person('Vera');
+      await person.page.goto(`${server.url}/r/${shop.room}?name=Vera&join=1`);
+      await person.sees(hook('pay-qr'));
+      await person.sees(hook('simulated'), { gone: true });
+      const picture = join(RESULTS, 'paywall-lightning.png');
+      const read = await until('the code can be read', async () => {
+        await person.page.screenshot(picture);
+        return readCode(picture);
+      });
+      const bolt11 = new URLSearchParams(read.split('?')[1]).get('lightning')?.toLowerCase() ?? '';
+      await pay(bolt11);
+      const paidAt = Date.now();
+      await person.inRoom();
+      context.diagnostic(`from the payment's end to the room in the browser: ${Date.now() - paidAt} ms`);
+      await person.close();
+    } finally {
+      await chromium.close();
+    }
+  });
+
+  test('the ticket is there two seconds after the payment', async (context) => {
+    const { payer, bolt11 } = await arrive();
+    await pay(bolt11);
+    const paidAt = Date.now();
+    await until('there is a ticket', async () => (await payer.access()).status === 200);
+    const took = Date.now() - paidAt;
+    context.diagnostic(`from the payment's end to the ticket: ${took} ms`);
+    assert.ok(took < 2000);
+  });
+
+  test('a program pays an L402 challenge and comes in', async () => {
+    const { headers, payment_hash } = await arrive();
+    const challenge = headers.get('www-authenticate') ?? '';
+    const [, macaroon, invoice] = challenge.match(/^L402 macaroon="([^"]+)", invoice="([^"]+)"$/) ?? [];
+    const hex = await pay(invoice ?? '');
+    assert.equal(createHash('sha256').update(Buffer.from(hex, 'hex')).digest('hex'), payment_hash);
+    const program = new Payer(server, shop.room);
+    await until('it is in', async () => {
+      return (await program.knock({ authorization: `L402 ${macaroon}:${hex}` })).status === 201;
+    });
+    const wrong = await program.knock({ authorization: `L402 ${macaroon}:${'0'.repeat(64)}` });
+    assert.equal(wrong.status, 401);
+  });
+
+  test('an invoice that was paid on-chain cannot be paid by Lightning', async () => {
+    const { payer, id, address, bolt11 } = await arrive();
+    await net.send(address, 20_000);
+    await net.mine(1);
+    await payer.reaches(id, 'settled');
+    await until('Lightning refuses it', async () => !/^[0-9a-f]{64}$/.test(await net.run('pay', bolt11)));
+  });
+
+  test('paid both ways, one is credit', async () => {
+    const { payer, id, address, bolt11 } = await arrive();
+    await net.send(address, 20_000);
+    await pay(bolt11);
+    await payer.reaches(id, 'settled');
+    await net.mine(1);
+    const invoice = await until('both count', async () => {
+      const invoice = await payer.invoice(id);
+      const counts = (/** @type {{ status: string }} */ one) => ['final', 'deep'].includes(one.status);
+      return invoice.payments.length === 2 && invoice.payments.every(counts) && invoice;
+    });
+    assert.equal(invoice.state, 'settled');
+    assert.ok(invoice.flags.over && invoice.flags.both_ways);
+    const { body } = await server.call('POST', `/rooms/${shop.room}/invoices`, { body: payer.claim });
+    assert.equal(body.invoice.state, 'settled', 'credit has paid the next period');
+  });
+
+  test('killed after the payment, the server finds it', async () => {
+    const { payer, id, bolt11 } = await arrive();
+    await server.crash();
+    await pay(bolt11);
+    await server.restart();
+    await payer.reaches(id, 'settled');
+    assert.equal((await payer.access()).status, 200);
+  });
+
+  test('while the Lightning node is away the address is there, and the rest comes later', async () => {
+    await net.run('stop', 'owner');
+    const { payer, id, address, bolt11 } = await arrive();
+    assert.ok(address);
+    assert.equal(bolt11, undefined);
+    await net.run('start', 'owner');
+    const invoice = await until(
+      'the Lightning invoice is there',
+      async () => {
+        const invoice = await payer.invoice(id);
+        return invoice.bolt11 && invoice;
+      },
+      { seconds: 90 },
+    );
+    await until(
+      'the channel is back',
+      async () => {
+        await net.run('pay', invoice.bolt11);
+        return (await payer.invoice(id)).state === 'settled';
+      },
+      { seconds: 90 },
+    );
+  });
+
+  test('a macaroon that can do more is refused with the command for the right one', async () => {
+    const broad = await net.run(
+      'bake',
+      '/lnrpc.Lightning/AddInvoice',
+      '/lnrpc.Lightning/WalletBalance',
+      '/invoicesrpc.Invoices/LookupInvoiceV2',
+      '/lnrpc.Lightning/SubscribeInvoices',
+      '/invoicesrpc.Invoices/CancelInvoice',
+    );
+    const settings = await net.settings();
+    await assert.rejects(
+      Server.start({ ...settings, PAYMENTS__LND__MACAROON: broad }),
+      (error) =>
+        /also permits uri:\/lnrpc\.Lightning\/WalletBalance/.test(String(error)) &&
+        /lncli bakemacaroon uri:/.test(String(error)) &&
+        !String(error).includes(broad),
+    );
+  });
+
+  test('the ledger and the nodes agree to the satoshi', async () => {
+    const found = await reconcile(net, server, shop);
+    assert.deepEqual(found.differences, []);
+    assert.ok(found.total_msat >= 7 * 20_000_000, `${found.total_msat} msat`);
+  });
+});
