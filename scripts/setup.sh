@@ -40,6 +40,22 @@ commands() {
   [ ${#missing[@]} = 0 ] || packages "${missing[@]}"
 }
 
+# unpack PACKAGE FILE...: puts programs of a Debian package into .tools/bin, without the service that an installation
+# would start.
+unpack() {
+  local package=$1 dir missing=
+  shift
+  for file in "$@"; do have "${file##*/}" || missing=yes; done
+  [ -n "$missing" ] || return 0
+  say "unpacking ${*##*/} of the Debian package $package"
+  dir=$(mktemp -d)
+  if [ -z "$apt_updated" ]; then as_root apt-get update -qq >&2; apt_updated=1; fi
+  (cd "$dir" && apt-get download -qq -o APT::Sandbox::User="$(id -un)" "$package" >&2 && dpkg-deb -x "$package"_*.deb tree)
+  mkdir -p .tools/bin
+  for file in "$@"; do install -m 755 "$dir/tree$file" .tools/bin/; done
+  rm -rf "$dir"
+}
+
 # ------------------------------------------------------------------------------------------------- Rust
 rust_wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 
@@ -186,9 +202,11 @@ case ${1:-} in
   build) build ;;
   test)
     build
-    commands chromium:chromium firefox-esr:firefox-esr ffmpeg:ffmpeg
+    commands chromium:chromium firefox-esr:firefox-esr ffmpeg:ffmpeg faketime:faketime
+    unpack prometheus /usr/bin/prometheus /usr/bin/promtool
     npm_packages tests/e2e
     pip_install aiortc
+    pip_install s3
     ;;
   check)
     build
