@@ -1,4 +1,4 @@
-//! Runs to many receivers in one system call (sendmmsg(2)), which saves a fifth of a short send.
+//! Runs to many receivers in one system call (sendmmsg(2)), which costs less than a call for each.
 //!
 //! How long the datagrams of a run are is told to the socket (`UDP_SEGMENT`, udp(7)), not with each run: a
 //! message that is no longer leaves as it is, a longer one in datagrams of that length. So runs of one
