@@ -4,12 +4,16 @@
 //! readable `Debug` and print as `hidden`. Pure: reading the file and the environment is [`load`]'s.
 
 mod check;
+mod cluster;
 mod files;
 mod load;
+mod turn;
 
 pub use check::Problems;
+pub use cluster::Cluster;
 pub use files::{Files, S3};
 pub use load::{Flags, LoadError, Sources};
+pub use turn::Turn;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -61,10 +65,12 @@ pub struct Config {
     pub node: Node,
     pub media: Media,
     pub mcu: Mcu,
+    pub turn: Turn,
     pub auth: Auth,
     pub limits: Limits,
     pub rooms: Rooms,
     pub files: Files,
+    pub cluster: Cluster,
     pub log: Log,
 }
 

@@ -9,7 +9,10 @@ mod error;
 mod extract;
 mod files;
 mod health;
+mod home;
+mod ice_servers;
 mod join;
+mod member;
 mod messages;
 mod openapi;
 mod page;
@@ -34,6 +37,7 @@ use crate::control::Control;
 use crate::files::Files;
 use auth::Authority;
 use files::Links;
+use ice_servers::IceServers;
 
 pub use serve::{ServeError, Server};
 
@@ -50,6 +54,11 @@ struct Signal {
     metrics: PrometheusHandle,
     files: Files,
     links: Links,
+    ice_servers: IceServers,
+    /// Requests about rooms of other nodes are passed on, not sent there.
+    proxy: bool,
+    /// For those.
+    peers: reqwest::Client,
 }
 
 impl Signal {
@@ -65,6 +74,9 @@ impl Signal {
             metrics,
             files,
             links: Links::new(config),
+            ice_servers: IceServers::new(&config.turn),
+            proxy: config.cluster.proxy,
+            peers: reqwest::Client::new(),
         }
     }
 }
