@@ -287,8 +287,10 @@ impl Estimator {
             self.probing.handle_report(report);
             if let Some(arrived) = report.arrived {
                 let arrived_us = micros(arrived);
-                let sent_us = micros(report.sent_at.saturating_duration_since(self.epoch))
-                    - micros(self.epoch.saturating_duration_since(report.sent_at));
+                let sent_us = match report.sent_at.checked_duration_since(self.epoch) {
+                    Some(since) => micros(since),
+                    None => -micros(self.epoch.saturating_duration_since(report.sent_at)),
+                };
                 self.arrivals.push((arrived_us, arrived_us - sent_us, report.bytes));
             }
         }

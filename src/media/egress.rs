@@ -421,6 +421,11 @@ impl Egress {
         [probe_at, self.reports_at, estimator_at].into_iter().flatten().min()
     }
 
+    /// A probe is under way.
+    pub fn is_probing(&self) -> bool {
+        self.probe.is_some()
+    }
+
     /// A new estimate of what the path carries.
     pub fn poll_estimate(&mut self) -> Option<u64> {
         if self.is_blind { None } else { self.estimator.poll_estimate() }

@@ -1,6 +1,7 @@
 //! Loop two, one for each core: moves media. A shard owns its sockets, its peers and its rooms; nothing of it
 //! is shared, and everything that reaches it from another thread comes as a value through a bounded queue.
 
+mod batch;
 mod channel;
 mod demux;
 mod descriptor;

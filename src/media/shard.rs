@@ -43,7 +43,8 @@ const SLACK: Duration = Duration::from_micros(500);
 const ENGINE_SLOT: Duration = Duration::from_millis(5);
 /// Those of egresses are: a probe is a rate.
 const EGRESS_SLOT: Duration = Duration::from_millis(1);
-const ROOM_SLOT: Duration = Duration::from_millis(1);
+/// Those of rooms, and others that can wait, are met together.
+const COARSE_SLOT: Duration = Duration::from_millis(20);
 /// Turns of one peer within a tick; the rest waits for the next, so that no peer starves the others.
 const TURNS_MAX: usize = 128;
 /// A closing connection gets this long to deliver its last message.
@@ -170,6 +171,14 @@ pub struct Surroundings {
     pub start: Instant,
 }
 
+impl Surroundings {
+    /// At this time or after it, when everyone's timers are met that can wait.
+    fn coarsely(&self, at: Instant) -> Instant {
+        let slots = at.saturating_duration_since(self.start).as_micros().div_ceil(COARSE_SLOT.as_micros());
+        self.start + COARSE_SLOT * u32::try_from(slots).unwrap_or(u32::MAX)
+    }
+}
+
 /// Something for another shard.
 pub struct RelayOut {
     pub to: ShardId,
@@ -207,6 +216,8 @@ pub struct Shard {
     unsent: VecDeque<PeerIndex>,
     forwards: Vec<Forward>,
     check_silence_at: Instant,
+    /// Until then receivers may ask for lost packets again.
+    lossy_until: Instant,
     /// Told when the last peer is gone.
     drained: Option<oneshot::Sender<()>>,
     pub counters: Counters,
@@ -226,13 +237,14 @@ impl Shard {
             tcp: TcpConnections::new(),
             peer_timers: Wheel::new(around.start, ENGINE_SLOT),
             egress_timers: Wheel::new(around.start, EGRESS_SLOT),
-            room_timers: Wheel::new(around.start, ROOM_SLOT),
+            room_timers: Wheel::new(around.start, COARSE_SLOT),
             outbox: Outbox::default(),
             relays: VecDeque::new(),
             dirty: Vec::new(),
             unsent: VecDeque::new(),
             forwards: Vec::new(),
             check_silence_at: around.start,
+            lossy_until: around.start,
             drained: None,
             counters: Counters::default(),
             forwarded_in_tick: 0,
@@ -247,6 +259,11 @@ impl Shard {
 
     pub fn has_peers(&self) -> bool {
         self.peers.iter().any(Option::is_some)
+    }
+
+    /// Whether receivers have asked for lost packets lately, so that RTCP should not wait long.
+    pub fn is_lossy(&self, now: Instant) -> bool {
+        now < self.lossy_until
     }
 
     /// What to send; clear it when sent.

@@ -1,8 +1,9 @@
 //! The UDP sockets of one shard, one for each address family or address listened on, all on the shard's
 //! port, and beside each of them, where the system can, one that RTCP comes to ([`super::steering`]).
 //!
-//! Receives batches (GRO, `recvmmsg`) and sends runs (GSO) through `quinn-udp`. A full send buffer drops the
-//! run and counts it: WebRTC recovers what is worth recovering, and the shard never waits.
+//! Receives batches (GRO, `recvmmsg`) through `quinn-udp`, and sends runs (GSO), many with one call
+//! ([`super::batch`]), by `quinn-udp` where that cannot be. A full send buffer drops the run and counts it:
+//! WebRTC recovers what is worth recovering, and the shard never waits.
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
@@ -15,6 +16,7 @@ use socket2::{Domain, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
+use super::batch::{self, Batch};
 use super::outbox::Run;
 use super::routes::Routes;
 use super::steering;
@@ -50,6 +52,8 @@ struct Bound {
     state: UdpSocketState,
     rtcp: Option<(std::net::UdpSocket, UdpSocketState)>,
     local: SocketAddr,
+    /// What the kernel cuts a message into that does not say it; 0 where it is left whole.
+    segment_bytes: usize,
     /// The last look at `socket` brought something.
     is_lively: bool,
     /// Looks at `rtcp` that may bring something: everyone who is connected here says so from time to time.
@@ -60,6 +64,27 @@ impl Bound {
     /// Whether a look at `socket` may bring something, by what is known without asking the kernel.
     fn may_have_media(&self) -> bool {
         self.is_lively || self.socket.try_io(Interest::READABLE, || Ok(())).is_ok()
+    }
+
+    /// Whether the kernel makes a run's datagrams out of its bytes, by what it was told last.
+    fn segments(&self, run: &Run) -> bool {
+        match run.datagrams {
+            1 => self.segment_bytes == 0 || run.bytes <= self.segment_bytes,
+            _ => self.segment_bytes == run.segment_bytes,
+        }
+    }
+
+    /// Sees to it that it does. False where the system cannot.
+    fn prepare_for(&mut self, run: &Run) -> bool {
+        self.segments(run) || self.tell_segment(if run.datagrams == 1 { 0 } else { run.segment_bytes })
+    }
+
+    fn tell_segment(&mut self, bytes: usize) -> bool {
+        let told = self.segment_bytes == bytes || batch::tell_segment(&self.socket, bytes);
+        if told {
+            self.segment_bytes = bytes;
+        }
+        told
     }
 }
 
@@ -92,7 +117,15 @@ impl MediaSocket {
             let state = prepare(&socket)?;
             let rtcp = rtcp.map(|rtcp| prepare(&rtcp).map(|state| (rtcp, state))).transpose()?;
             let local = socket.local_addr()?;
-            bound.push(Bound { socket, state, rtcp, local, is_lively: false, rtcp_looks: 0 });
+            bound.push(Bound {
+                socket,
+                state,
+                rtcp,
+                local,
+                segment_bytes: 0,
+                is_lively: false,
+                rtcp_looks: 0,
+            });
         }
         let buffers = vec![vec![0; BUFFER_BYTES]; BATCH_SIZE];
         let (metas, routes) = ([RecvMeta::default(); BATCH_SIZE], Routes::default());
@@ -157,22 +190,60 @@ impl MediaSocket {
         received
     }
 
-    /// Sends one run. The kernel is told the source only where it is an address of this machine, and not
-    /// the one that it would take anyway.
-    pub fn send(&mut self, now: Instant, run: &Run, bytes: &[u8]) {
+    /// Sends runs, with one system call as many as can be that follow each other.
+    pub fn send<'a>(&mut self, now: Instant, runs: impl Iterator<Item = (&'a Run, &'a [u8])>) {
+        let (mut of, mut batch) = (0, Batch::new());
+        for (run, bytes) in runs {
+            let Some((at, named)) = self.way(now, run) else {
+                self.dropped_runs += 1;
+                continue;
+            };
+            let bound = &self.bound[at];
+            let alone = named.is_some() || run.datagrams > bound.state.max_gso_segments();
+            if alone || at != of || batch.len() >= batch::RUNS_MAX || !bound.segments(run) {
+                self.send_batch(of, &mut batch);
+            }
+            if alone || !self.bound[at].prepare_for(run) {
+                self.send_alone(at, named, run, bytes);
+                continue;
+            }
+            of = at;
+            batch.push((run, bytes));
+        }
+        self.send_batch(of, &mut batch);
+    }
+
+    fn send_batch(&mut self, at: usize, batch: &mut Batch<'_>) {
+        if batch.is_empty() {
+            return;
+        }
+        let sent = batch::send(&self.bound[at].socket, batch);
+        // One by one the kernel says why it refuses, and what it cannot do is learnt.
+        for (run, bytes) in batch.drain(..).skip(sent) {
+            self.send_alone(at, None, run, bytes);
+        }
+    }
+
+    /// The socket by which a run leaves, and the source where it has to be named.
+    fn way(&mut self, now: Instant, run: &Run) -> Option<(usize, Option<IpAddr>)> {
         let source = Some(run.source).filter(|source| self.local_ips.contains(source));
-        let fits = |bound: &&Bound| {
+        let at = self.bound.iter().position(|bound| {
             let ip = bound.local.ip();
             let family = ip.is_ipv4() == run.destination.is_ipv4();
             family && (ip.is_unspecified() || source.is_none_or(|source| source == ip))
-        };
-        let Some(bound) = self.bound.iter().find(fits) else {
-            self.dropped_runs += 1;
-            return;
-        };
+        })?;
         let named = source.filter(|source| {
-            bound.local.ip().is_unspecified() && !self.routes.is_chosen(now, run.destination, *source)
+            self.bound[at].local.ip().is_unspecified()
+                && !self.routes.is_chosen(now, run.destination, *source)
         });
+        Some((at, named))
+    }
+
+    /// The kernel is told the source only where it is an address of this machine, and not the one that it
+    /// would take anyway.
+    fn send_alone(&mut self, at: usize, named: Option<IpAddr>, run: &Run, bytes: &[u8]) {
+        let bound = &mut self.bound[at];
+        bound.tell_segment(0);
         let segments_max = bound.state.max_gso_segments().max(1);
         for part in bytes.chunks(run.segment_bytes.saturating_mul(segments_max).max(1)) {
             let transmit = Transmit {
@@ -200,6 +271,7 @@ fn prepare(socket: &impl AsFd) -> io::Result<UdpSocketState> {
     // A smaller buffer than asked for costs packets under load, not correctness.
     let _ = state.set_recv_buffer_size(socket.into(), KERNEL_BUFFER_BYTES);
     let _ = state.set_send_buffer_size(socket.into(), KERNEL_BUFFER_BYTES);
+    batch::leave_out_unread(socket);
     Ok(state)
 }
 
@@ -272,6 +344,33 @@ fn unbound(ip: IpAddr) -> io::Result<Socket> {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
+    use crate::media::outbox::Outbox;
+
+    #[tokio::test]
+    async fn runs_leave_together_and_arrive_as_they_were() {
+        let ip = IpAddr::from([127, 0, 0, 1]);
+        let listening = bind(&[ip], 0).expect("a port is free");
+        let mut socket = MediaSocket::new(listening, vec![ip]).expect("sockets");
+        let peer = || std::net::UdpSocket::bind((ip, 0)).expect("a port is free");
+        let peers = [peer(), peer(), peer()];
+        // To whom and how long: runs, lone datagrams shorter and longer than those of the last run, and more
+        // than fit into one call.
+        let mut datagrams: Vec<(usize, usize)> =
+            vec![(0, 100), (0, 100), (0, 40), (1, 130), (2, 20), (0, 200), (0, 200), (1, 250), (2, 250)];
+        datagrams.extend((0..200).map(|number| (number % 3, 60 + number / 3)));
+        let mut outbox = Outbox::default();
+        for (number, (to, len)) in datagrams.iter().enumerate() {
+            let address = peers[*to].local_addr().expect("bound");
+            outbox.push(ip, address, &vec![number as u8; *len]);
+        }
+        socket.send(Instant::now(), outbox.runs());
+        assert_eq!(socket.take_dropped(), 0);
+        for (number, (to, len)) in datagrams.into_iter().enumerate() {
+            let mut buffer = [0; 2_000];
+            let read = peers[to].recv(&mut buffer).expect("loopback delivers in order");
+            assert_eq!(buffer[..read], vec![number as u8; len]);
+        }
+    }
 
     #[tokio::test]
     async fn rtcp_comes_apart_and_all_else_does_not() {

@@ -27,8 +27,10 @@ const RELAY_QUEUE_DEPTH: usize = 2_048;
 const RELAYS_PER_TICK_MAX: usize = 64;
 /// Commands taken in one tick; media goes on meanwhile.
 const COMMANDS_PER_TICK_MAX: usize = 64;
-/// RTCP that is kept apart waits for the next tick, at most so long.
-const RTCP_WITHIN: Duration = Duration::from_millis(10);
+/// RTCP that is kept apart waits for the next tick, at most so long: where sound flows one comes anyway.
+const RTCP_WITHIN: Duration = Duration::from_millis(20);
+/// And so long while packets are lost, which are to come again soon.
+const RTCP_WITHIN_LOSSY: Duration = Duration::from_millis(10);
 /// And is looked for no more often than this.
 const RTCP_INTERVAL_MIN: Duration = Duration::from_millis(2);
 /// How often figures leave the shard.
@@ -167,8 +169,8 @@ impl Worker {
 
     /// When there is something to do even if nothing comes.
     fn wake_at(&self) -> Instant {
-        let rtcp_at =
-            (self.shard.has_peers() && self.socket.has_rtcp_apart()).then(|| self.rtcp_at + RTCP_WITHIN);
+        let within = if self.shard.is_lossy(self.rtcp_at) { RTCP_WITHIN_LOSSY } else { RTCP_WITHIN };
+        let rtcp_at = (self.shard.has_peers() && self.socket.has_rtcp_apart()).then(|| self.rtcp_at + within);
         let report_at = self.reported_at + REPORT_INTERVAL;
         [self.shard.poll_timeout(), rtcp_at].into_iter().flatten().fold(report_at, Instant::min)
     }
@@ -215,9 +217,7 @@ impl Worker {
     }
 
     fn flush(&mut self, began: Instant) {
-        for (run, bytes) in self.shard.outbox().runs() {
-            self.socket.send(began, run, bytes);
-        }
+        self.socket.send(began, self.shard.outbox().runs());
         self.shard.outbox().clear();
         let forwarded = std::mem::take(&mut self.shard.forwarded_in_tick);
         if forwarded > 0 {

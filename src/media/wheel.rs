@@ -8,11 +8,14 @@
 use std::time::{Duration, Instant};
 
 const SLOTS: usize = 256;
+const WORDS: usize = SLOTS / 64;
 
 /// Timers by dense key (the peer's index).
 #[derive(Debug)]
 pub struct Wheel {
     slots: Vec<Vec<(u32, u64)>>,
+    /// A bit for each slot that holds something, be it stale.
+    occupied: [u64; WORDS],
     /// Deadline of each key, in ticks since `start`; `u64::MAX` for none.
     deadlines: Vec<u64>,
     start: Instant,
@@ -25,7 +28,8 @@ pub struct Wheel {
 impl Wheel {
     /// `slot`: how far apart deadlines may be that are met together.
     pub fn new(start: Instant, slot: Duration) -> Self {
-        Self { slots: vec![Vec::new(); SLOTS], deadlines: Vec::new(), start, slot, tick: 0, armed: 0 }
+        let slots = vec![Vec::new(); SLOTS];
+        Self { slots, occupied: [0; WORDS], deadlines: Vec::new(), start, slot, tick: 0, armed: 0 }
     }
 
     /// Sets the one timer of `key`, rounding up to the wheel's slots.
@@ -41,7 +45,9 @@ impl Wheel {
         }
         self.armed += usize::from(old == u64::MAX);
         self.deadlines[index] = tick;
-        self.slots[(tick % SLOTS as u64) as usize].push((key, tick));
+        let place = (tick % SLOTS as u64) as usize;
+        self.slots[place].push((key, tick));
+        self.occupied[place / 64] |= 1 << (place % 64);
     }
 
     pub fn clear(&mut self, key: u32) {
@@ -78,6 +84,9 @@ impl Wheel {
                 fire(key);
             }
             self.slots[index].truncate(later);
+            if later == 0 {
+                self.occupied[index / 64] &= !(1 << (index % 64));
+            }
         }
         self.tick = now_tick + 1;
     }
@@ -87,13 +96,32 @@ impl Wheel {
         if self.armed == 0 {
             return None;
         }
-        let due = (self.tick..self.tick + SLOTS as u64).find(|tick| {
+        let due = self.occupied_ticks().find(|tick| {
             self.slots[(tick % SLOTS as u64) as usize]
                 .iter()
                 .any(|&(key, due)| due == *tick && self.deadlines[key as usize] == due)
         });
         let tick = due.unwrap_or(self.tick + SLOTS as u64 - 1);
         Some(self.start + self.slot * u32::try_from(tick).unwrap_or(u32::MAX))
+    }
+
+    /// The ticks to come, within the span, whose slots hold something.
+    fn occupied_ticks(&self) -> impl Iterator<Item = u64> {
+        let (first, skipped) = (self.tick / 64, self.tick % 64);
+        // The word that the wheel stands in is looked at twice: from here on, and up to here.
+        (0..=WORDS as u64).flat_map(move |ahead| {
+            let word = self.occupied[((first + ahead) % WORDS as u64) as usize];
+            let mut left = match ahead {
+                0 => word & (u64::MAX << skipped),
+                _ if ahead == WORDS as u64 => word & !(u64::MAX << skipped),
+                _ => word,
+            };
+            std::iter::from_fn(move || {
+                let bit = (left != 0).then(|| u64::from(left.trailing_zeros()))?;
+                left &= left - 1;
+                Some((first + ahead) * 64 + bit)
+            })
+        })
     }
 
     fn tick_at_or_after(&self, instant: Instant) -> u64 {
@@ -147,6 +175,21 @@ mod tests {
             assert_eq!(expired(&mut wheel, start + Duration::from_millis(ms)), [0u32; 0]);
         }
         assert_eq!(expired(&mut wheel, start + Duration::from_millis(1_003)), [7]);
+    }
+
+    #[test]
+    fn the_next_deadline_is_found_wherever_the_wheel_stands() {
+        let start = Instant::now();
+        let mut wheel = Wheel::new(start, SLOT);
+        for (round, ahead) in (0..600).zip([1, 2, 63, 64, 65, 130, 191, 192, 193, 255].into_iter().cycle()) {
+            let now = start + SLOT * round * 7;
+            assert_eq!(expired(&mut wheel, now), [0u32; 0]);
+            wheel.set(0, now + SLOT * ahead);
+            wheel.set(1, now + SLOT * 256);
+            assert_eq!(wheel.next_deadline(), Some(now + SLOT * ahead));
+            wheel.clear(0);
+            wheel.clear(1);
+        }
     }
 
     #[test]

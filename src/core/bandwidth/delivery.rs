@@ -14,7 +14,8 @@ const ARRIVALS_MAX: usize = 2_048;
 struct Arrival {
     /// Low 32 bits of the microseconds of the receiver's clock.
     at_us: u32,
-    bytes: u32,
+    /// Low 32 bits of the bytes that arrived until then, these included.
+    until_bytes: u32,
 }
 
 /// See the module.
@@ -33,9 +34,11 @@ impl Delivery {
         }
         if self.arrivals.is_empty() || arrived_us > self.newest_us {
             self.newest_us = arrived_us;
-            self.arrivals.push_back(Arrival { at_us: arrived_us as u32, bytes });
+            let before_bytes = self.arrivals.back().map_or(0, |newest| newest.until_bytes);
+            let until_bytes = before_bytes.wrapping_add(bytes);
+            self.arrivals.push_back(Arrival { at_us: arrived_us as u32, until_bytes });
         } else if let Some(newest) = self.arrivals.back_mut() {
-            newest.bytes = newest.bytes.saturating_add(bytes);
+            newest.until_bytes = newest.until_bytes.wrapping_add(bytes);
         }
         while self.arrivals.len() > ARRIVALS_MAX
             || self.arrivals.front().is_some_and(|first| self.age_us(*first) > HISTORY_US)
@@ -52,20 +55,13 @@ impl Delivery {
     /// Bits a second over the last `window_us` before the newest arrival; `None` before there is a quarter of
     /// it. Counts from one packet to another, so that few packets do not bias it.
     pub fn rate_bps(&self, window_us: i64) -> Option<f64> {
-        self.arrivals.back()?;
-        let mut bytes = 0_u64;
-        let mut span_us = 0;
-        let mut behind = 0_u64;
-        for arrival in self.arrivals.iter().rev() {
-            // The bytes of the first packet belong to the time before it.
-            bytes += behind;
-            span_us = self.age_us(*arrival);
-            if span_us >= window_us {
-                break;
-            }
-            behind = u64::from(arrival.bytes);
-        }
-        (span_us >= window_us / 4).then(|| bytes as f64 * 8e6 / span_us as f64)
+        let newest = self.arrivals.back()?;
+        // The newest that is old enough, else the oldest. Its bytes belong to the time before it.
+        let old_enough = self.arrivals.partition_point(|arrival| self.age_us(*arrival) >= window_us);
+        let first = self.arrivals.get(old_enough.saturating_sub(1))?;
+        let span_us = self.age_us(*first);
+        let bytes = newest.until_bytes.wrapping_sub(first.until_bytes);
+        (span_us >= window_us / 4).then(|| f64::from(bytes) * 8e6 / span_us as f64)
     }
 
     /// The receiver's clock has jumped.

@@ -1,6 +1,8 @@
 //! Transport-wide congestion control feedback: which packets arrived, and when
 //! (draft-holmer-rmcat-transport-wide-cc-extensions-01 §3.1).
 
+use std::ops::Range;
+
 /// More statuses than this in one report are not read: at 100 ms between reports it is 80,000 packets a
 /// second to one receiver.
 const STATUSES_MAX: usize = 8_192;
@@ -45,22 +47,16 @@ impl<'a> TransportCc<'a> {
 
     /// Each packet's sequence number with its arrival, microseconds after the reference time; `None` for one
     /// that did not arrive yet. Ends early where arrival times are missing.
-    pub fn packets(&self) -> impl Iterator<Item = (u16, Option<i64>)> {
-        let chunks = self.chunks.chunks_exact(2).map(|chunk| u16::from_be_bytes([chunk[0], chunk[1]]));
-        let symbols = chunks.flat_map(|chunk| (0..chunk_len(chunk)).map(move |at| symbol(chunk, at)));
-        let numbers = (0..self.statuses as u16).map(|at| self.base_seq_no.wrapping_add(at));
-        let mut deltas = self.deltas.iter().copied();
-        let mut time = 0i64;
-        numbers.zip(symbols).map_while(move |(number, symbol)| {
-            let delta = match symbol {
-                0 => return Some((number, None)),
-                1 => i64::from(deltas.next()?),
-                // A large or negative one; the fourth symbol is reserved and read as libwebrtc does.
-                _ => i64::from(i16::from_be_bytes([deltas.next()?, deltas.next()?])),
-            };
-            time += delta * DELTA_US;
-            Some((number, Some(time)))
-        })
+    pub fn packets(&self) -> Packets<'a> {
+        Packets {
+            number: self.base_seq_no,
+            left: self.statuses,
+            chunks: self.chunks,
+            chunk: 0,
+            of_chunk: 0..0,
+            deltas: self.deltas,
+            time_us: 0,
+        }
     }
 
     /// Microseconds from `earlier` reference time to this one, the shorter way around the wrap.
@@ -68,6 +64,63 @@ impl<'a> TransportCc<'a> {
         let steps = self.reference.wrapping_sub(earlier) & 0xff_ffff;
         let steps = if steps >= 0x80_0000 { i64::from(steps) - 0x100_0000 } else { i64::from(steps) };
         steps * REFERENCE_US
+    }
+}
+
+/// Reads a report from its beginning.
+#[derive(Debug, Clone)]
+pub struct Packets<'a> {
+    /// Of the next packet.
+    number: u16,
+    left: usize,
+    /// Those not begun.
+    chunks: &'a [u8],
+    chunk: u16,
+    /// Places of `chunk` not read.
+    of_chunk: Range<usize>,
+    deltas: &'a [u8],
+    time_us: i64,
+}
+
+impl Packets<'_> {
+    #[inline]
+    fn symbol(&mut self) -> Option<u8> {
+        loop {
+            if let Some(at) = self.of_chunk.next() {
+                return Some(symbol(self.chunk, at));
+            }
+            let (chunk, rest) = self.chunks.split_first_chunk::<2>()?;
+            self.chunk = u16::from_be_bytes(*chunk);
+            self.of_chunk = 0..chunk_len(self.chunk);
+            self.chunks = rest;
+        }
+    }
+}
+
+impl Iterator for Packets<'_> {
+    type Item = (u16, Option<i64>);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let number = self.number;
+        self.number = number.wrapping_add(1);
+        let delta = match self.symbol()? {
+            0 => return Some((number, None)),
+            1 => {
+                let (delta, rest) = self.deltas.split_first()?;
+                self.deltas = rest;
+                i64::from(*delta)
+            }
+            // A large or negative one; the fourth symbol is reserved and read as libwebrtc does.
+            _ => {
+                let (delta, rest) = self.deltas.split_first_chunk::<2>()?;
+                self.deltas = rest;
+                i64::from(i16::from_be_bytes(*delta))
+            }
+        };
+        self.time_us += delta * DELTA_US;
+        Some((number, Some(self.time_us)))
     }
 }
 

@@ -10,6 +10,8 @@ use crate::core::rtcp::{self, Feedback, ReportBlock};
 pub struct Requests {
     /// Slots whose decoder is stuck.
     pub keyframes: Vec<u16>,
+    /// Packets were lost.
+    pub for_resends: bool,
     /// The engine has to see the packet, too.
     pub for_engine: bool,
 }
@@ -23,6 +25,7 @@ impl Egress {
         let requests = opened.map(|compound| {
             let mut requests = Requests::default();
             requests.for_engine = rtcp::read(compound, |feedback| {
+                requests.for_resends |= matches!(feedback, Feedback::Nack { .. });
                 self.handle_feedback(now, feedback, &mut requests.keyframes);
             });
             requests

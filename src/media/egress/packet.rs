@@ -126,6 +126,11 @@ pub struct Lane {
 impl Framing {
     /// Appends the header of `packet` on `lane`. Gives its length.
     pub fn write_header(&self, packet: &Packet, lane: Lane, padded: bool, out: &mut Vec<u8>) -> usize {
+        let is_usual = self.write_usual(packet, lane, padded, out);
+        is_usual.unwrap_or_else(|| self.write_any(packet, lane, padded, out))
+    }
+
+    fn write_any(&self, packet: &Packet, lane: Lane, padded: bool, out: &mut Vec<u8>) -> usize {
         let start = out.len();
         let csrcs = packet.passed.rare.as_ref().map_or(&[][..], |rare| &rare.contributors);
         let csrcs = csrcs.get(..CONTRIBUTORS_MAX).unwrap_or(csrcs);
@@ -154,6 +159,41 @@ impl Framing {
         out[data_start - 4..data_start - 2].copy_from_slice(&profile.to_be_bytes());
         out[data_start - 2..data_start].copy_from_slice(&(words as u16).to_be_bytes());
         out.len() - start
+    }
+
+    /// The header of nearly every packet, as [`Framing::write_any`] would write it but at one go: no
+    /// contributors, and of extensions only the transport-wide number and the level, with one-byte headers.
+    #[inline]
+    fn write_usual(&self, packet: &Packet, lane: Lane, padded: bool, out: &mut Vec<u8>) -> Option<usize> {
+        let (ids, passed) = (&self.ids, &packet.passed);
+        if passed.rare.is_some()
+            || passed.descriptor.is_some()
+            || packet.names_mid
+            || ids.transport_cc == 0
+            || self.needs_two_bytes(packet)
+        {
+            return None;
+        }
+        let mut head = [0; FIXED_BYTES + 12];
+        head[0] = 0x90 | u8::from(padded) << 5;
+        head[1] = u8::from(packet.marker) << 7 | lane.payload_type & 0x7f;
+        head[2..4].copy_from_slice(&lane.seq_no.to_be_bytes());
+        head[4..8].copy_from_slice(&packet.rtp_time.to_be_bytes());
+        head[8..12].copy_from_slice(&lane.ssrc.to_be_bytes());
+        head[12..14].copy_from_slice(&ONE_BYTE_PROFILE.to_be_bytes());
+        head[16] = ids.transport_cc << 4 | 1;
+        head[17..19].copy_from_slice(&lane.transport_seq_no.to_be_bytes());
+        let level = passed.audio_level.filter(|_| ids.audio_level != 0);
+        if let Some(level) = level {
+            head[15] = 2;
+            head[19] = ids.audio_level << 4;
+            head[20] = level;
+            out.extend_from_slice(&head);
+            return Some(head.len());
+        }
+        head[15] = 1;
+        out.extend_from_slice(&head[..FIXED_BYTES + 8]);
+        Some(FIXED_BYTES + 8)
     }
 
     fn needs_two_bytes(&self, packet: &Packet) -> bool {

@@ -81,6 +81,9 @@ impl Shard {
                     }
                     Ok(Output::Timeout(at)) => {
                         let at = peer.closing_at.map_or(at, |closing| closing.min(at));
+                        // Of one who has joined and sends nothing none is urgent.
+                        let is_calm = peer.asked_at.is_none() && !peer.publishes();
+                        let at = if is_calm { self.around.coarsely(at) } else { at };
                         self.peer_timers.set(index.0, at);
                         self.close_if_due(now, index);
                         return;

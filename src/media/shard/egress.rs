@@ -1,12 +1,15 @@
 //! What goes to peers: their egress, its timers, and RTCP that they send about it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use str0m::net::Transmit;
 
 use super::{PeerIndex, Shard};
 use crate::media::egress::WallClock;
 use crate::media::wire::{Path, Wire};
+
+/// Who has lost packets may lose more within this.
+const LOSSY_FOR: Duration = Duration::from_secs(5);
 
 impl Shard {
     /// Sends what the peers' egresses hold, and tells rooms of new estimates. True when it stopped because the
@@ -23,7 +26,9 @@ impl Shard {
             };
             peer.egress.flush(now, &mut wire);
             match peer.egress.poll_timeout(now) {
-                Some(at) => self.egress_timers.set(index.0, at),
+                // A probe is a rate; nothing else is urgent to the millisecond.
+                Some(at) if peer.egress.is_probing() => self.egress_timers.set(index.0, at),
+                Some(at) => self.egress_timers.set(index.0, self.around.coarsely(at)),
                 None => self.egress_timers.clear(index.0),
             }
             self.tell_estimate(now, index);
@@ -68,6 +73,9 @@ impl Shard {
             self.counters.dropped.malformed += 1;
             return false;
         };
+        if requests.for_resends {
+            self.lossy_until = now + LOSSY_FOR;
+        }
         self.mark_unsent(index);
         if attached && !requests.keyframes.is_empty() {
             if let Some(seat) = self.seat_mut(room) {

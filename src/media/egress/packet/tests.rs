@@ -45,6 +45,22 @@ fn short_extensions_take_the_one_byte_form() {
 }
 
 #[test]
+fn the_usual_way_and_the_other_write_the_same() {
+    let ids = ExtensionIds { transport_cc: 3, mid: 4, audio_level: 1, ..ExtensionIds::default() };
+    for (audio_level, padded) in [(None, false), (None, true), (Some(0x85), false), (Some(5), true)] {
+        let passed = Passed { audio_level, ..Passed::default() };
+        let packet = Packet { names_mid: false, ..packet(passed) };
+        let framing = Framing { ids, mid: "v1".to_owned(), epoch: packet.sent_at };
+        let sent_at = packet.sent_at;
+        let lane = Lane { ssrc: 5, payload_type: 97, seq_no: 2, transport_seq_no: 0x0102, sent_at };
+        let (mut usual, mut other) = (Vec::new(), Vec::new());
+        assert_eq!(framing.write_usual(&packet, lane, padded, &mut usual), Some(usual.len()));
+        assert_eq!(framing.write_any(&packet, lane, padded, &mut other), other.len());
+        assert_eq!(usual, other);
+    }
+}
+
+#[test]
 fn a_long_descriptor_takes_the_two_byte_form() {
     let ids = ExtensionIds { transport_cc: 3, descriptor: 12, ..ExtensionIds::default() };
     let descriptor = Some(DescriptorBytes::new(&[9; 17]));
