@@ -30,7 +30,7 @@ packages() {
   [ "$(id -u)" = 0 ] || have sudo || die "run as root, or install: $*"
   say "installing Debian packages: $*"
   if [ -z "$apt_updated" ]; then as_root apt-get update -qq >&2; apt_updated=1; fi
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
+  as_root env DEBIAN_FRONTEND=noninteractive ${RUNLEVEL:+RUNLEVEL=$RUNLEVEL} apt-get install -y -qq --no-install-recommends "$@" >&2
 }
 
 # commands COMMAND:PACKAGE...: installs the packages whose commands are missing.
@@ -162,6 +162,11 @@ ffmpeg() {
   compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || packages libclang-dev
 }
 
+# A real RTMP server for streams. Where the system would start its service, it does not.
+rtmp_server() {
+  [ -e /usr/lib/nginx/modules/ngx_rtmp_module.so ] && have /usr/sbin/nginx || RUNLEVEL=1 packages nginx-light libnginx-mod-rtmp
+}
+
 build() {
   commands cc:build-essential curl:curl
   mixer
@@ -187,6 +192,7 @@ case ${1:-} in
   test)
     build
     commands chromium:chromium firefox-esr:firefox-esr ffmpeg:ffmpeg
+    rtmp_server
     npm_packages tests/e2e
     pip_install aiortc
     ;;

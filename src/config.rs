@@ -6,10 +6,12 @@
 mod check;
 mod files;
 mod load;
+mod streams;
 
 pub use check::Problems;
 pub use files::{Files, S3};
 pub use load::{Flags, LoadError, Sources};
+pub use streams::Streams;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -65,6 +67,7 @@ pub struct Config {
     pub limits: Limits,
     pub rooms: Rooms,
     pub files: Files,
+    pub streams: Streams,
     pub log: Log,
 }
 

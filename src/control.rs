@@ -7,6 +7,7 @@
 mod log;
 mod mixers;
 mod placement;
+mod streams;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -16,6 +16,8 @@ pub use latency::{FORWARD_LATENCY, Tally};
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// From a join's arrival to its connection: it takes a few round trips.
 const JOIN_SECONDS: [f64; 9] = [0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 10.0];
+/// From a part's last frame to the part: the mixer's work, the next frame and the muxer's.
+const PART_DELAY_SECONDS: [f64; 8] = [0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0];
 /// A commit to disk.
 const APPEND_SECONDS: [f64; 8] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0];
 
@@ -36,6 +38,7 @@ pub fn start_metrics() -> Result<PrometheusHandle, BuildError> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(bucket("antiphon_join_seconds"), &JOIN_SECONDS)?
         .set_buckets_for_metric(bucket("antiphon_events_append_seconds"), &APPEND_SECONDS)?
+        .set_buckets_for_metric(bucket("antiphon_hls_part_delay_seconds"), &PART_DELAY_SECONDS)?
         .install_recorder()?;
     describe();
     Ok(handle)
@@ -71,6 +74,20 @@ fn describe() {
     describe_counter!("antiphon_files_sent_bytes_total", Unit::Bytes, "What was fetched of files");
     describe_counter!("antiphon_files_finished_total", "Uploads that became files");
     describe_counter!("antiphon_files_probes_total", "Files that were looked into, by result");
+    describe_gauge!("antiphon_hls_streams", "Rooms streamed by HLS, those that ended just now too");
+    describe_gauge!("antiphon_hls_waiting", "Requests that wait for the next part");
+    describe_counter!("antiphon_hls_parts_total", "Parts made, by track");
+    describe_histogram!(
+        "antiphon_hls_part_delay_seconds",
+        Unit::Seconds,
+        "From a part's last frame to the part"
+    );
+    describe_counter!("antiphon_hls_requests_total", "Requests of players, by kind");
+    describe_counter!("antiphon_hls_sent_bytes_total", Unit::Bytes, "What players were sent");
+    describe_counter!("antiphon_hls_failures_total", "Streaming processes that failed");
+    describe_gauge!("antiphon_restreams", "Pushes to other services, by state");
+    describe_counter!("antiphon_restreams_failures_total", "Pushes that ended without being asked to");
+    describe_counter!("antiphon_restreams_sent_bytes_total", Unit::Bytes, "Sent by pushes that are over");
     describe_counter!("antiphon_chat_messages_total", "Chat messages shown: new, edited or reacted to");
     for name in ["antiphon_rtp_packets_received_total", "antiphon_rtp_packets_forwarded_total"] {
         metrics::counter!(name).absolute(0);

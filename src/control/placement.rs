@@ -303,6 +303,8 @@ impl Placement {
             locked: false,
             lobby: new.lobby,
             participants_max,
+            hls: false,
+            restreams: 0,
             opened_at_ms: unix_ms(),
         };
         self.open(state.clone(), new.first_is_admin)?;
@@ -380,6 +382,8 @@ impl Placement {
                     locked: false,
                     lobby: false,
                     participants_max: self.config.limits.participants_per_room,
+                    hls: false,
+                    restreams: 0,
                     opened_at_ms: unix_ms(),
                 };
                 self.open(state, true)?;

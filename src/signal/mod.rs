@@ -9,11 +9,13 @@ mod error;
 mod extract;
 mod files;
 mod health;
+mod hls;
 mod join;
 mod messages;
 mod openapi;
 mod page;
 mod participants;
+mod restreams;
 mod rooms;
 mod router;
 mod serve;
@@ -32,8 +34,10 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use crate::config::Config;
 use crate::control::Control;
 use crate::files::Files;
+use crate::stream::Streams;
 use auth::Authority;
 use files::Links;
+use hls::Passes;
 
 pub use serve::{ServeError, Server};
 
@@ -50,11 +54,14 @@ struct Signal {
     metrics: PrometheusHandle,
     files: Files,
     links: Links,
+    streams: Streams,
+    passes: Passes,
 }
 
 impl Signal {
     fn new(config: &Config, control: Control, files: Files, metrics: PrometheusHandle) -> Self {
         let public_url = config.http.public_url.as_ref();
+        let streams = Streams::new(config, control.clone());
         Self {
             control,
             authority: Authority::new(config),
@@ -65,6 +72,8 @@ impl Signal {
             metrics,
             files,
             links: Links::new(config),
+            streams,
+            passes: Passes::new(config),
         }
     }
 }

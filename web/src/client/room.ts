@@ -25,6 +25,7 @@ import { Reconnector } from './reconnect';
 import { type Address, filesAccess } from './signaling';
 import { SlotTable, type View } from './slots';
 import { EMPTY, LEAVE_WORDS, reduce, type Snapshot } from './snapshot';
+import { Streams } from './streams';
 import { Viewing } from './viewing';
 
 const TYPING_SHOWN_MS = 6_000;
@@ -34,6 +35,7 @@ export class Room extends Emitter<RoomEvents> {
   readonly slots = new SlotTable();
   readonly chat: Chat;
   readonly files: Files;
+  readonly streams: Streams;
   status: Status = { phase: 'joining' };
   snapshot: Snapshot = EMPTY;
   #link: Link | undefined;
@@ -51,6 +53,7 @@ export class Room extends Emitter<RoomEvents> {
     const { room, identity, name, token } = options;
     this.#address = { base: options.base ?? location.origin, room, identity, name, token };
     this.chat = new Chat((message) => this.request(message));
+    this.streams = new Streams(() => filesAccess(this.#address, this.#link?.session));
     this.files = new Files(
       () => filesAccess(this.#address, this.#link?.session),
       (message) => this.request(message),

@@ -13,6 +13,7 @@ import type { Panel, Session } from './session';
 import { listenForShortcuts } from './shortcuts';
 import { Stage } from './stage';
 import { StatsPanel } from './stats';
+import { StreamButton, StreamSheet } from './streaming';
 
 const TITLES: Record<Exclude<Panel, 'none'>, string> = {
   chat: 'Chat',
@@ -20,7 +21,7 @@ const TITLES: Record<Exclude<Panel, 'none'>, string> = {
   stats: 'Statistics',
 };
 
-function TopBar({ session }: { session: Session }) {
+function TopBar({ session, onSheet }: { session: Session; onSheet: (sheet: Sheet) => void }) {
   const state = session.state.value;
   const count = session.participants.value.size;
   return (
@@ -36,6 +37,7 @@ function TopBar({ session }: { session: Session }) {
       <span class="spring" />
       <ModeSwitch session={session} />
       {session.grant.value.admin && <PictureMenu session={session} />}
+      <StreamButton session={session} onOpen={() => onSheet('stream')} />
       <button
         type="button"
         class="button small copy-link"
@@ -120,7 +122,12 @@ export function Call({ session }: { session: Session }) {
   };
   return (
     <div class="call">
-      <TopBar session={session} />
+      <TopBar
+        session={session}
+        onSheet={(next) => {
+          sheet.value = next;
+        }}
+      />
       <main class={`floor ${session.panel.value === 'none' ? '' : 'with-panel'}`}>
         <div class="stage-area">
           <Banner session={session} />
@@ -144,6 +151,7 @@ export function Call({ session }: { session: Session }) {
       <FileDrop session={session} />
       {sheet.value === 'devices' && <DevicesSheet session={session} onClose={close} />}
       {sheet.value === 'shortcuts' && <ShortcutsSheet onClose={close} />}
+      {sheet.value === 'stream' && <StreamSheet session={session} onClose={close} />}
     </div>
   );
 }

@@ -9,9 +9,10 @@ import { Prejoin } from './prejoin';
 import { go, isRoomName } from './router';
 import { Session } from './session';
 import { sentence } from './toasts';
+import { WatchPage } from './watch';
 
 /** `?name=X&join=1` joins at once. A token in the address is kept by the tab and taken out of sight. */
-function readAddress(room: string): { joinAs: string | undefined } {
+function readAddress(room: string): { joinAs: string | undefined; watches: boolean } {
   const query = new URLSearchParams(location.search);
   const hash = new URLSearchParams(location.hash.slice(1));
   const token = hash.get('token') ?? query.get('token');
@@ -22,7 +23,8 @@ function readAddress(room: string): { joinAs: string | undefined } {
     history.replaceState(null, '', `${location.pathname}${rest ? `?${rest}` : ''}`);
   }
   const name = query.get('name')?.trim();
-  return { joinAs: query.get('join') === '1' && name ? name : undefined };
+  const watches = query.get('watch') === 'hls';
+  return { joinAs: query.get('join') === '1' && name ? name : undefined, watches };
 }
 
 function Card({ children }: { children: preact.ComponentChildren }) {
@@ -54,6 +56,7 @@ function Ended(props: { message: string; again: string; onAgain: () => void }) {
 
 export function RoomPage({ room }: { room: string }) {
   const session = useSignal<Session | undefined>(undefined);
+  const watching = useSignal(false);
   const start = (identity: string, media?: LocalMedia) => {
     const next = new Session({ room, identity, token: roomToken(room) });
     if (media) media.handTo(next.room.local);
@@ -61,8 +64,9 @@ export function RoomPage({ room }: { room: string }) {
     void (media ? next.join() : next.joinWithDevices());
   };
   useEffect(() => {
-    const { joinAs } = readAddress(room);
-    if (joinAs) start(joinAs);
+    const { joinAs, watches } = readAddress(room);
+    watching.value = watches;
+    if (joinAs && !watches) start(joinAs);
     document.title = `${room} · Antiphon`;
     return () => {
       document.title = 'Antiphon';
@@ -73,6 +77,7 @@ export function RoomPage({ room }: { room: string }) {
   if (!isRoomName(room)) {
     return <Ended message="That is no room’s name." again="Choose another" onAgain={() => go('/')} />;
   }
+  if (watching.value) return <WatchPage room={room} />;
   const current = session.value;
   if (!current) {
     const joinAtOnce = new URLSearchParams(location.search).get('join') === '1';

@@ -13,6 +13,7 @@ use crate::core::protocol::ModeReason;
 use crate::core::protocol::{Access, PublishedTrack, RoomChange, RoomState};
 use crate::core::protocol::{ClientMessage, Request, SlotState};
 use crate::core::room::{Arrival, Forward, Settings};
+use crate::core::stream::{Takers, Track};
 
 const KEYFRAME: [u8; 60] = vp8(true);
 const DELTA: [u8; 60] = vp8(false);
@@ -51,6 +52,8 @@ impl World {
             layout: Layout::Grid,
             background: Colour::default(),
             has_backdrop: false,
+            hls: false,
+            restreams: 0,
             e2ee: false,
             access: Access::Open,
             locked: false,
@@ -478,4 +481,51 @@ fn a_camera_that_is_off_leaves_an_avatar_and_a_mute_shows() {
     world.pass_in_silence(2);
     let tile = &world.scene().tiles[0];
     assert_eq!((tile.slot, tile.muted, tile.label.as_str()), (None, true, "ann"));
+}
+
+#[test]
+fn a_stream_has_a_forwarded_room_mixed_and_nobody_in_it_moved() {
+    let mut world = World::new();
+    let takers = |hls, restreams| Takers { hls, restreams };
+    let stamp = world.stamp();
+    world.room.set_takers(stamp, takers(true, 0)).unwrap();
+    world.drain();
+    assert!(world.orders.iter().any(|order| matches!(order, MixerOrder::Start(_))));
+    let told = |(_, message): &(Audience, ServerMessage)| matches!(message, ServerMessage::Room { room } if room.hls && room.mode == Mode::Sfu);
+    assert!(world.told.iter().any(told));
+    world.hear(FromMixer::Ready { encoders: Vec::new() });
+    for second in 0..30 {
+        world.pass(second == 0);
+    }
+    let wanted = |world: &World, line| world.room.mixing.wanted.get(&line).copied();
+    assert_eq!((wanted(&world, LINE_H264), wanted(&world, LINE_SOUND)), (Some(0b11), Some(1)));
+    assert_eq!(wanted(&world, LINE_VP8), Some(0), "nobody in the room takes the mix");
+    world.orders.clear();
+    world.room.ask_for_stream_keyframe(Track::High);
+    world.drain();
+    let asked = MixerOrder::Tell(ToMixer::Keyframe { line: LINE_H264, encoding: 1 });
+    assert_eq!(world.orders, [asked]);
+    // A push alone takes the full picture alone.
+    let stamp = world.stamp();
+    world.room.set_takers(stamp, takers(false, 1)).unwrap();
+    world.drain();
+    assert_eq!(wanted(&world, LINE_H264), Some(0b10));
+    let stamp = world.stamp();
+    world.room.set_takers(stamp, takers(false, 0)).unwrap();
+    for _ in 0..110 {
+        world.pass(false);
+    }
+    assert!(world.orders.contains(&MixerOrder::Stop));
+}
+
+#[test]
+fn what_cannot_be_mixed_cannot_be_streamed() {
+    let mut world = World::new();
+    world.room.settings.mix = None;
+    let stamp = world.stamp();
+    let takers = Takers { hls: true, restreams: 0 };
+    assert_eq!(world.room.set_takers(stamp, takers).unwrap_err().code, Code::Unavailable);
+    world.room.state.e2ee = true;
+    assert_eq!(world.room.set_takers(stamp, takers).unwrap_err().code, Code::EndToEndEncrypted);
+    assert_eq!(world.room.takers(), Takers::default());
 }
