@@ -191,10 +191,11 @@ case ${1:-} in
   build) build ;;
   test)
     build
-    commands chromium:chromium firefox-esr:firefox-esr ffmpeg:ffmpeg
+    commands chromium:chromium firefox-esr:firefox-esr ffmpeg:ffmpeg faketime:faketime
     rtmp_server
     npm_packages tests/e2e
     pip_install aiortc
+    pip_install s3
     ;;
   check)
     build
