@@ -114,7 +114,7 @@ impl Write for Sink {
 /// It is no such stream.
 pub fn parameters(key_frame: &[u8]) -> Result<codec::Parameters, StreamError> {
     let io = StreamIo::from_read(io::Cursor::new(key_frame.to_vec()))?;
-    let options: Dictionary = [("probesize", "32768"), ("fpsprobesize", "0")].iter().collect();
+    let options: Dictionary = [("fpsprobesize", "0")].iter().collect();
     let input = format::input_from_stream(io, Some("picture.h264"), Some(options))?;
     let stream = input.stream(0).ok_or(StreamError::Muxer)?;
     Ok(stream.parameters())
