@@ -1,6 +1,6 @@
 //! The node's end of a streaming process: packets to it, parts from it.
 //!
-//! A process that does not read loses packets; one that says nonsense is ended. It is ended with the task, too.
+//! A process that does not read loses packets; one that says nonsense is ended. It ends with the task, too.
 
 use std::io;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! The streaming process: reads packets of the mix from its node, and makes parts of them or pushes them on.
 //!
-//! It ends when the node closes the socket. FFmpeg reads nothing here but what our own mixer made, and what an
-//! RTMP server says.
+//! It ends when the node closes the socket. FFmpeg reads nothing here but what our own mixer made, and what
+//! an RTMP server says.
 
 mod mux;
 mod parts;

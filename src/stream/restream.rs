@@ -116,8 +116,8 @@ impl Streams {
     /// Pushes a room's programme to an address.
     ///
     /// # Errors
-    /// `malformed`, `forbidden` for an address in a private network, `unavailable` where it is off or the room
-    /// cannot be mixed, `quota_exceeded`, `node_full`, `not_found`, `end_to_end_encrypted`.
+    /// `malformed`, `forbidden` for an address in a private network, `unavailable` where it is off or the
+    /// room cannot be mixed, `quota_exceeded`, `node_full`, `not_found`, `end_to_end_encrypted`.
     pub async fn push(&self, room: &RoomName, url: &str) -> Result<RestreamState, Refusal> {
         let inner = &self.0;
         let target = Target::parse(url)?;

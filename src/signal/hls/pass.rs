@@ -22,8 +22,8 @@ pub struct Passes {
 }
 
 impl Passes {
-    /// By a key of the node's, so that every node which has the same takes them; without any, by one that ends
-    /// with the process.
+    /// By a key of the node's, so that every node which has the same takes them; without any, by one that
+    /// ends with the process.
     pub fn new(config: &Config) -> Self {
         let base: Vec<u8> = match config.auth.keys.values().next() {
             Some(secret) => secret.reveal().as_bytes().to_vec(),

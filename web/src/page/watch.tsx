@@ -1,6 +1,6 @@
 /**
- * A room's stream, watched without joining: `/r/{room}?watch=hls`. The player is loaded when somebody watches,
- * so that a call does not carry it.
+ * A room's stream, watched without joining: `/r/{room}?watch=hls`. The player is loaded when somebody
+ * watches, so that a call does not carry it.
  */
 import { useSignal } from '@preact/signals';
 import { useEffect, useRef } from 'preact/hooks';
