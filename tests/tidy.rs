@@ -20,10 +20,11 @@ const WIDTH_MAX: usize = 110;
 const EDGES: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     ("lib", &["*"]),
-    ("cli", &["node", "bench", "config", "core", "files", "mcu", "stream", "telemetry", "token"]),
+    ("cli", &["node", "bench", "config", "core", "events", "files", "mcu", "stream", "telemetry", "token"]),
     ("node", &["*"]),
     ("bench", &["config", "core", "telemetry"]),
-    ("control", &["events", "mcu", "media", "core", "config", "mailbox", "telemetry"]),
+    ("cluster", &["core", "config", "mailbox", "telemetry"]),
+    ("control", &["cluster", "events", "mcu", "media", "core", "config", "mailbox", "telemetry"]),
     ("files", &["control", "events", "core", "config", "mailbox", "telemetry"]),
     ("signal", &["control", "files", "stream", "core", "config", "mailbox", "telemetry", "token"]),
     ("stream", &["control", "mcu", "core", "config", "mailbox", "telemetry"]),

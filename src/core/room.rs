@@ -85,7 +85,7 @@ pub struct Settings {
     pub first_is_admin: bool,
     /// What its mixer is started with; `None` where the node has none.
     pub mix: Option<MixSettings>,
-    /// Rises each time that a room of this name opens; keeps event ids apart.
+    /// Rises each time that a room of this name opens, on whichever node; keeps event ids apart.
     pub epoch: u64,
 }
 
@@ -191,6 +191,7 @@ pub struct Room {
     next_tick: Instant,
     empty_since: Option<Instant>,
     ended: bool,
+    has_moved: bool,
     mixing: Mixing,
     /// Publications are told apart by numbers that are never used again.
     last_serial: u64,
@@ -230,6 +231,7 @@ impl Room {
             next_tick: now.instant + TICK,
             empty_since: Some(now.instant),
             ended: false,
+            has_moved: false,
             mixing: Mixing::default(),
             last_serial: 0,
             branches: Vec::new(),
@@ -303,9 +305,13 @@ impl Room {
     }
 
     /// Sends everyone away and ends the room.
+    ///
+    /// One that moves leaves no trace in the log: it goes on elsewhere, whose word counts there by now.
     pub fn close(&mut self, now: Now, reason: super::event::CloseReason) {
+        self.has_moved |= reason == super::event::CloseReason::Moved;
         let leave = match reason {
             super::event::CloseReason::Draining => LeaveReason::Draining,
+            super::event::CloseReason::Moved => LeaveReason::Moved,
             _ => LeaveReason::Closed,
         };
         for key in self.keys() {
@@ -331,6 +337,9 @@ impl Room {
     }
 
     fn log(&mut self, now: Now, body: super::event::EventBody) {
+        if self.has_moved {
+            return;
+        }
         let id = self.event_ids.next_id();
         self.outputs.push_back(Output::Append(Event {
             id,

@@ -27,7 +27,8 @@ pub struct Spawned {
     pub socket: Socket,
 }
 
-/// Starts `program` as what `subcommand` says. It has the socket as its standard input, and its log goes where ours goes.
+/// Starts `program` as what `subcommand` says. It has the socket as its standard input, and its log goes
+/// where ours goes.
 ///
 /// # Errors
 /// The kernel gives no sockets or no process.

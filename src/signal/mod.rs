@@ -10,6 +10,8 @@ mod extract;
 mod files;
 mod health;
 mod hls;
+mod home;
+mod ice_servers;
 mod join;
 mod messages;
 mod openapi;
@@ -38,6 +40,7 @@ use crate::stream::Streams;
 use auth::Authority;
 use files::Links;
 use hls::Passes;
+use ice_servers::IceServers;
 
 pub use serve::{ServeError, Server};
 
@@ -56,6 +59,11 @@ struct Signal {
     links: Links,
     streams: Streams,
     passes: Passes,
+    ice_servers: IceServers,
+    /// Requests about rooms of other nodes are passed on, not sent there.
+    proxy: bool,
+    /// For those.
+    peers: reqwest::Client,
 }
 
 impl Signal {
@@ -74,6 +82,9 @@ impl Signal {
             links: Links::new(config),
             streams,
             passes: Passes::new(config),
+            ice_servers: IceServers::new(&config.turn),
+            proxy: config.cluster.proxy,
+            peers: reqwest::Client::new(),
         }
     }
 }

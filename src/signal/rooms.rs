@@ -13,6 +13,7 @@ use super::Signal;
 use super::auth::{Caller, Read};
 use super::error::{Problem, ProblemBody};
 use super::extract::{self, InRoom};
+use super::home;
 use crate::control::NewRoom;
 use crate::core::ids::RoomName;
 use crate::core::protocol::{Access, Code, Mode, RoomChange, RoomState};
@@ -57,6 +58,7 @@ pub struct MadeRoom {
     request_body = Option<RoomWish>,
     responses(
         (status = 201, body = MadeRoom, headers(("Location", description = "The room in this API"))),
+        (status = 307, description = "To be made at another node of the cluster"),
         (status = "4XX", body = ProblemBody, content_type = "application/problem+json",
             description = "400 malformed, 401 unauthorized, 403 forbidden, 409 room_exists or end_to_end_encrypted"),
         (status = 503, body = ProblemBody, content_type = "application/problem+json",
@@ -74,8 +76,10 @@ pub async fn create(
     signal.authority.may_create(&caller, name.as_ref())?;
     let RoomWish { mode, access, lobby, e2ee, participants_max, .. } = wish;
     let new = NewRoom { name, mode, access, lobby, e2ee, participants_max, first_is_admin: false };
-    let room = signal.control.create_room(new).await?;
-    let name = room.name;
+    let name = match signal.control.create_room(new).await {
+        Ok(room) => room.name,
+        Err(turned) => return home::turned(turned, &uri),
+    };
     let made = MadeRoom {
         url: format!("{}/r/{name}", base_url(&signal, &uri, &headers)),
         owner_token: signal.authority.owner_token(&name)?,

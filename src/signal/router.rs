@@ -23,20 +23,21 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::auth::SEAT;
 use super::error::Problem;
 use super::extract::{BODY_BYTES_MAX, FRAGMENT, SDP};
 use super::{
-    Signal, backdrop, files, health, hls, join, messages, openapi, page, participants, restreams, rooms,
-    sessions, stats, whip,
+    Signal, backdrop, files, health, hls, home, ice_servers, join, messages, openapi, page, participants,
+    restreams, rooms, sessions, stats, whip,
 };
 use crate::core::protocol::Code;
 
 const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 /// What pages of other origins may send, beside what concerns uploads.
-const ALLOWED: [HeaderName; 5] = [AUTHORIZATION, CONTENT_TYPE, IF_MATCH, RANGE, files::SESSION];
+const ALLOWED: [HeaderName; 6] = [AUTHORIZATION, CONTENT_TYPE, IF_MATCH, RANGE, files::SESSION, SEAT];
 /// What pages of other origins may read of an answer, beside what concerns uploads.
-const EXPOSED: [HeaderName; 10] = [
+const EXPOSED: [HeaderName; 12] = [
     LOCATION,
     ETAG,
     LINK,
@@ -47,6 +48,8 @@ const EXPOSED: [HeaderName; 10] = [
     ACCEPT_PATCH,
     CONTENT_DISPOSITION,
     CONTENT_RANGE,
+    home::NODES,
+    SEAT,
 ];
 
 /// A request that takes longer is given up: joins answer in milliseconds, slow bodies are not waited for.
@@ -70,6 +73,7 @@ pub fn api() -> OpenApiRouter<Arc<Signal>> {
         .routes(routes!(whip::publish))
         .routes(routes!(whip::view))
         .routes(routes!(sessions::patch, sessions::leave))
+        .routes(routes!(ice_servers::list))
         .routes(routes!(stats::show))
         .routes(routes!(messages::page))
         .routes(routes!(health::alive))
@@ -114,12 +118,14 @@ pub fn router(signal: Arc<Signal>) -> Router {
         .method_not_allowed_fallback(not_allowed)
         .with_state(Arc::clone(&signal))
         .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn_with_state(Arc::clone(&signal), home::find))
         .layer(cors.clone())
         .layer(middleware::from_fn_with_state(Arc::clone(&signal), files::speak));
     let played = Router::from(played())
         .method_not_allowed_fallback(not_allowed)
         .with_state(Arc::clone(&signal))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(Arc::clone(&signal), home::find))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, REQUEST_TIMEOUT))
         .layer(cors.clone());
     Router::from(api())
@@ -128,8 +134,9 @@ pub fn router(signal: Arc<Signal>) -> Router {
         .route("/r/{room}", get(page::index))
         .fallback(no_such_path)
         .method_not_allowed_fallback(not_allowed)
-        .with_state(signal)
+        .with_state(Arc::clone(&signal))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(signal, home::find))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, REQUEST_TIMEOUT))
         .layer(cors)
         .layer(middleware::from_fn(advertise))

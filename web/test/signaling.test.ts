@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterEach, expect, test } from 'vitest';
+import { Relays } from '../src/client/relays';
 import { join, leave } from '../src/client/signaling';
 
 const servers: Server[] = [];
@@ -80,4 +81,18 @@ test('without a redirect the session is where the join was', async () => {
   const only = await node(() => ({ status: 201, headers: { Location: SESSION }, body: 'answer' }));
   const { session } = await join({ base: only.url, room: 'calm-otter-41', identity: 'Ada' }, 'offer');
   expect(session.url).toBe(`${only.url}${SESSION}`);
+});
+
+test('relays are asked for once, again when they are old, and kept when nobody answers', async () => {
+  const relay = { urls: ['turn:t.example.org'], username: '1:2', credential: 'x' };
+  let status = 200;
+  const home = await node(() => ({ status, body: JSON.stringify({ ice_servers: [relay] }) }));
+  const relays = new Relays({ base: home.url, room: 'far away', identity: 'ada', token: 'abc' });
+  expect(await relays.servers(0)).toEqual([relay]);
+  expect(await relays.servers(60_000)).toEqual([relay]);
+  expect(home.asked).toHaveLength(1);
+  expect(home.asked[0]).toMatchObject({ url: '/v1/rooms/far%20away/ice-servers', token: 'Bearer abc' });
+  status = 503;
+  expect(await relays.servers(3_600_000)).toEqual([relay]);
+  expect(home.asked).toHaveLength(2);
 });

@@ -219,7 +219,7 @@ mod tests {
                 began.push(index);
             }
         }
-        assert_eq!(began, [94, 188, 281, 375, 469, 563]);
+        assert_eq!(began, [94, 187, 281, 375, 469, 562]);
         assert!(!cutter.asks_for_key());
     }
 

@@ -170,6 +170,23 @@ describe('a room that is streamed', () => {
     await viewer.page.close();
   });
 
+  test('a process that is killed costs a jump, and not the stream', { timeout: 120_000 }, async (t) => {
+    let jumps = 0;
+    for (const what of ['stream', 'mix']) {
+      const began = Date.now();
+      process.kill(await child(world.server.pid, what), 'SIGKILL');
+      jumps += 1;
+      for (const url of await playlists()) {
+        await until(
+          `${url} goes on after a jump`,
+          async () => ((await text(url)).body.match(/#EXT-X-DISCONTINUITY\n/g)?.length ?? 0) >= jumps,
+          { seconds: 30, show: () => world.server.log(20) },
+        );
+      }
+      t.diagnostic(`${what}: ${Date.now() - began} ms`);
+    }
+  });
+
   test('it is pushed to a server, which goes away and comes back', { timeout: 120_000 }, async (t) => {
     const url = `rtmp://127.0.0.1:${rtmp.port}/live/${KEY}`;
     const made = (await world.server.call('POST', `/rooms/${ROOM}/restreams`, { body: { url } })).body;
@@ -201,6 +218,20 @@ describe('a room that is streamed', () => {
     assert.equal((await world.server.call('GET', `/rooms/${ROOM}/hls`)).body.state, 'ended');
   });
 });
+
+/**
+ * The process of a server that was started by this subcommand.
+ *
+ * @param {number} parent
+ * @param {string} subcommand
+ */
+async function child(parent, subcommand) {
+  const { stdout } = await promisify(execFile)('ps', ['-o', 'pid=,args=', '--ppid', String(parent)]);
+  const words = stdout.split('\n').map((line) => line.trim().split(/\s+/));
+  const found = words.find(([, , which]) => which === subcommand);
+  assert.ok(found, stdout);
+  return Number(found[0]);
+}
 
 /**
  * Durations as RFC 8216bis §4.4.3.7 and §4.4.4.1 have them. Where the mixer leaves out pictures after a key

@@ -12,7 +12,8 @@ import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { until } from './until.js';
 
-const TREE = resolve(dirname(fileURLToPath(import.meta.url)), '../../..');
+/** The root of the repository. */
+export const TREE = resolve(dirname(fileURLToPath(import.meta.url)), '../../..');
 const BINARY = process.env.ANTIPHON_BIN ?? join(TREE, 'target/debug/antiphon');
 /** Where servers leave their logs, and pages that failed a picture. */
 export const RESULTS = resolve(dirname(fileURLToPath(import.meta.url)), '../test-results');

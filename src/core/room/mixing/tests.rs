@@ -105,6 +105,7 @@ impl World {
             part: Part::Member,
             session: SessionId(self.people.len() as u128 + 1),
             has_token: false,
+            returns: false,
             lines: vec![line("a", Kind::Audio), line("v", Kind::Video)],
             slots: vec![
                 slot("s0", Kind::Audio, Format::OPUS),
@@ -491,8 +492,9 @@ fn a_stream_has_a_forwarded_room_mixed_and_nobody_in_it_moved() {
     world.room.set_takers(stamp, takers(true, 0)).unwrap();
     world.drain();
     assert!(world.orders.iter().any(|order| matches!(order, MixerOrder::Start(_))));
-    let told = |(_, message): &(Audience, ServerMessage)| matches!(message, ServerMessage::Room { room } if room.hls && room.mode == Mode::Sfu);
-    assert!(world.told.iter().any(told));
+    let is_out = |room: &RoomState| room.hls && room.mode == Mode::Sfu;
+    let told = |message: &ServerMessage| matches!(message, ServerMessage::Room { room } if is_out(room));
+    assert!(world.told.iter().any(|(_, message)| told(message)));
     world.hear(FromMixer::Ready { encoders: Vec::new() });
     for second in 0..30 {
         world.pass(second == 0);
