@@ -187,6 +187,11 @@ ffmpeg() {
   compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || packages libclang-dev
 }
 
+# A real RTMP server for streams.
+rtmp_server() {
+  [ -e /usr/lib/nginx/modules/ngx_rtmp_module.so ] || packages nginx-light libnginx-mod-rtmp
+}
+
 # What the shared log's client is built from; Debian 12 has too old a librdkafka to link to.
 kafka_client() {
   commands cc:build-essential cmake:cmake
@@ -229,6 +234,7 @@ case ${1:-} in
     cluster
     # The chain's tests run on it; Lightning's are `make test-bitcoin`, whose lnd takes ten minutes to build.
     scripts/bitcoin.sh get-chain || say "no Bitcoin node can be had: the tests on a real chain will fail"
+    rtmp_server
     npm_packages tests/e2e
     pip_install aiortc
     pip_install s3

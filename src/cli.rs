@@ -1,5 +1,5 @@
 //! The command line: `serve`, `check-config`, `token`, `bench`, `keys`, `events`, and
-//! `mix` and `probe`, which are for servers alone.
+//! `mix`, `stream` and `probe`, which are for servers alone.
 //!
 //! Exit codes: 0, 1 for what failed, 2 for a wrong usage or configuration. Output meant for programs goes to
 //! stdout, words for people to stderr.
@@ -23,6 +23,7 @@ use crate::files::probe_child;
 use crate::mcu::graph::{self, Missing};
 use crate::mcu::mixer;
 use crate::node;
+use crate::stream;
 use crate::telemetry;
 use crate::token::{EVERY_ROOM, Keys, RoomGrant, Token, new_key};
 
@@ -53,6 +54,9 @@ enum Command {
     /// Look into the file that is standard input; started by a server
     #[command(hide = true)]
     Probe,
+    /// Stream one room out; started by a server, which speaks to it through standard input
+    #[command(hide = true)]
+    Stream,
     /// Mix one room; started by a server, which speaks to it through standard input
     #[command(hide = true)]
     Mix {
@@ -170,6 +174,10 @@ impl Command {
                 Ok(())
             }
             Self::Probe => Ok(probe_child::run()?),
+            Self::Stream => {
+                telemetry::start_log(&Log::default());
+                Ok(stream::child::run()?)
+            }
             Self::Mix { check: true } => {
                 anyhow::ensure!(check_mixing(), "mixing is not possible here");
                 Ok(())

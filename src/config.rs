@@ -8,6 +8,7 @@ mod cluster;
 mod files;
 mod load;
 mod payments;
+mod streams;
 mod turn;
 
 pub use check::Problems;
@@ -15,6 +16,7 @@ pub use cluster::Cluster;
 pub use files::{Files, S3};
 pub use load::{Flags, LoadError, Sources};
 pub use payments::{Bitcoind, Chain, Lnd, Payments};
+pub use streams::Streams;
 pub use turn::Turn;
 
 use std::fmt;
@@ -73,6 +75,7 @@ pub struct Config {
     pub rooms: Rooms,
     pub files: Files,
     pub payments: Payments,
+    pub streams: Streams,
     pub cluster: Cluster,
     pub log: Log,
 }

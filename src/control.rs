@@ -8,6 +8,7 @@ mod home;
 mod log;
 mod mixers;
 mod placement;
+mod streams;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -9,6 +9,8 @@ export default defineConfig({
   build: {
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
+    // The player of streams, which is loaded when one is watched.
+    chunkSizeWarningLimit: 600,
     target: ['chrome123', 'firefox120', 'safari17.5'],
   },
   server: { proxy: { '/v1': server } },

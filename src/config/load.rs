@@ -25,6 +25,7 @@ const LISTS: [&str; 4] = ["http.cors_origins", "http.trusted_proxies", "media.li
 const DEV_PRESET: &str = r#"
 http.listen = "127.0.0.1:7880"
 auth.guests = true
+streams.private_targets = true
 "#;
 
 /// Settings given on the command line.

@@ -31,6 +31,7 @@ pub mod rtcp;
 pub mod speaker;
 pub mod spread;
 pub mod stats;
+pub mod stream;
 pub mod track;
 
 #[cfg(test)]

@@ -108,6 +108,10 @@ pub struct RoomState {
     /// New people wait until an admin admits them.
     pub lobby: bool,
     pub participants_max: u32,
+    /// The programme is streamed by HLS.
+    pub hls: bool,
+    /// Services that the programme is pushed to.
+    pub restreams: u32,
     /// Milliseconds since the Unix epoch.
     #[cfg_attr(test, ts(type = "number"))]
     pub opened_at_ms: u64,

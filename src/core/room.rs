@@ -19,6 +19,7 @@ mod packets;
 mod publishing;
 mod report;
 mod small_files;
+mod streaming;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};

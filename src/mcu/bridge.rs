@@ -100,7 +100,7 @@ impl Bridge {
         words: mpsc::Receiver<ToMixer>,
         packets: mpsc::Receiver<MixPacket>,
     ) -> io::Result<(Self, Child)> {
-        let Spawned { child, socket } = process::spawn(program)?;
+        let Spawned { child, socket } = process::spawn(program, "mix")?;
         let socket = UnixDatagram::from_std(std::os::fd::OwnedFd::from(socket).into())?;
         let (out, inward) = (Vec::new(), vec![0; MESSAGE_BYTES_MAX]);
         let bridge = Self { socket, words, packets, out, inward, account: Account::open() };

@@ -1,4 +1,5 @@
-//! A mixer's process, from both sides: how a node starts one, and what it allows itself.
+//! A mixer's process, from both sides: how a node starts one, and what it allows itself. Others that take
+//! packets of rooms are started as it is.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -26,11 +27,12 @@ pub struct Spawned {
     pub socket: Socket,
 }
 
-/// Starts `program` as a mixer. It has the socket as its standard input, and its log goes where ours goes.
+/// Starts `program` as what `subcommand` says. It has the socket as its standard input, and its log goes
+/// where ours goes.
 ///
 /// # Errors
 /// The kernel gives no sockets or no process.
-pub fn spawn(program: &Path) -> io::Result<Spawned> {
+pub fn spawn(program: &Path, subcommand: &str) -> io::Result<Spawned> {
     let (ours, theirs) = Socket::pair(Domain::UNIX, Type::SEQPACKET, None)?;
     for socket in [&ours, &theirs] {
         socket.set_send_buffer_size(BUFFER_BYTES)?;
@@ -38,7 +40,7 @@ pub fn spawn(program: &Path) -> io::Result<Spawned> {
     }
     ours.set_nonblocking(true)?;
     let child = Command::new(program)
-        .arg("mix")
+        .arg(subcommand)
         // A terminal interrupts its whole group; the node says itself when a mixer ends.
         .process_group(0)
         .stdin(Stdio::from(OwnedFd::from(theirs)))
@@ -67,14 +69,14 @@ pub fn check(program: &Path) -> Result<PathBuf, String> {
 ///
 /// # Errors
 /// Standard input cannot be duplicated, or is no socket.
-pub(super) fn inherited_socket() -> io::Result<Socket> {
+pub fn inherited_socket() -> io::Result<Socket> {
     let socket = Socket::from(rustix::io::dup(io::stdin())?);
     socket.r#type()?;
     Ok(socket)
 }
 
 /// Lowers what this process may use. It goes on without where the system refuses.
-pub(super) fn limit() {
+pub fn limit() {
     let limit = |bytes| Rlimit { current: Some(bytes), maximum: Some(bytes) };
     for (what, result) in [
         ("memory", rustix::process::setrlimit(Resource::Data, limit(MEMORY_BYTES_MAX))),

@@ -12,6 +12,7 @@ mod mixer;
 mod outputs;
 mod relays;
 mod silence;
+mod streams;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -36,6 +37,7 @@ use crate::mailbox::ControlSender;
 
 pub use commands::{Command, Granted, IceChange, Join, RoomCommand};
 pub use mixer::MixerLink;
+pub use streams::{StreamCommand, StreamLink};
 
 /// Deadlines this close are met in the same tick: one wake-up instead of many.
 const SLACK: Duration = Duration::from_micros(500);
@@ -191,6 +193,8 @@ struct RoomSeat {
     /// Of a room whose home is elsewhere.
     branch: Option<relays::BranchSeat>,
     mixer: Option<MixerLink>,
+    /// Bounded by the shell of streams, and again here.
+    streams: Vec<StreamLink>,
     /// Who waits for what was said from outside the room, by its number. The room bounds them.
     said: BTreeMap<u64, commands::Reply<()>>,
     last_said: u64,
@@ -405,7 +409,8 @@ impl Shard {
 impl RoomSeat {
     fn new(room: Room, epoch: u64, branch: Option<relays::BranchSeat>) -> Self {
         let said = BTreeMap::new();
-        Self { room, epoch, branch, mixer: None, said, last_said: 0, peers: Vec::new() }
+        let streams = Vec::new();
+        Self { room, epoch, branch, mixer: None, streams, said, last_said: 0, peers: Vec::new() }
     }
 
     fn peer_of(&self, who: ParticipantKey) -> Option<PeerIndex> {

@@ -84,6 +84,36 @@ impl<S: Send + Sync> FromRequestParts<S> for OfInvoice {
     }
 }
 
+/// The `{restream}` of a path.
+pub struct OfRestream(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for OfRestream {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        path_part(parts, state, "restream").await.map(Self)
+    }
+}
+
+/// The `{pass}`, `{track}` and `{file}` of a stream's path.
+pub struct OfStream {
+    pub pass: String,
+    pub track: String,
+    pub file: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for OfStream {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        Ok(Self {
+            pass: path_part(parts, state, "pass").await?,
+            track: path_part(parts, state, "track").await?,
+            file: path_part(parts, state, "file").await?,
+        })
+    }
+}
+
 async fn path_part<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str) -> Result<String, Problem> {
     let params = RawPathParams::from_request_parts(parts, state)
         .await

@@ -9,6 +9,7 @@ mod error;
 mod extract;
 mod files;
 mod health;
+mod hls;
 mod home;
 mod ice_servers;
 mod join;
@@ -19,6 +20,7 @@ mod page;
 mod participants;
 mod payments;
 mod paywall;
+mod restreams;
 mod rooms;
 mod router;
 mod sales;
@@ -39,8 +41,10 @@ use crate::billing::Billing;
 use crate::config::Config;
 use crate::control::Control;
 use crate::files::Files;
+use crate::stream::Streams;
 use auth::Authority;
 use files::Links;
+use hls::Passes;
 use ice_servers::IceServers;
 
 pub use serve::{ServeError, Server};
@@ -59,6 +63,8 @@ struct Signal {
     files: Files,
     links: Links,
     billing: Billing,
+    streams: Streams,
+    passes: Passes,
     ice_servers: IceServers,
     /// Requests about rooms of other nodes are passed on, not sent there.
     proxy: bool,
@@ -75,6 +81,7 @@ impl Signal {
         metrics: PrometheusHandle,
     ) -> Self {
         let public_url = config.http.public_url.as_ref();
+        let streams = Streams::new(config, control.clone());
         Self {
             control,
             authority: Authority::new(config),
@@ -86,6 +93,8 @@ impl Signal {
             files,
             links: Links::new(config),
             billing,
+            streams,
+            passes: Passes::new(config),
             ice_servers: IceServers::new(&config.turn),
             proxy: config.cluster.proxy,
             peers: reqwest::Client::new(),

@@ -27,8 +27,8 @@ use super::auth::SEAT;
 use super::error::Problem;
 use super::extract::{BODY_BYTES_MAX, FRAGMENT, SDP};
 use super::{
-    Signal, backdrop, files, health, home, ice_servers, join, member, messages, openapi, page, participants,
-    payments, rooms, sales, sessions, stats, whip,
+    Signal, backdrop, files, health, hls, home, ice_servers, join, member, messages, openapi, page,
+    participants, payments, restreams, rooms, sales, sessions, stats, whip,
 };
 use crate::core::protocol::{Code, OFFER_BYTES_MAX};
 
@@ -105,10 +105,21 @@ pub fn streams() -> OpenApiRouter<Arc<Signal>> {
         .route("/v1/rooms/{room}/files/{file}", post(files::overridden))
 }
 
+/// What players fetch: as it is, since parts cannot be made smaller and thousands ask for a playlist at once.
+pub fn played() -> OpenApiRouter<Arc<Signal>> {
+    OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(hls::start, hls::show, hls::stop))
+        .routes(routes!(hls::multivariant))
+        .routes(routes!(hls::file))
+        .routes(routes!(restreams::start, restreams::list))
+        .routes(routes!(restreams::stop))
+}
+
 /// All that is described.
 pub fn described() -> OpenApi {
     let mut document = api().into_openapi();
     document.merge(streams().into_openapi());
+    document.merge(played().into_openapi());
     document
 }
 
@@ -124,6 +135,13 @@ pub fn router(signal: Arc<Signal>) -> Router {
         .layer(middleware::from_fn_with_state(Arc::clone(&signal), home::find))
         .layer(cors.clone())
         .layer(middleware::from_fn_with_state(Arc::clone(&signal), files::speak));
+    let played = Router::from(played())
+        .method_not_allowed_fallback(not_allowed)
+        .with_state(Arc::clone(&signal))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(Arc::clone(&signal), home::find))
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, REQUEST_TIMEOUT))
+        .layer(cors.clone());
     Router::from(api())
         .route("/v1/openapi.json", get(move || async move { axum::Json(document.as_ref().clone()) }))
         .route("/", get(page::index))
@@ -138,6 +156,7 @@ pub fn router(signal: Arc<Signal>) -> Router {
         .layer(middleware::from_fn(advertise))
         .layer(CompressionLayer::new())
         .merge(streams)
+        .merge(played)
         .layer(header(X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .layer(header(REFERRER_POLICY, "no-referrer"))
         .layer(

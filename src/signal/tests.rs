@@ -160,6 +160,14 @@ fn the_document_has_every_call_of_the_contract() {
         "GET /v1/rooms/{room}/invoices/{invoice}/events",
         "POST /v1/rooms/{room}/invoices/{invoice}/mark",
         "POST /v1/rooms/{room}/invoices/{invoice}/simulate",
+        "GET /v1/rooms/{room}/hls",
+        "POST /v1/rooms/{room}/hls",
+        "DELETE /v1/rooms/{room}/hls",
+        "GET /v1/rooms/{room}/hls/index.m3u8",
+        "GET /v1/rooms/{room}/hls/{pass}/{track}/{file}",
+        "GET /v1/rooms/{room}/restreams",
+        "POST /v1/rooms/{room}/restreams",
+        "DELETE /v1/rooms/{room}/restreams/{restream}",
         "GET /v1/rooms/{room}/messages",
         "GET /v1/rooms/{room}/participants",
         "POST /v1/rooms/{room}/participants",
@@ -472,4 +480,40 @@ fn a_port_that_is_taken_is_named() {
     let error =
         Server::bind(&config, control, files, Billing::unplugged(), metrics).err().unwrap().to_string();
     assert!(error.contains(&config.http.listen.to_string()) && error.contains("http.listen"), "{error}");
+}
+
+#[tokio::test]
+async fn streams_are_started_by_admins_and_watched_by_those_who_may() {
+    let service = service(&config(false, false));
+    let verdict = async |method: &str, path: &str, token: &str, body: &'static str| {
+        let headers = [("authorization", token), JSON];
+        let headers = if token.is_empty() { &headers[1..] } else { &headers[..] };
+        ask(&service, method, &format!("/v1/rooms/abc/{path}"), headers, body).await.verdict()
+    };
+    let (owner, guest) = (bearer("abc", |_| ()), bearer("abc", |grant| grant.admin = false));
+    let blind = bearer("abc", |grant| (grant.subscribe, grant.admin) = (false, false));
+    let url = r#"{"url": "rtmp://203.0.113.1/app/key"}"#;
+    for (method, path, body) in
+        [("POST", "hls", ""), ("DELETE", "hls", ""), ("GET", "restreams", ""), ("POST", "restreams", url)]
+    {
+        assert_eq!(verdict(method, path, "", body).await, (401, "unauthorized".into()), "{method} {path}");
+        assert_eq!(verdict(method, path, &guest, body).await, (403, "forbidden".into()), "{method} {path}");
+    }
+    assert_eq!(verdict("POST", "hls", &owner, "").await, (503, "unavailable".into()));
+    assert_eq!(verdict("DELETE", "hls", &owner, "").await, (404, "not_found".into()));
+    assert_eq!(verdict("DELETE", "restreams/7", &owner, "").await, (404, "not_found".into()));
+    assert_eq!(verdict("POST", "restreams", &owner, url).await, (403, "forbidden".into()));
+    assert_eq!(verdict("POST", "restreams", &owner, "{}").await, (400, "malformed".into()));
+    let inside = r#"{"url": "rtmp://localhost/app/key"}"#;
+    assert_eq!(verdict("POST", "restreams", &owner, inside).await, (403, "forbidden".into()));
+    let playlist = "hls/index.m3u8";
+    assert_eq!(verdict("GET", playlist, "", "").await, (401, "unauthorized".into()));
+    assert_eq!(verdict("GET", playlist, &blind, "").await, (403, "forbidden".into()));
+    assert_eq!(verdict("GET", playlist, &guest, "").await, (404, "not_found".into()));
+    let with = |token: &str| format!("{playlist}?token={}", token.trim_start_matches("Bearer "));
+    assert_eq!(verdict("GET", &with(&guest), "", "").await, (404, "not_found".into()));
+    assert_eq!(verdict("GET", &with(&blind), "", "").await, (403, "forbidden".into()));
+    assert_eq!(verdict("GET", &with("a.b.c"), "", "").await, (401, "unauthorized".into()));
+    let forged = "hls/ffff-00000000000000000000000000000000/high/index.m3u8";
+    assert_eq!(verdict("GET", forged, &owner, "").await, (403, "forbidden".into()));
 }

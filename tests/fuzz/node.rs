@@ -84,6 +84,8 @@ impl Node {
             layout: antiphon::core::mix::layout::Layout::default(),
             background: Default::default(),
             has_backdrop: false,
+            hls: false,
+            restreams: 0,
             e2ee: false,
             access: Access::Open,
             locked: false,

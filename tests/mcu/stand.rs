@@ -74,7 +74,7 @@ impl Stand {
 
     pub fn with(settings: MixSettings) -> Self {
         gst::init().unwrap();
-        let mixer = spawn(Path::new(env!("CARGO_BIN_EXE_antiphon"))).unwrap();
+        let mixer = spawn(Path::new(env!("CARGO_BIN_EXE_antiphon")), "mix").unwrap();
         mixer.socket.set_nonblocking(false).unwrap();
         let now = Instant::now();
         let mut stand = Self {

@@ -67,6 +67,8 @@ impl World {
             layout: antiphon::core::mix::layout::Layout::default(),
             background: Default::default(),
             has_backdrop: false,
+            hls: false,
+            restreams: 0,
             e2ee: false,
             access: Access::Open,
             locked: false,

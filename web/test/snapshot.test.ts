@@ -29,6 +29,8 @@ const WELCOME: Extract<ServerMessage, { type: 'welcome' }> = {
     locked: false,
     lobby: true,
     participants_max: 100,
+    hls: false,
+    restreams: 0,
     opened_at_ms: 0,
   },
   me: 'me',

@@ -81,6 +81,8 @@ impl Placement {
             locked: false,
             lobby: new.lobby,
             participants_max,
+            hls: false,
+            restreams: 0,
             opened_at_ms: unix_ms(),
         })
     }
@@ -136,9 +138,9 @@ impl Placement {
         self.admit()?;
         let kept = won.settings.as_deref().and_then(|kept| serde_json::from_str::<Kept>(kept).ok());
         let (state, first_is_admin) = match kept.filter(|kept| kept.state.name == *room) {
-            // Pictures stay with the node that had them. Who came first came there; an owner comes back by
-            // its seat.
-            Some(kept) => (RoomState { has_backdrop: false, ..kept.state }, false),
+            // Pictures and streams stay with the node that had them. Who came first came there; an owner
+            // comes back by its seat.
+            Some(kept) => (RoomState { has_backdrop: false, hls: false, restreams: 0, ..kept.state }, false),
             None => (self.new_state(room, &NewRoom::default())?, true),
         };
         self.open(state, first_is_admin, won).map(drop)

@@ -197,7 +197,9 @@ impl Room {
         let elsewhere = self.branches.iter().any(|branch| branch.viewers > 0);
         self.settings.mix.is_some()
             && !self.state.e2ee
-            && (self.seated().any(|(_, p)| self.wants_mix(p)) || elsewhere && self.state.mode == Mode::Mcu)
+            && (self.takers().any()
+                || self.seated().any(|(_, p)| self.wants_mix(p))
+                || elsewhere && self.state.mode == Mode::Mcu)
     }
 
     fn start_mixer(&mut self, now: Instant) {
@@ -396,6 +398,7 @@ impl Room {
         let lines: Vec<(u8, u32)> =
             lines.map(|(line, track)| (line as u8, track.as_ref().map_or(0, wanted))).collect();
         for (line, encodings) in lines {
+            let encodings = encodings | self.streamed(line);
             let told = self.mixing.wanted.insert(line, encodings).unwrap_or(0);
             if told != encodings {
                 self.tell_mixer(ToMixer::Wanted { line, encodings });

@@ -6,7 +6,7 @@ use std::time::Instant;
 use str0m::{Candidate, IceCreds};
 use tokio::sync::oneshot;
 
-use super::{LogAnswer, Notice, PeerIndex, RoomSeat, Shard};
+use super::{LogAnswer, Notice, PeerIndex, RoomSeat, Shard, StreamCommand};
 use crate::core::chat::{Asker, Author, ChatCommand};
 use crate::core::event::{CloseReason, EventBody};
 use crate::core::ids::{Identity, RoomName, SessionId, ShardId};
@@ -83,6 +83,7 @@ pub enum RoomCommand {
     Change(RoomChange, Reply<RoomState>),
     /// The picture behind its mix, or none.
     Backdrop(Option<Backdrop>, Reply<RoomState>),
+    Stream(StreamCommand, Reply<()>),
     Close(Reply<()>),
     /// It goes on at another node.
     Move,
@@ -204,6 +205,9 @@ impl Shard {
             return answer(reply, self.patch(index, session, if_match.as_deref(), &fragment, random));
         }
         let Some(seat) = self.seat_mut(index) else { return refuse_all(command) };
+        if let RoomCommand::Stream(command, reply) = command {
+            return answer(reply, seat.handle_stream(stamp, command));
+        }
         let room = &mut seat.room;
         match command {
             RoomCommand::Log(log) => match log {
@@ -245,7 +249,10 @@ impl Shard {
             }
             RoomCommand::Kept { asker, result } => room.handle_kept(&asker, result),
             RoomCommand::Displace(identity) => room.displace(stamp, &identity),
-            RoomCommand::Join(_) | RoomCommand::Stats(_) | RoomCommand::Patch { .. } => {}
+            RoomCommand::Join(_)
+            | RoomCommand::Stats(_)
+            | RoomCommand::Stream(..)
+            | RoomCommand::Patch { .. } => {}
         }
     }
 
@@ -398,6 +405,7 @@ fn refuse_all(command: RoomCommand) {
         RoomCommand::Summary(reply) => answer(reply, Err(gone())),
         RoomCommand::Change(_, reply) | RoomCommand::Backdrop(_, reply) => answer(reply, Err(gone())),
         RoomCommand::Close(reply)
+        | RoomCommand::Stream(_, reply)
         | RoomCommand::Remove { reply, .. }
         | RoomCommand::Mute { reply, .. }
         | RoomCommand::Say { reply, .. }

@@ -121,6 +121,8 @@ impl Shard {
             if seat.mixer.as_ref().is_none_or(|mixer| mixer.serial != serial) {
                 return;
             }
+            self.stream_out(index, packet);
+            let Some(seat) = self.rooms.get_mut(index.0 as usize).and_then(Option::as_mut) else { return };
             let passed = passed(now, packet, &seat.room);
             let arrival = arrival(packet, passed.rare.as_deref());
             let (Some(who), Some(arrival)) = (seat.room.mixer_seat(), arrival) else { continue };

@@ -35,4 +35,5 @@ export { createRoom, type NewRoom, presentIdentities } from './signaling';
 export { MIXER, type Slot, type View, viewKey } from './slots';
 export { type Delivery, myGrant, type Snapshot, wantedMode } from './snapshot';
 export { type Sample, StatsSampler, type StreamRate } from './stats';
+export { hlsUrl, type Restream, Streams } from './streams';
 export type { LeftBehind, Sending, SendingState } from './uploads';

@@ -100,6 +100,14 @@ locked: boolean,
  */
 lobby: boolean, participants_max: number, 
 /**
+ * The programme is streamed by HLS.
+ */
+hls: boolean, 
+/**
+ * Services that the programme is pushed to.
+ */
+restreams: number, 
+/**
  * Milliseconds since the Unix epoch.
  */
 opened_at_ms: number, };

@@ -26,6 +26,7 @@ import { Relays } from './relays';
 import { type Address, filesAccess, setBackdrop } from './signaling';
 import { SlotTable, type View } from './slots';
 import { EMPTY, LEAVE_WORDS, reduce, type Snapshot } from './snapshot';
+import { Streams } from './streams';
 import { Viewing } from './viewing';
 
 const TYPING_SHOWN_MS = 6_000;
@@ -35,6 +36,7 @@ export class Room extends Emitter<RoomEvents> {
   readonly slots = new SlotTable();
   readonly chat: Chat;
   readonly files: Files;
+  readonly streams: Streams;
   status: Status = { phase: 'joining' };
   snapshot: Snapshot = EMPTY;
   #link: Link | undefined;
@@ -55,6 +57,7 @@ export class Room extends Emitter<RoomEvents> {
     this.#relays = new Relays(this.#address);
     void this.#relays.servers();
     this.chat = new Chat((message) => this.request(message));
+    this.streams = new Streams(() => filesAccess(this.#address, this.#link?.session));
     this.files = new Files(
       () => filesAccess(this.#address, this.#link?.session),
       (message) => this.request(message),

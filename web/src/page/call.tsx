@@ -15,6 +15,7 @@ import type { Panel, Session } from './session';
 import { listenForShortcuts } from './shortcuts';
 import { Stage } from './stage';
 import { StatsPanel } from './stats';
+import { StreamButton, StreamSheet } from './streaming';
 import type { PaidTime } from './tickets';
 
 const TITLES: Record<Exclude<Panel, 'none'>, string> = {
@@ -23,7 +24,8 @@ const TITLES: Record<Exclude<Panel, 'none'>, string> = {
   stats: 'Statistics',
 };
 
-function TopBar({ session, paid }: { session: Session; paid: PaidTime | undefined }) {
+function TopBar(props: { session: Session; paid: PaidTime | undefined; onSheet: (sheet: Sheet) => void }) {
+  const { session, paid, onSheet } = props;
   const state = session.state.value;
   const count = session.participants.value.size;
   return (
@@ -41,6 +43,7 @@ function TopBar({ session, paid }: { session: Session; paid: PaidTime | undefine
       <ModeSwitch session={session} />
       {session.grant.value.admin && <PictureMenu session={session} />}
       {session.grant.value.admin && <SalesButton room={session.as.room} />}
+      <StreamButton session={session} onOpen={() => onSheet('stream')} />
       <button
         type="button"
         class="button small copy-link"
@@ -125,7 +128,13 @@ export function Call({ session, paid }: { session: Session; paid?: PaidTime | un
   };
   return (
     <div class="call">
-      <TopBar session={session} paid={paid} />
+      <TopBar
+        session={session}
+        paid={paid}
+        onSheet={(next) => {
+          sheet.value = next;
+        }}
+      />
       <main class={`floor ${session.panel.value === 'none' ? '' : 'with-panel'}`}>
         <div class="stage-area">
           <Banner session={session} />
@@ -149,6 +158,7 @@ export function Call({ session, paid }: { session: Session; paid?: PaidTime | un
       <FileDrop session={session} />
       {sheet.value === 'devices' && <DevicesSheet session={session} onClose={close} />}
       {sheet.value === 'shortcuts' && <ShortcutsSheet onClose={close} />}
+      {sheet.value === 'stream' && <StreamSheet session={session} onClose={close} />}
     </div>
   );
 }

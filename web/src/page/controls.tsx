@@ -11,7 +11,7 @@ import type { Panel, Session, View } from './session';
 import { SHORTCUTS } from './shortcuts';
 import { nextTheme, THEME_WORDS } from './theme';
 
-export type Sheet = 'devices' | 'shortcuts';
+export type Sheet = 'devices' | 'shortcuts' | 'stream';
 
 interface ControlProps {
   icon: IconName;

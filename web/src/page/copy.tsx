@@ -18,6 +18,12 @@ export async function copy(text: string): Promise<boolean> {
   }
 }
 
+/** Where a room's stream is watched. */
+export async function copyWatchLink(room: string): Promise<void> {
+  const link = `${roomLink(room)}?watch=hls`;
+  toast((await copy(link)) ? 'Link copied. Whoever has it can watch.' : `The link is ${link}`);
+}
+
 export async function copyRoomLink(room: string): Promise<void> {
   const link = roomLink(room);
   toast((await copy(link)) ? 'Link copied. Send it to whoever should come.' : `The link is ${link}`);

@@ -10,6 +10,7 @@ import './styles/panels.css';
 import './styles/chat.css';
 import './styles/files.css';
 import './styles/pay.css';
+import './styles/stream.css';
 import { render } from 'preact';
 import { Home } from './home';
 import { RoomPage } from './room-page';

@@ -11,9 +11,10 @@ import { go, isRoomName } from './router';
 import { Session } from './session';
 import { keepClaim, PaidTime, ticketFor } from './tickets';
 import { sentence } from './toasts';
+import { WatchPage } from './watch';
 
 /** `?name=X&join=1` joins at once. A token in the address is kept by the tab and taken out of sight. */
-function readAddress(room: string): { joinAs: string | undefined } {
+function readAddress(room: string): { joinAs: string | undefined; watches: boolean } {
   const query = new URLSearchParams(location.search);
   const hash = new URLSearchParams(location.hash.slice(1));
   const token = hash.get('token') ?? query.get('token');
@@ -24,7 +25,8 @@ function readAddress(room: string): { joinAs: string | undefined } {
     history.replaceState(null, '', `${location.pathname}${rest ? `?${rest}` : ''}`);
   }
   const name = query.get('name')?.trim();
-  return { joinAs: query.get('join') === '1' && name ? name : undefined };
+  const watches = query.get('watch') === 'hls';
+  return { joinAs: query.get('join') === '1' && name ? name : undefined, watches };
 }
 
 function Card({ children }: { children: preact.ComponentChildren }) {
@@ -56,6 +58,7 @@ function Ended(props: { message: string; again: string; onAgain: () => void }) {
 
 export function RoomPage({ room }: { room: string }) {
   const session = useSignal<Session | undefined>(undefined);
+  const watching = useSignal(false);
   const paid = useSignal<PaidTime | undefined>(undefined);
   /** What to pay before we come in, and as whom we wanted to. */
   const door = useSignal<
@@ -80,8 +83,9 @@ export function RoomPage({ room }: { room: string }) {
     door.value = { challenge, identity };
   };
   useEffect(() => {
-    const { joinAs } = readAddress(room);
-    if (joinAs) void start(joinAs);
+    const { joinAs, watches } = readAddress(room);
+    watching.value = watches;
+    if (joinAs && !watches) void start(joinAs);
     document.title = `${room} · Antiphon`;
     return () => {
       document.title = 'Antiphon';
@@ -93,6 +97,7 @@ export function RoomPage({ room }: { room: string }) {
   if (!isRoomName(room)) {
     return <Ended message="That is no room’s name." again="Choose another" onAgain={() => go('/')} />;
   }
+  if (watching.value) return <WatchPage room={room} />;
   const current = session.value;
   if (door.value) {
     const { challenge, identity, media } = door.value;

@@ -14,6 +14,7 @@ use crate::core::protocol::{Access, PublishedTrack, RoomChange, RoomState};
 use crate::core::protocol::{ClientMessage, Request, SlotState};
 use crate::core::relay::Upstream;
 use crate::core::room::{Arrival, Forward, Settings};
+use crate::core::stream::{Takers, Track};
 
 const KEYFRAME: [u8; 60] = vp8(true);
 const DELTA: [u8; 60] = vp8(false);
@@ -52,6 +53,8 @@ impl World {
             layout: Layout::Grid,
             background: Colour::default(),
             has_backdrop: false,
+            hls: false,
+            restreams: 0,
             e2ee: false,
             access: Access::Open,
             locked: false,
@@ -505,4 +508,52 @@ fn csrcs_mean_the_same_in_a_branch_as_at_home() {
     assert_eq!(at_home.len(), 3);
     assert_eq!(csrcs(&branch), at_home[1..]);
     assert!(branch.seated().any(|(key, p)| p.origin.is_some_and(|origin| origin != key)));
+}
+
+#[test]
+fn a_stream_has_a_forwarded_room_mixed_and_nobody_in_it_moved() {
+    let mut world = World::new();
+    let takers = |hls, restreams| Takers { hls, restreams };
+    let stamp = world.stamp();
+    world.room.set_takers(stamp, takers(true, 0)).unwrap();
+    world.drain();
+    assert!(world.orders.iter().any(|order| matches!(order, MixerOrder::Start(_))));
+    let is_out = |room: &RoomState| room.hls && room.mode == Mode::Sfu;
+    let told = |message: &ServerMessage| matches!(message, ServerMessage::Room { room } if is_out(room));
+    assert!(world.told.iter().any(|(_, message)| told(message)));
+    world.hear(FromMixer::Ready { encoders: Vec::new() });
+    for second in 0..30 {
+        world.pass(second == 0);
+    }
+    let wanted = |world: &World, line| world.room.mixing.wanted.get(&line).copied();
+    assert_eq!((wanted(&world, LINE_H264), wanted(&world, LINE_SOUND)), (Some(0b11), Some(1)));
+    assert_eq!(wanted(&world, LINE_VP8), Some(0), "nobody in the room takes the mix");
+    world.orders.clear();
+    world.room.ask_for_stream_keyframe(Track::High);
+    world.drain();
+    let asked = MixerOrder::Tell(ToMixer::Keyframe { line: LINE_H264, encoding: 1 });
+    assert_eq!(world.orders, [asked]);
+    // A push alone takes the full picture alone.
+    let stamp = world.stamp();
+    world.room.set_takers(stamp, takers(false, 1)).unwrap();
+    world.drain();
+    assert_eq!(wanted(&world, LINE_H264), Some(0b10));
+    let stamp = world.stamp();
+    world.room.set_takers(stamp, takers(false, 0)).unwrap();
+    for _ in 0..110 {
+        world.pass(false);
+    }
+    assert!(world.orders.contains(&MixerOrder::Stop));
+}
+
+#[test]
+fn what_cannot_be_mixed_cannot_be_streamed() {
+    let mut world = World::new();
+    world.room.settings.mix = None;
+    let stamp = world.stamp();
+    let takers = Takers { hls: true, restreams: 0 };
+    assert_eq!(world.room.set_takers(stamp, takers).unwrap_err().code, Code::Unavailable);
+    world.room.state.e2ee = true;
+    assert_eq!(world.room.set_takers(stamp, takers).unwrap_err().code, Code::EndToEndEncrypted);
+    assert_eq!(world.room.takers(), Takers::default());
 }

@@ -23,6 +23,8 @@ fn room() -> Room {
         layout: Layout::Grid,
         background: Colour::default(),
         has_backdrop: false,
+        hls: false,
+        restreams: 0,
         e2ee: false,
         access: Access::Open,
         locked: false,
