@@ -155,6 +155,7 @@ fn the_document_has_every_call_of_the_contract() {
         "POST /v1/rooms/{room}/files/{file}/link",
         "GET /v1/rooms/{room}/files/{file}/thumbnail",
         "POST /v1/rooms/{room}/access",
+        "GET /v1/rooms/{room}/ice-servers",
         "POST /v1/rooms/{room}/invoices",
         "GET /v1/rooms/{room}/invoices/{invoice}",
         "GET /v1/rooms/{room}/invoices/{invoice}/events",
