@@ -294,7 +294,9 @@ impl Leases for RedisLeases {
             }
             // A record that cannot be read is of a version too far away to send anybody there.
             let nodes = answer.drain(..).skip(1).filter_map(|record| serde_json::from_str(&record).ok());
-            Ok(Pulse::Nodes(nodes.collect()))
+            let mut nodes: Vec<NodeRecord> = nodes.collect();
+            nodes.sort_by(|one, other| one.id.cmp(&other.id));
+            Ok(Pulse::Nodes(nodes))
         }
         .boxed()
     }

@@ -302,7 +302,9 @@ impl KafkaLog {
             Err(error) => return Err(error),
         };
         let of_this_start = own && record.writer.incarnation == self.incarnation;
-        if opened.is_some() && !of_this_start {
+        // An opening from before ours, which is read only now, takes nothing from us.
+        let is_later = self.epochs.get(&record.room).is_some_and(|own| *own <= record.writer.epoch);
+        if opened.is_some() && !of_this_start && is_later {
             self.epochs.remove(&record.room);
         }
         if of_this_start {

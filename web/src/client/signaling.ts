@@ -90,9 +90,7 @@ export function filesAccess(address: Address, session: Session | undefined): Acc
   return { url, headers: { ...headers(address.token), 'Antiphon-Session': session.id } };
 }
 
-/**
- * Offers to join, through the first node that answers. With `resume`, as the participant of that earlier session.
- */
+/** Offers to join, through the first node that answers. With `resume`, as that session's participant. */
 export async function join(address: Address, offer: string, resume?: string): Promise<Joined> {
   address.ways ??= [address.base];
   let last = new Refused('unreachable');
