@@ -98,9 +98,9 @@ impl IceServers {
 
 /// Relays for a join
 ///
-/// What to put into `RTCConfiguration` before the offer is made: STUN and TURN servers, with names and passwords
-/// that hold for hours. An empty list where the node has none. The same stand in `Link` headers of the join's
-/// answer (RFC 9725 §4.6).
+/// What to put into `RTCConfiguration` before the offer is made: STUN and TURN servers, with names and
+/// passwords that hold for hours. An empty list where the node has none. The same stand in `Link` headers of
+/// the join's answer (RFC 9725 §4.6).
 #[utoipa::path(
     get, path = "/v1/rooms/{room}/ice-servers", tag = "join",
     params(("room" = RoomName, Path)),
