@@ -6,10 +6,12 @@
 mod check;
 mod files;
 mod load;
+mod recordings;
 
 pub use check::Problems;
 pub use files::{Files, S3};
 pub use load::{Flags, LoadError, Sources};
+pub use recordings::Recordings;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -65,6 +67,7 @@ pub struct Config {
     pub limits: Limits,
     pub rooms: Rooms,
     pub files: Files,
+    pub recordings: Recordings,
     pub log: Log,
 }
 

@@ -1,8 +1,10 @@
 //! Antiphon, a media server: rooms that forward video (SFU), with chat over data channels.
 //!
 //! Imports point one way: `main → cli → node → shells → core`. Shells (`control`, `signal`, `media`, `mcu`,
-//! `events`, `files`) meet only through mailboxes; `control`, which joins them, calls `events` and speaks
-//! `media`'s commands, and `signal` hands bytes to `files`, which says through `control` what came. `config`, `telemetry`, `mailbox` and `token` are leaves. `tests/tidy.rs` holds this to be so.
+//! `record`, `events`, `files`) meet only through mailboxes; `control`, which joins them, calls `events`,
+//! starts mixers and recorders and speaks `media`'s commands. `signal` hands bytes to `files`, which says
+//! through `control` what came, and takes them from `record`. `config`, `telemetry`, `mailbox`, `worker` and
+//! `token` are leaves. `tests/tidy.rs` holds this to be so.
 #![forbid(unsafe_code)]
 #![warn(clippy::dbg_macro, clippy::todo, clippy::unimplemented, clippy::unwrap_used)]
 
@@ -17,6 +19,8 @@ pub mod mailbox;
 pub mod mcu;
 pub mod media;
 pub mod node;
+pub mod record;
 pub mod signal;
 pub mod telemetry;
 pub mod token;
+pub mod worker;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use metrics::gauge;
 use tokio::sync::{mpsc, oneshot};
 
-use super::mixers::mix_settings;
+use super::workers::mix_settings;
 use super::{Control, IncomingFile, NewRoom, no_room, overloaded};
 use crate::config::Config;
 use crate::core::files::SmallFile;
@@ -15,6 +15,7 @@ use crate::core::ids::{Identity, RoomName, SessionId, ShardId};
 use crate::core::mix::colour::Colour;
 use crate::core::mix::layout::Layout;
 use crate::core::protocol::{Access, Mode, RoomState};
+use crate::core::recording::ConsentRule;
 use crate::core::refusal::{Code, Refusal};
 use crate::core::room::{Settings, no_mix_of_ciphertext};
 use crate::core::room_name;
@@ -25,6 +26,7 @@ use crate::mcu::Mixers;
 use crate::media::negotiate::{self, Reach};
 use crate::media::shard::{Command, Load, Notice, RoomCommand};
 use crate::media::{PeerSerial, ShardHandle};
+use crate::record::Recordings;
 
 /// Requests that may wait for the loop. Full: refused with `unavailable`.
 const QUEUE_DEPTH: usize = 8_192;
@@ -120,7 +122,9 @@ pub struct Placement {
     pub(super) events: EventWriter,
     /// `None` where the node cannot mix.
     pub(super) mixers: Option<Mixers>,
-    pub(super) mixers_started: u64,
+    /// `None` where the node does not record.
+    pub(super) recordings: Option<Recordings>,
+    pub(super) workers_started: u64,
     small_files: ControlSender<IncomingFile>,
     next_serial: u32,
     joins: BTreeMap<IpAddr, u32>,
@@ -136,7 +140,7 @@ impl Placement {
         notices: mpsc::Receiver<Notice>,
         events: EventWriter,
         media: negotiate::Identity,
-        mixers: Option<Mixers>,
+        (mixers, recordings): (Option<Mixers>, Option<Recordings>),
         small_files: ControlSender<IncomingFile>,
     ) -> Control {
         let (asks, receiver) = mailbox::control(QUEUE_DEPTH);
@@ -150,7 +154,8 @@ impl Placement {
             rooms: BTreeMap::new(),
             events,
             mixers,
-            mixers_started: 0,
+            recordings,
+            workers_started: 0,
             small_files,
             next_serial: 1,
             joins: BTreeMap::new(),
@@ -235,6 +240,8 @@ impl Placement {
             Notice::StartMixer { shard, room, epoch, settings } => {
                 self.start_mixer(shard, room, epoch, settings);
             }
+            Notice::StartRecorder { shard, epoch, settings } => self.start_recorder(shard, epoch, *settings),
+            Notice::AskRecording { shard, room, asked } => self.ask_recording(shard, room, asked),
             Notice::BranchOpened { shard, room } => {
                 if let Some(open) = self.rooms.get_mut(&room) {
                     open.branches.insert(shard);
@@ -292,21 +299,35 @@ impl Placement {
             let words = format!("participants_max is from 1 to {ceiling} on this node");
             return Err(Refusal::new(Code::Malformed, words));
         }
-        let state = RoomState {
+        let mut state =
+            RoomState { mode: new.mode, e2ee: new.e2ee, ..self.new_state(name, participants_max) };
+        (state.access, state.lobby) = (new.access, new.lobby);
+        state.recording_consent = new.recording_consent.unwrap_or(state.recording_consent);
+        self.open(state.clone(), new.first_is_admin)?;
+        Ok(state)
+    }
+
+    /// A room of which nothing was wished.
+    fn new_state(&self, name: RoomName, participants_max: u32) -> RoomState {
+        RoomState {
             name,
-            mode: new.mode,
+            mode: Mode::Sfu,
             layout: Layout::default(),
             background: Colour::default(),
             has_backdrop: false,
-            e2ee: new.e2ee,
-            access: new.access,
+            e2ee: false,
+            access: Access::Open,
             locked: false,
-            lobby: new.lobby,
+            lobby: false,
             participants_max,
             opened_at_ms: unix_ms(),
-        };
-        self.open(state.clone(), new.first_is_admin)?;
-        Ok(state)
+            recording: None,
+            recording_consent: if self.config.recordings.ask_consent {
+                ConsentRule::Ask
+            } else {
+                ConsentRule::Notice
+            },
+        }
     }
 
     fn unused_name(&self) -> RoomName {
@@ -349,6 +370,7 @@ impl Placement {
             initial_estimate_bps: self.config.media.initial_estimate_bps,
             first_is_admin,
             mix: self.mixers.as_ref().map(|_| mix_settings(&self.config.mcu)),
+            may_record: self.recordings.is_some(),
             state,
         };
         let shard = self.least_busy();
@@ -369,19 +391,7 @@ impl Placement {
             Some(_) => {}
             None if *may_create => {
                 self.admit()?;
-                let state = RoomState {
-                    name: room.clone(),
-                    mode: Mode::Sfu,
-                    layout: Layout::default(),
-                    background: Colour::default(),
-                    has_backdrop: false,
-                    e2ee: false,
-                    access: Access::Open,
-                    locked: false,
-                    lobby: false,
-                    participants_max: self.config.limits.participants_per_room,
-                    opened_at_ms: unix_ms(),
-                };
+                let state = self.new_state(room.clone(), self.config.limits.participants_per_room);
                 self.open(state, true)?;
             }
             None => return Err(no_room()),

@@ -5,6 +5,7 @@
 
 pub mod bandwidth;
 pub mod chat;
+pub mod depacketize;
 pub mod event;
 pub mod files;
 pub mod format;
@@ -17,6 +18,7 @@ pub mod participant;
 pub mod payload;
 pub mod protocol;
 pub mod rate;
+pub mod recording;
 pub mod refusal;
 pub mod relay;
 pub mod replay;

@@ -70,9 +70,12 @@ fn status_of(code: Code) -> StatusCode {
         Code::Unauthorized => StatusCode::UNAUTHORIZED,
         Code::Forbidden | Code::RoomPrivate => StatusCode::FORBIDDEN,
         Code::NotFound => StatusCode::NOT_FOUND,
-        Code::RoomExists | Code::RoomFull | Code::WrongOffset | Code::EndToEndEncrypted => {
-            StatusCode::CONFLICT
-        }
+        Code::RoomExists
+        | Code::RoomFull
+        | Code::WrongOffset
+        | Code::EndToEndEncrypted
+        | Code::AlreadyRecording
+        | Code::ConsentNeeded => StatusCode::CONFLICT,
         Code::Gone => StatusCode::GONE,
         Code::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
         Code::TooLarge | Code::QuotaExceeded => StatusCode::PAYLOAD_TOO_LARGE,

@@ -9,9 +9,9 @@ mod link;
 mod list;
 mod tus;
 
-pub use access::SESSION;
+pub use access::{SESSION, member};
 pub use download::{__path_contents, __path_thumbnail, contents, thumbnail};
-pub use link::{__path_link, Links, link};
+pub use link::{__path_link, Link, Links, Signature, link};
 pub use list::{__path_list, list};
 pub use tus::{
     __path_cancel, __path_create, __path_receive, TUS_HEADERS, cancel, create, overridden, receive, speak,

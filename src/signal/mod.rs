@@ -14,6 +14,8 @@ mod messages;
 mod openapi;
 mod page;
 mod participants;
+mod ranges;
+mod recordings;
 mod rooms;
 mod router;
 mod serve;
@@ -32,6 +34,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use crate::config::Config;
 use crate::control::Control;
 use crate::files::Files;
+use crate::record::Recordings;
 use auth::Authority;
 use files::Links;
 
@@ -49,11 +52,17 @@ struct Signal {
     trusted_proxies: Vec<IpAddr>,
     metrics: PrometheusHandle,
     files: Files,
+    recordings: Recordings,
     links: Links,
 }
 
 impl Signal {
-    fn new(config: &Config, control: Control, files: Files, metrics: PrometheusHandle) -> Self {
+    fn new(
+        config: &Config,
+        control: Control,
+        (files, recordings): (Files, Recordings),
+        metrics: PrometheusHandle,
+    ) -> Self {
         let public_url = config.http.public_url.as_ref();
         Self {
             control,
@@ -64,6 +73,7 @@ impl Signal {
             trusted_proxies: config.http.trusted_proxies.clone(),
             metrics,
             files,
+            recordings,
             links: Links::new(config),
         }
     }

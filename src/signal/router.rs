@@ -26,8 +26,8 @@ use utoipa_axum::routes;
 use super::error::Problem;
 use super::extract::{BODY_BYTES_MAX, FRAGMENT, SDP};
 use super::{
-    Signal, backdrop, files, health, join, messages, openapi, page, participants, rooms, sessions, stats,
-    whip,
+    Signal, backdrop, files, health, join, messages, openapi, page, participants, recordings, rooms,
+    sessions, stats, whip,
 };
 use crate::core::protocol::Code;
 
@@ -70,6 +70,10 @@ pub fn api() -> OpenApiRouter<Arc<Signal>> {
         .routes(routes!(whip::publish))
         .routes(routes!(whip::view))
         .routes(routes!(sessions::patch, sessions::leave))
+        .routes(routes!(recordings::start, recordings::list))
+        .routes(routes!(recordings::show, recordings::delete))
+        .routes(routes!(recordings::stop))
+        .routes(routes!(recordings::link))
         .routes(routes!(stats::show))
         .routes(routes!(messages::page))
         .routes(routes!(health::alive))
@@ -77,13 +81,15 @@ pub fn api() -> OpenApiRouter<Arc<Signal>> {
         .routes(routes!(health::metrics))
 }
 
-/// The calls that concern files: bodies as long as they are, for as long as they take, and as they are.
+/// The calls that concern files and recordings: bodies as long as they are, for as long as they take, and as
+/// they are.
 pub fn streams() -> OpenApiRouter<Arc<Signal>> {
     OpenApiRouter::with_openapi(openapi::base())
         .routes(routes!(files::list, files::create))
         .routes(routes!(files::contents, files::receive, files::cancel))
         .routes(routes!(files::thumbnail))
         .routes(routes!(files::link))
+        .routes(routes!(recordings::contents))
         .route("/v1/rooms/{room}/files/{file}", post(files::overridden))
 }
 

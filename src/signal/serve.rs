@@ -13,6 +13,7 @@ use super::{Signal, router};
 use crate::config::Config;
 use crate::control::Control;
 use crate::files;
+use crate::record::Recordings;
 
 /// What open requests get to end by, once the node stops.
 const GRACE: Duration = Duration::from_secs(5);
@@ -44,7 +45,7 @@ impl Server {
     pub fn bind(
         config: &Config,
         control: Control,
-        files: files::Files,
+        kept: (files::Files, Recordings),
         metrics: PrometheusHandle,
     ) -> Result<Self, ServeError> {
         let address = config.http.listen;
@@ -54,7 +55,7 @@ impl Server {
             (Some(cert), Some(key)) => Some(Files::load(cert, key)?),
             _ => None,
         };
-        let signal = Arc::new(Signal::new(config, control, files, metrics));
+        let signal = Arc::new(Signal::new(config, control, kept, metrics));
         Ok(Self { listener, address, tls, signal })
     }
 

@@ -29,6 +29,7 @@ const WELCOME: Extract<ServerMessage, { type: 'welcome' }> = {
     locked: false,
     lobby: true,
     participants_max: 100,
+    recording_consent: 'notice',
     opened_at_ms: 0,
   },
   me: 'me',

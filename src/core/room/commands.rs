@@ -84,6 +84,10 @@ impl Room {
                 let by = self.admin(key)?;
                 self.change(now, change, Some(by))?;
             }
+            M::RecordingStart { .. }
+            | M::RecordingStop
+            | M::RecordingMark { .. }
+            | M::RecordingConsent { .. } => return self.record(now, key, request, message),
             M::RoomClose => {
                 self.admin(key)?;
                 self.close(now, CloseReason::Closed);
@@ -107,7 +111,7 @@ impl Room {
         Ok(Answer::Ok)
     }
 
-    fn admin(&self, key: ParticipantKey) -> Result<Identity, Refusal> {
+    pub(super) fn admin(&self, key: ParticipantKey) -> Result<Identity, Refusal> {
         let participant = self.participant(key).filter(|participant| participant.grant.admin);
         participant
             .map(|participant| participant.identity.clone())
@@ -218,6 +222,9 @@ impl Room {
         if let Some(layout) = &change.layout {
             layout.check()?;
         }
+        if let Some(rule) = change.recording_consent {
+            self.check_consent_rule(rule)?;
+        }
         let ceiling = self.settings.state.participants_max;
         if let Some(max) = change.participants_max
             && !(1..=ceiling).contains(&max)
@@ -233,7 +240,8 @@ impl Room {
         state.locked = change.locked.unwrap_or(state.locked);
         state.lobby = change.lobby.unwrap_or(state.lobby);
         state.participants_max = change.participants_max.unwrap_or(state.participants_max);
-        let room = state.clone();
+        let rule = change.recording_consent.unwrap_or(state.recording_consent);
+        let room = self.set_consent_rule(now.instant, rule);
         self.mirror_is_stale = true;
         self.poll_mixing(now.instant);
         self.settle(now.instant);

@@ -197,7 +197,9 @@ impl Room {
         let elsewhere = self.branches.iter().any(|branch| branch.viewers > 0);
         self.settings.mix.is_some()
             && !self.state.e2ee
-            && (self.seated().any(|(_, p)| self.wants_mix(p)) || elsewhere && self.state.mode == Mode::Mcu)
+            && (self.seated().any(|(_, p)| self.wants_mix(p))
+                || self.records_mix()
+                || elsewhere && self.state.mode == Mode::Mcu)
     }
 
     fn start_mixer(&mut self, now: Instant) {
@@ -356,7 +358,7 @@ impl Room {
         }
     }
 
-    fn mixer_track(&self, line: u8) -> Option<TrackKey> {
+    pub(super) fn mixer_track(&self, line: u8) -> Option<TrackKey> {
         self.participant(self.mixing.seat?)?.line_tracks.get(usize::from(line)).copied()?
     }
 

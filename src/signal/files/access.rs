@@ -28,7 +28,11 @@ pub struct FileParams {
 }
 
 /// The participant whose session the request shows, if it shows one.
-async fn member(signal: &Signal, headers: &HeaderMap, room: &RoomName) -> Result<Option<Member>, Problem> {
+pub async fn member(
+    signal: &Signal,
+    headers: &HeaderMap,
+    room: &RoomName,
+) -> Result<Option<Member>, Problem> {
     let Some(value) = headers.get(SESSION) else { return Ok(None) };
     let session = value.to_str().ok().and_then(SessionId::parse);
     let session = session.ok_or_else(|| {

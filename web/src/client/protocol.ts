@@ -73,7 +73,15 @@ export type Layout = { "kind": "grid" } | { "kind": "speaker" } | { "kind": "pre
 /**
  * The room as everyone in it sees it.
  */
-export type RoomState = { name: RoomName, mode: Mode, 
+export type ConsentRule = "notice" | "ask";
+
+export type EndReason = "stopped" | "empty" | "closed" | "disk_full" | "too_large" | "failed";
+
+export type RecordingId = string;
+
+export type RecordingState = { id: RecordingId, tracks: boolean, mix: boolean, active: boolean, started_at_ms: number, by?: Identity, };
+
+export type RoomState = { recording?: RecordingState, recording_consent: ConsentRule, name: RoomName, mode: Mode, 
 /**
  * Of the mixed picture.
  */
@@ -107,7 +115,7 @@ opened_at_ms: number, };
 /**
  * A change of a room's settings; absent fields stay. The body of `PATCH /v1/rooms/{room}` too.
  */
-export type RoomChange = { mode?: Mode, layout?: Layout, background?: Colour, access?: Access, locked?: boolean, lobby?: boolean, participants_max?: number, };
+export type RoomChange = { recording_consent?: ConsentRule, mode?: Mode, layout?: Layout, background?: Colour, access?: Access, locked?: boolean, lobby?: boolean, participants_max?: number, };
 
 /**
  * What a participant may do: a token's `room` grant, without the room's name.
@@ -120,7 +128,7 @@ export type TrackState = { source: Source, kind: Kind, muted: boolean,
  */
 codec?: string, };
 
-export type ParticipantState = { identity: Identity, 
+export type ParticipantState = { recording_consent?: boolean, identity: Identity, 
 /**
  * What to show; the identity unless the participant chose another name.
  */
@@ -247,17 +255,17 @@ export type LeaveReason = "left" | "lost" | "removed" | "denied" | "replaced" | 
 /**
  * Why something was refused: stable strings, the same on the `control` channel and in the HTTP API.
  */
-export type Code = "malformed" | "unknown_type" | "too_large" | "rate_limited" | "unauthorized" | "forbidden" | "not_found" | "room_exists" | "room_locked" | "room_full" | "room_private" | "node_full" | "draining" | "bad_offer" | "unsupported_media_type" | "precondition_failed" | "precondition_required" | "end_to_end_encrypted" | "wrong_offset" | "upload_busy" | "checksum_mismatch" | "quota_exceeded" | "storage_full" | "gone" | "range_not_satisfiable" | "unavailable" | "internal";
+export type Code = "already_recording" | "consent_needed" | "malformed" | "unknown_type" | "too_large" | "rate_limited" | "unauthorized" | "forbidden" | "not_found" | "room_exists" | "room_locked" | "room_full" | "room_private" | "node_full" | "draining" | "bad_offer" | "unsupported_media_type" | "precondition_failed" | "precondition_required" | "end_to_end_encrypted" | "wrong_offset" | "upload_busy" | "checksum_mismatch" | "quota_exceeded" | "storage_full" | "gone" | "range_not_satisfiable" | "unavailable" | "internal";
 
 /**
  * From the client to the server.
  */
-export type ClientMessage = { "type": "publish", tracks: Array<PublishedTrack>, } | { "type": "slots.wish", slots: Array<SlotWish>, } | { "type": "chat.send", id: MessageId, text: string, reply_to?: MessageId, } | { "type": "chat.edit", id: MessageId, text: string, } | { "type": "chat.delete", id: MessageId, } | { "type": "chat.react", id: MessageId, emoji: string, on: boolean, } | { "type": "chat.typing", typing: boolean, } | { "type": "file.send", id: MessageId, name: string, size_bytes: number, data: string, } | { "type": "chat.history", before?: number, } | { "type": "react", emoji: string, } | { "type": "me.update", name?: string, hand_raised?: boolean, } | { "type": "moderate.mute", participant: Identity, source?: Source, } | { "type": "moderate.remove", participant: Identity, } | { "type": "moderate.admit", participant: Identity, } | { "type": "moderate.deny", participant: Identity, } | { "type": "room.update" } & RoomChange | { "type": "room.close" } | { "type": "mode.choose", mode?: Mode, } | { "type": "device.strained", strained: boolean, } | { "type": "stats.watch", on: boolean, } | { "type": "ping" };
+export type ClientMessage = { "type": "recording.start", tracks: boolean, mix: boolean, } | { "type": "recording.stop", } | { "type": "recording.mark", title: string, } | { "type": "recording.consent", agreed: boolean, } | { "type": "publish", tracks: Array<PublishedTrack>, } | { "type": "slots.wish", slots: Array<SlotWish>, } | { "type": "chat.send", id: MessageId, text: string, reply_to?: MessageId, } | { "type": "chat.edit", id: MessageId, text: string, } | { "type": "chat.delete", id: MessageId, } | { "type": "chat.react", id: MessageId, emoji: string, on: boolean, } | { "type": "chat.typing", typing: boolean, } | { "type": "file.send", id: MessageId, name: string, size_bytes: number, data: string, } | { "type": "chat.history", before?: number, } | { "type": "react", emoji: string, } | { "type": "me.update", name?: string, hand_raised?: boolean, } | { "type": "moderate.mute", participant: Identity, source?: Source, } | { "type": "moderate.remove", participant: Identity, } | { "type": "moderate.admit", participant: Identity, } | { "type": "moderate.deny", participant: Identity, } | { "type": "room.update" } & RoomChange | { "type": "room.close" } | { "type": "mode.choose", mode?: Mode, } | { "type": "device.strained", strained: boolean, } | { "type": "stats.watch", on: boolean, } | { "type": "ping" };
 
 /**
  * From the server to the client.
  */
-export type ServerMessage = { "type": "welcome", protocol: string, room: RoomState, me: Identity, participants: Array<ParticipantState>, slots: Array<SlotState>, 
+export type ServerMessage = { "type": "recording.ended", id: RecordingId, reason: EndReason, by?: Identity, } | { "type": "welcome", protocol: string, room: RoomState, me: Identity, participants: Array<ParticipantState>, slots: Array<SlotState>, 
 /**
  * The newest messages, oldest first.
  */

@@ -22,7 +22,8 @@ import type {
   Source,
 } from './protocol';
 import { Reconnector } from './reconnect';
-import { type Address, filesAccess } from './signaling';
+import { Recordings } from './recordings';
+import { type Address, accessTo } from './signaling';
 import { SlotTable, type View } from './slots';
 import { EMPTY, LEAVE_WORDS, reduce, type Snapshot } from './snapshot';
 import { Viewing } from './viewing';
@@ -34,6 +35,7 @@ export class Room extends Emitter<RoomEvents> {
   readonly slots = new SlotTable();
   readonly chat: Chat;
   readonly files: Files;
+  readonly recordings: Recordings;
   status: Status = { phase: 'joining' };
   snapshot: Snapshot = EMPTY;
   #link: Link | undefined;
@@ -52,7 +54,11 @@ export class Room extends Emitter<RoomEvents> {
     this.#address = { base: options.base ?? location.origin, room, identity, name, token };
     this.chat = new Chat((message) => this.request(message));
     this.files = new Files(
-      () => filesAccess(this.#address, this.#link?.session),
+      () => accessTo('files', this.#address, this.#link?.session),
+      (message) => this.request(message),
+    );
+    this.recordings = new Recordings(
+      () => accessTo('recordings', this.#address, this.#link?.session),
       (message) => this.request(message),
     );
     this.local.on('change', (source) => void this.#publishChange(source));
@@ -250,6 +256,9 @@ export class Room extends Emitter<RoomEvents> {
       case 'muted':
         this.local.silence(message.source);
         this.emit('muted', message);
+        break;
+      case 'recording.ended':
+        this.emit('recordingEnded', message);
         break;
       case 'react':
         this.emit('reaction', message);

@@ -9,6 +9,7 @@ import { FileDrop } from './file-sending';
 import { Icon, Mark } from './icons';
 import { Knocking, PeoplePanel } from './people';
 import { ModeSwitch, PictureMenu } from './picture';
+import { ConsentDialog, RecordingSign, RecordMenu } from './recordings';
 import type { Panel, Session } from './session';
 import { listenForShortcuts } from './shortcuts';
 import { Stage } from './stage';
@@ -32,9 +33,11 @@ function TopBar({ session }: { session: Session }) {
           <Icon name="lock" /> <span class="roomy-text">Locked</span>
         </span>
       )}
+      <RecordingSign session={session} />
       <span class="quiet count">{count === 1 ? 'only you' : `${count} people`}</span>
       <span class="spring" />
       <ModeSwitch session={session} />
+      {session.grant.value.admin && <RecordMenu session={session} />}
       {session.grant.value.admin && <PictureMenu session={session} />}
       <button
         type="button"
@@ -142,6 +145,7 @@ export function Call({ session }: { session: Session }) {
       />
       <Voices session={session} />
       <FileDrop session={session} />
+      {session.asksConsent.value && <ConsentDialog session={session} />}
       {sheet.value === 'devices' && <DevicesSheet session={session} onClose={close} />}
       {sheet.value === 'shortcuts' && <ShortcutsSheet onClose={close} />}
     </div>

@@ -9,6 +9,7 @@ import './styles/tile.css';
 import './styles/panels.css';
 import './styles/chat.css';
 import './styles/files.css';
+import './styles/recordings.css';
 import { render } from 'preact';
 import { Home } from './home';
 import { RoomPage } from './room-page';

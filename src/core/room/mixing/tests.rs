@@ -57,6 +57,8 @@ impl World {
             lobby: false,
             participants_max: 10,
             opened_at_ms: 0,
+            recording: None,
+            recording_consent: Default::default(),
         };
         let settings = Settings {
             state,
@@ -70,6 +72,7 @@ impl World {
             initial_estimate_bps: 5_000_000,
             first_is_admin: true,
             mix: Some(MixSettings::default()),
+            may_record: true,
             epoch: 1,
         };
         let now = Instant::now();
