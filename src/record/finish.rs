@@ -9,14 +9,17 @@ use ffmpeg_next::format;
 
 use super::folder::{Folder, read_manifest};
 use super::media::{self, MediaError, copy_whole};
+use super::recorder::MEMORY_BYTES_MAX;
 use crate::core::recording::EndReason;
 use crate::core::recording::manifest::{Content, Manifest, Progress, RecordedFile};
+use crate::worker::process;
 
 /// Finishes what lies in a folder, unless somebody writes to it.
 ///
 /// # Errors
 /// It is no recording's folder, or cannot be written to.
 pub fn run(path: &Path) -> Result<(), MediaError> {
+    process::limit(MEMORY_BYTES_MAX);
     media::start()?;
     let mut manifest = read_manifest(path)?;
     let Some(folder) = Folder::open(path)? else { return Ok(()) };

@@ -17,8 +17,9 @@ use crate::worker::wire::{self, MESSAGE_BYTES_MAX, Message, WireError};
 
 /// How often it is looked what is due.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
-/// Of writable memory: jitter buffers of many tracks, and what FFmpeg takes for a picture.
-const MEMORY_BYTES_MAX: u64 = 1 << 30;
+/// Of writable memory. What the allocator only reserves counts, so that it is far above what is used: jitter
+/// buffers of many tracks, and what FFmpeg takes for a picture.
+pub const MEMORY_BYTES_MAX: u64 = 3 << 30;
 /// One is enough for all that it does.
 const CORES_MAX: u32 = 1;
 /// Behind the node, which forwards packets.

@@ -232,9 +232,11 @@ impl Session {
         }
         if track.about.source.is_mix() {
             let kind = track.about.source.kind();
-            return match self.write_mix(kind, units) {
+            let written = self.write_mix(kind, units);
+            let Some(track) = self.tracks.get_mut(&serial) else { return written };
+            return match written {
                 Err(error) if error.is_of_stream() => {
-                    tracing::warn!(%error, "something of the mix cannot be written");
+                    track.note_trouble(&error);
                     Ok(())
                 }
                 written => written,

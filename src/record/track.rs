@@ -167,7 +167,7 @@ impl Track {
     }
 
     /// A unit cannot be written; the next key frame may.
-    fn note_trouble(&mut self, error: &MediaError) {
+    pub fn note_trouble(&mut self, error: &MediaError) {
         if !std::mem::replace(&mut self.is_troubled, true) {
             tracing::warn!(%error, serial = self.about.serial, "something of a track cannot be written");
         }

@@ -3,7 +3,7 @@
 //! A cluster is closed and handed to the system each second. It is on the disk, whatever befalls the machine,
 //! after [`SYNC_INTERVAL_US`] more.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use ffmpeg_next::Packet;
@@ -24,11 +24,9 @@ const PICTURE_US_MAX: i64 = 200_000;
 
 /// See the module.
 pub struct TrackFile {
-    pub path: PathBuf,
     codec: Codec,
     writing: Writing,
     /// From the recording's beginning.
-    pub start_us: i64,
     pub end_us: i64,
     last_us: i64,
     picture_us: i64,
@@ -50,16 +48,7 @@ impl TrackFile {
         let parameters = media::parameters(codec, &unit.data)?;
         let streams = vec![Stream { parameters, title: Some(title), time_base: MS }];
         let writing = Writing::create(path, "matroska", &OPTIONS, streams, &[])?;
-        Ok(Self {
-            path: path.to_owned(),
-            codec,
-            writing,
-            start_us: at_us,
-            end_us: at_us,
-            last_us: at_us,
-            picture_us: PICTURE_US,
-            synced_us: at_us,
-        })
+        Ok(Self { codec, writing, end_us: at_us, last_us: at_us, picture_us: PICTURE_US, synced_us: at_us })
     }
 
     /// Writes a unit that was at `at_us`.

@@ -143,10 +143,6 @@ impl Stand {
         }
     }
 
-    pub fn pid(&self) -> u32 {
-        self.recorder.child.id()
-    }
-
     /// The recorder is killed, as by the kernel.
     pub fn kill(mut self) -> Folder {
         self.recorder.child.kill().unwrap();

@@ -79,6 +79,11 @@ impl Units {
         Some(())
     }
 
+    /// What was taken of the unit at hand is of no use.
+    pub fn forget_unit(&mut self) {
+        self.is_open = false;
+    }
+
     /// Ends an access unit; false where it shows nothing, such as parameter sets alone. It is broken where a
     /// piece is missing, or no decoder could begin with it as it claims.
     pub fn finish(&mut self, data: &mut Vec<u8>, keyframe: &mut bool, broken: &mut bool) -> bool {

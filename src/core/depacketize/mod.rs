@@ -140,6 +140,11 @@ impl Assembler {
         if taken.is_none() || self.data.len() > UNIT_BYTES_MAX {
             self.data.clear();
             self.broken = true;
+            match &mut self.pictures {
+                Pictures::Vp9(frames) => *frames = vp9::Frames::default(),
+                Pictures::H264(units) => units.forget_unit(),
+                Pictures::Sound | Pictures::Vp8 | Pictures::Av1(_) => {}
+            }
         }
         if packet.marker {
             outcomes.extend(self.finish());

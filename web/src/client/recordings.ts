@@ -1,6 +1,6 @@
 /**
- * Recordings of a room as this client has them, for its owner and admins: what there is, and addresses to fetch
- * it by. Begun and ended over the data channel.
+ * Recordings of a room as this client has them, for its owner and admins: what there is, and addresses to
+ * fetch it by. Begun and ended over the data channel.
  */
 import { asRefused, Refused, refusalOf } from './errors';
 import type { ClientMessage, EndReason } from './protocol';

@@ -227,7 +227,10 @@ fn all_are_told_and_everyone_is_recorded_where_a_notice_does() {
     });
     assert!(welcome.unwrap().recording.is_some());
     world.pass(200);
-    let chapter = |order: &RecorderOrder| matches!(order, RecorderOrder::Tell(ToRecorder::Chapter { title, .. }) if title == "CLEO joins");
+    let chapter = |order: &RecorderOrder| match order {
+        RecorderOrder::Tell(ToRecorder::Chapter { title, .. }) => title == "CLEO joins",
+        _ => false,
+    };
     assert!(world.orders.iter().any(chapter), "{:?}", world.orders);
     let stopped = world.room.stop_recording(world.stamp(), None, None).unwrap();
     world.drain();
@@ -283,7 +286,12 @@ fn only_an_admin_begins_ends_and_marks() {
     let [ann, bob] = world.people[..] else { panic!() };
     world.ask(bob, ClientMessage::RecordingStart { tracks: true, mix: false });
     assert!(world.wishes.is_empty());
-    let refused = |world: &World, to| matches!(world.told.last(), Some((Audience::One(who), ServerMessage::Error { code: Code::Forbidden, .. })) if *who == to);
+    let refused = |world: &World, to| match world.told.last() {
+        Some((audience, ServerMessage::Error { code, .. })) => {
+            *audience == Audience::One(to) && *code == Code::Forbidden
+        }
+        _ => false,
+    };
     assert!(refused(&world, bob));
     world.ask(ann, ClientMessage::RecordingStart { tracks: true, mix: false });
     let (asker, ..) = world.wishes.pop().unwrap();
