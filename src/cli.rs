@@ -1,8 +1,10 @@
-//! The command line: `serve`, `check-config`, `token`, `bench`, `keys`, `remux`, and
+//! The command line: `serve`, `check-config`, `token`, `bench`, `keys`, `events`, `remux`, and
 //! `mix`, `record` and `probe`, which are for servers alone.
 //!
 //! Exit codes: 0, 1 for what failed, 2 for a wrong usage or configuration. Output meant for programs goes to
 //! stdout, words for people to stderr.
+
+mod events;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -45,6 +47,9 @@ enum Command {
     /// Measure a running server
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Read the log that the nodes of a cluster share
+    #[command(subcommand)]
+    Events(events::Events),
     /// Print a new key, ready for the configuration
     Keys,
     /// Make one file of all tracks of a recording, with its chapters and its chat; nothing is decoded
@@ -176,6 +181,7 @@ impl Command {
             Self::Serve(args) => serve(args.load()?),
             Self::CheckConfig(args) => check_config(&args.load()?),
             Self::Token(args) => token(args),
+            Self::Events(what) => what.run(),
             Self::Bench(what) => Ok(bench::run(&what)?),
             Self::Keys => {
                 keys();

@@ -4,14 +4,18 @@
 //! readable `Debug` and print as `hidden`. Pure: reading the file and the environment is [`load`]'s.
 
 mod check;
+mod cluster;
 mod files;
 mod load;
 mod recordings;
+mod turn;
 
 pub use check::Problems;
+pub use cluster::Cluster;
 pub use files::{Files, S3};
 pub use load::{Flags, LoadError, Sources};
 pub use recordings::Recordings;
+pub use turn::Turn;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -63,11 +67,13 @@ pub struct Config {
     pub node: Node,
     pub media: Media,
     pub mcu: Mcu,
+    pub turn: Turn,
     pub auth: Auth,
     pub limits: Limits,
     pub rooms: Rooms,
     pub files: Files,
     pub recordings: Recordings,
+    pub cluster: Cluster,
     pub log: Log,
 }
 

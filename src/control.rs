@@ -4,6 +4,7 @@
 //! shard with the asker's reply channel inside, so an answer takes no second hop. The loop never waits for
 //! a shard: a full mailbox refuses the request with [`Code::Unavailable`].
 
+mod home;
 mod log;
 mod placement;
 mod recordings;
@@ -17,11 +18,13 @@ use std::time::Instant;
 use rand::RngExt as _;
 use tokio::sync::oneshot;
 
+use crate::cluster::{Cluster, LeaseNotice};
 use crate::core::chat::Asker;
 pub use crate::core::chat::{Author, ChatCommand, HistoryRange, MessagePage};
 use crate::core::files::SmallFile;
 use crate::core::ids::{Identity, RoomName, SessionId};
 use crate::core::mix::backdrop::Backdrop;
+pub use crate::core::participant::Seat;
 use crate::core::participant::{Entrant, Member, Part};
 use crate::core::protocol::{Access, Grant, Mode, ParticipantState, RoomChange, RoomState, Source};
 use crate::core::recording::ConsentRule;
@@ -35,7 +38,8 @@ use crate::media::shard::{Command, IceChange, Join, RoomCommand};
 use placement::{Ask, Newcomer, Place};
 use recordings::no_recordings;
 
-pub use placement::{Node, Placement, notices, unix_ms};
+pub use home::{Home, Turned};
+pub use placement::{Around, Node, Placement, notices, unix_ms};
 
 /// Settings of a room that is about to be made.
 #[derive(Debug, Clone, Default)]
@@ -84,6 +88,8 @@ pub struct JoinRequest {
     pub offer: String,
     /// The session that this connection continues, after its transport was lost.
     pub resume: Option<SessionId>,
+    /// The seat that it had, for a node that has the room since.
+    pub seat: Option<Seat>,
     /// A token for this very room was shown: private rooms open to it, locked ones to its admins.
     pub has_token: bool,
     /// The room may be made by this join, with its maker as admin (`--dev` and guest nodes).
@@ -100,6 +106,8 @@ pub struct Joined {
     pub answer: String,
     /// Entity tag of the ICE session (RFC 9725 §4.3.1), quotes included.
     pub etag: String,
+    /// By which another node lets it in again. `None` where there is no other.
+    pub seat: Option<Seat>,
 }
 
 /// What a `PATCH` of a session did (RFC 9725 §4.3).
@@ -117,6 +125,7 @@ pub struct Control {
     asks: ControlSender<Ask>,
     events: EventWriter,
     media: negotiate::Identity,
+    cluster: Cluster,
     ready: Arc<AtomicBool>,
 }
 
@@ -124,23 +133,31 @@ impl Control {
     /// A handle with no loop behind it: every call answers `unavailable`, and the node is not ready.
     #[cfg(test)]
     pub(crate) fn unplugged() -> Self {
+        use crate::config::Config;
+
         let (asks, _) = crate::mailbox::control(1);
         let log = Box::new(crate::events::memory::MemoryLog::default());
         let events = EventWriter::spawn(log).expect("a thread");
         let crypto = Arc::new(str0m_aws_lc_rs::default_provider());
         let certificate = crypto.dtls_provider.generate_certificate().expect("a certificate");
         let media = negotiate::Identity { certificate, crypto, initial_estimate_bps: 0 };
-        Self { asks, events, media, ready: Arc::new(AtomicBool::new(false)) }
-    }
-
-    fn new(asks: ControlSender<Ask>, events: EventWriter, media: negotiate::Identity) -> Self {
-        Self { asks, events, media, ready: Arc::new(AtomicBool::new(true)) }
+        let (cluster, _) = Cluster::start(&Config::default(), 0).expect("no address to be wrong");
+        Self { asks, events, media, cluster, ready: Arc::new(AtomicBool::new(false)) }
     }
 
     /// # Errors
-    /// `room_exists`, `node_full`, `draining`.
-    pub async fn create_room(&self, new: NewRoom) -> Result<RoomState, Refusal> {
-        self.ask(|reply| Ask::Create { new, reply }).await
+    /// `room_exists`, `node_full`, `draining`, `unavailable`; or it is to be made at another node.
+    pub async fn create_room(&self, new: NewRoom) -> Result<RoomState, Turned> {
+        self.make_room(new, true).await
+    }
+
+    async fn make_room(&self, mut new: NewRoom, anywhere: bool) -> Result<RoomState, Turned> {
+        let _claiming = match &new.name {
+            Some(name) => Some(self.cluster.claiming(name).await),
+            None => None,
+        };
+        let won = self.win_new(&mut new, anywhere).await?;
+        Ok(self.ask(|reply| Ask::Create { new, won, reply }).await?)
     }
 
     pub async fn rooms(&self) -> Result<Vec<RoomSummary>, Refusal> {
@@ -185,8 +202,8 @@ impl Control {
 
     /// # Errors
     /// `not_found`, `room_locked`, `room_full`, `room_private`, `rate_limited`, `bad_offer`, `forbidden`,
-    /// `node_full`, `draining`.
-    pub async fn join(&self, request: JoinRequest) -> Result<Joined, Refusal> {
+    /// `node_full`, `draining`, `unavailable`; or the room is at another node.
+    pub async fn join(&self, mut request: JoinRequest) -> Result<Joined, Turned> {
         let asked_at = Instant::now();
         // Before it is given a place: an offer that cannot be read opens no room.
         let offer = negotiate::Offer::parse(request.offer)?;
@@ -194,11 +211,23 @@ impl Control {
             room: request.room.clone(),
             from: request.from,
             may_create: request.may_create,
+            won: None,
             resume: request.resume,
             only_watches: matches!(request.role, Role::Viewer { .. }) && !offer.has_channels(),
             proven: request.has_token.then(|| request.identity.clone()),
         };
-        let Place { shard, serial, reach, id } = self.ask(|reply| Ask::Place { newcomer, reply }).await?;
+        let Place { shard, serial, reach, id, epoch, opened_at_ms } = self.place(newcomer).await?;
+        let room = request.room.clone();
+        // A session that another node had is none here; whoever had its seat there has it here.
+        let had = request
+            .seat
+            .take()
+            .filter(|seat| seat.room == room && seat.opened_at_ms == opened_at_ms && seat.epoch < epoch);
+        let returns = had.is_some();
+        if let Some(seat) = had {
+            (request.identity, request.name, request.grant) = (seat.identity, seat.name, seat.grant);
+            request.resume = None;
+        }
         let creds = crate::media::credentials(id, serial, random_pair());
         // The offer is parsed here, on a thread that may take its time; the shard gets what came of it.
         let negotiated = negotiate::accept(asked_at, &self.media, &reach, creds, offer)?;
@@ -213,6 +242,7 @@ impl Control {
             },
             session: SessionId::new(id, rand::rng().random()),
             has_token: request.has_token,
+            returns,
             lines: negotiated.published.clone(),
             slots: negotiated.slots.clone(),
             seed: rand::rng().random(),
@@ -223,7 +253,38 @@ impl Control {
         let command = Command::InRoom(request.room, RoomCommand::Join(Box::new(join)));
         shard.send(command).map_err(|_| overloaded())?;
         let granted = granted.await.map_err(|_| overloaded())??;
-        Ok(Joined { session: granted.session, answer: granted.answer, etag: granted.etag })
+        let session = granted.session;
+        let seat = self.seat_of(&room, session, epoch, opened_at_ms).await;
+        Ok(Joined { session, answer: granted.answer, etag: granted.etag, seat })
+    }
+
+    /// The seat that a session was given. Who waits in the lobby has none.
+    async fn seat_of(
+        &self,
+        room: &RoomName,
+        session: SessionId,
+        epoch: u64,
+        opened_at_ms: u64,
+    ) -> Option<Seat> {
+        if self.cluster.is_alone() {
+            return None;
+        }
+        let Member { identity, name, grant } = self.member(room, session).await.ok()?;
+        Some(Seat { room: room.clone(), opened_at_ms, epoch, identity, name, grant })
+    }
+
+    /// Finds a newcomer its shard; opens the room here if it is to be.
+    async fn place(&self, mut newcomer: Newcomer) -> Result<Place, Turned> {
+        let room = newcomer.room.clone();
+        if self.cluster.epoch(&room).is_some() {
+            // Nobody waits for those who are about to open other rooms.
+            return Ok(self.ask(|reply| Ask::Place { newcomer, reply }).await?);
+        }
+        let from = newcomer.from;
+        self.ask(|reply| Ask::Knock { from, reply }).await?;
+        let _claiming = self.cluster.claiming(&room).await;
+        newcomer.won = self.win(&room, newcomer.may_create, true).await?;
+        Ok(self.ask(|reply| Ask::Place { newcomer, reply }).await?)
     }
 
     /// Trickle or ICE restart by an SDP fragment (RFC 8840). `if_match` is the `If-Match` header as it came.
@@ -337,8 +398,12 @@ impl Control {
             answer => return answer,
         }
         let new = NewRoom { name: Some(room.clone()), first_is_admin: true, ..NewRoom::default() };
-        match self.create_room(new).await {
-            Err(refusal) if refusal.code != Code::RoomExists => return Err(refusal),
+        match self.make_room(new, false).await {
+            Err(Turned::Away(refusal)) if refusal.code != Code::RoomExists => return Err(refusal),
+            Err(Turned::Elsewhere(_)) => {
+                let words = "the room has just moved to another node: try again";
+                return Err(Refusal::new(Code::Unavailable, words));
+            }
             _ => {}
         }
         self.in_room(room, say).await
@@ -354,14 +419,21 @@ impl Control {
         !matches!(self.room(room).await, Err(Refusal { code: Code::NotFound, .. }))
     }
 
-    /// False once draining has begun, or while the event log cannot be written.
-    pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Relaxed) && self.events.is_healthy()
+    /// False once draining has begun.
+    pub fn is_open_to_all(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
     }
 
-    /// No new rooms and joins from now on; `true` once no participant is left.
+    /// False once draining has begun, while the event log cannot be written, or while nobody can say which
+    /// rooms other nodes have.
+    pub fn is_ready(&self) -> bool {
+        self.is_open_to_all() && self.events.is_healthy() && self.cluster.is_ready()
+    }
+
+    /// No new rooms and joins from now on; `true` once no participant is left. Rooms go to other nodes.
     pub async fn drain(&self) -> bool {
         self.ready.store(false, Ordering::Relaxed);
+        self.hand_over().await;
         self.ask(|reply| Ask::Drain { reply }).await.unwrap_or(true)
     }
 
@@ -369,6 +441,7 @@ impl Control {
     pub async fn close_all(&self) {
         // Without a control loop there is nothing left to close.
         let _ = self.ask(|reply| Ask::CloseAll { reply }).await;
+        self.cluster.sign_off().await;
     }
 
     async fn in_room<T>(

@@ -1,15 +1,16 @@
 //! Antiphon, a media server: rooms that forward video (SFU), with chat over data channels.
 //!
 //! Imports point one way: `main → cli → node → shells → core`. Shells (`control`, `signal`, `media`, `mcu`,
-//! `record`, `events`, `files`) meet only through mailboxes; `control`, which joins them, calls `events`,
-//! starts mixers and recorders and speaks `media`'s commands. `signal` hands bytes to `files`, which says
-//! through `control` what came, and takes them from `record`. `config`, `telemetry`, `mailbox`, `worker` and
-//! `token` are leaves. `tests/tidy.rs` holds this to be so.
+//! `record`, `events`, `files`, `cluster`) meet only through mailboxes; `control`, which joins them, calls
+//! `events` and `cluster`, starts mixers and recorders and speaks `media`'s commands. `signal` hands bytes to
+//! `files`, which says through `control` what came, and takes them from `record`. `config`, `telemetry`,
+//! `mailbox`, `worker` and `token` are leaves. `tests/tidy.rs` holds this to be so.
 #![forbid(unsafe_code)]
 #![warn(clippy::dbg_macro, clippy::todo, clippy::unimplemented, clippy::unwrap_used)]
 
 pub mod bench;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod control;
 pub mod core;

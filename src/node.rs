@@ -8,9 +8,11 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::cluster::Cluster;
 use crate::config::Config;
-use crate::control::{self, Control, IncomingFile, Node, Placement};
-use crate::core::ids::ShardId;
+use crate::control::{self, Around, Control, IncomingFile, Node, Placement};
+use crate::core::ids::{NodeId, ShardId};
+use crate::events::kafka::{KafkaLog, KafkaSettings};
 use crate::events::sqlite::SqliteLog;
 use crate::events::writer::EventWriter;
 use crate::files::{self, Files};
@@ -40,8 +42,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     tokio::spawn(telemetry::keep_up(metrics.clone()));
     std::fs::create_dir_all(&config.node.data_dir)
         .with_context(|| format!("the data directory {} cannot be made", config.node.data_dir.display()))?;
-    let log = SqliteLog::open(&config.node.data_dir.join("events.sqlite"))?;
-    let events = EventWriter::spawn(Box::new(log)).context("the event log's thread cannot be started")?;
+    let events = open_log(&config).context("the event log cannot be opened")?;
     let crypto = Arc::new(str0m_aws_lc_rs::default_provider());
     let certificate = crypto.dtls_provider.generate_certificate();
     let certificate = certificate.context("no DTLS certificate can be made")?;
@@ -76,6 +77,19 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     events.close().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The log of this node, or where one is configured that which the nodes share.
+fn open_log(config: &Config) -> anyhow::Result<EventWriter> {
+    let settings = &config.cluster;
+    if settings.kafka_brokers.is_empty() {
+        let log = SqliteLog::open(&config.node.data_dir.join("events.sqlite"))?;
+        return Ok(EventWriter::spawn(Box::new(log))?);
+    }
+    let node = NodeId::parse(&settings.node_id)?;
+    let kafka = KafkaSettings::of(settings);
+    let log = KafkaLog::open(&config.node.data_dir, kafka, node, control::unix_ms())?;
+    Ok(EventWriter::spawn_shared(log)?)
 }
 
 fn shard_count(config: &Config) -> u8 {
@@ -116,7 +130,10 @@ async fn start_shards(
     let recordings = Some(recordings.clone()).filter(Recordings::is_enabled);
     let workers = (mixers(config).await, recordings);
     let config = config.clone();
-    let control = Placement::spawn(config, nodes, reports, events, identity, workers, small_files);
+    let (cluster, leases) =
+        Cluster::start(&config, control::unix_ms()).context("cluster.redis_url cannot be used")?;
+    let around = Around { events, media: identity, workers, small_files, cluster, leases };
+    let control = Placement::spawn(config, nodes, reports, around);
     Ok((control, handles.into()))
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Addresses, tokens and chat never reach a log; packets are counted, not logged.
 
+mod catalogue;
 mod latency;
 
 use std::time::Duration;
@@ -37,7 +38,7 @@ pub fn start_metrics() -> Result<PrometheusHandle, BuildError> {
         .set_buckets_for_metric(bucket("antiphon_join_seconds"), &JOIN_SECONDS)?
         .set_buckets_for_metric(bucket("antiphon_events_append_seconds"), &APPEND_SECONDS)?
         .install_recorder()?;
-    describe();
+    catalogue::describe();
     Ok(handle)
 }
 
@@ -53,26 +54,5 @@ pub async fn keep_up(metrics: PrometheusHandle) {
     loop {
         interval.tick().await;
         metrics.run_upkeep();
-    }
-}
-
-fn describe() {
-    use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
-    describe_gauge!("antiphon_rooms", "Open rooms");
-    describe_gauge!("antiphon_participants", "Participants, viewers not counted");
-    describe_counter!("antiphon_rtp_packets_received_total", "RTP packets taken from publishers");
-    describe_counter!("antiphon_rtp_packets_forwarded_total", "RTP packets handed to receivers");
-    describe_counter!("antiphon_rtp_bytes_forwarded_total", Unit::Bytes, "Payload of forwarded packets");
-    describe_counter!("antiphon_rtp_packets_dropped_total", "Packets not taken or not sent, by reason");
-    describe_gauge!("antiphon_shard_busy_ratio", "Share of the last second that the shard worked");
-    describe_histogram!("antiphon_join_seconds", Unit::Seconds, "Join request to connected transport");
-    describe_gauge!("antiphon_files_uploads", "Uploads that are not complete");
-    describe_counter!("antiphon_files_received_bytes_total", Unit::Bytes, "What came of uploads");
-    describe_counter!("antiphon_files_sent_bytes_total", Unit::Bytes, "What was fetched of files");
-    describe_counter!("antiphon_files_finished_total", "Uploads that became files");
-    describe_counter!("antiphon_files_probes_total", "Files that were looked into, by result");
-    describe_counter!("antiphon_chat_messages_total", "Chat messages shown: new, edited or reacted to");
-    for name in ["antiphon_rtp_packets_received_total", "antiphon_rtp_packets_forwarded_total"] {
-        metrics::counter!(name).absolute(0);
     }
 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Secret;
 use crate::core::ids::{Identity, RoomName};
+use crate::core::participant::Seat;
 use crate::core::protocol::Grant;
 
 /// A longer token is refused unread.
@@ -95,6 +96,22 @@ impl RoomGrant {
     }
 }
 
+/// Whom a seat is shown to: no node takes it for a token.
+const SEAT_AUDIENCE: &str = "antiphon-seat";
+
+/// A [`Seat`] as it is signed.
+#[derive(Serialize, Deserialize)]
+struct SeatClaims {
+    iss: String,
+    sub: String,
+    exp: u64,
+    aud: String,
+    name: String,
+    room: RoomGrant,
+    epoch: u64,
+    opened_at_ms: u64,
+}
+
 /// A token that was found good.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
@@ -146,6 +163,48 @@ impl Keys {
             return Err(TokenError::Grant);
         }
         Ok(Token { identity, name: claims.name, room })
+    }
+
+    /// Reads a seat that a node of the cluster gave out.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub fn verify_seat(&self, token: &str) -> Result<Seat, TokenError> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(TokenError::TooLong);
+        }
+        let issuer = jsonwebtoken::dangerous::insecure_decode_claims::<Issuer>(token)
+            .map_err(|_| TokenError::Malformed)?
+            .iss
+            .ok_or(TokenError::Lacks("iss"))?;
+        let secret = self.secrets.get(&issuer).ok_or(TokenError::UnknownKey)?;
+        let mut validation = Validation::new(Algorithm::HS256);
+        validation.leeway = LEEWAY_SECONDS;
+        validation.set_audience(&[SEAT_AUDIENCE]);
+        validation.set_required_spec_claims(&["exp", "iss", "sub", "aud"]);
+        let key = DecodingKey::from_secret(secret.reveal().as_bytes());
+        let claims = jsonwebtoken::decode::<SeatClaims>(token, &key, &validation).map_err(refusal)?.claims;
+        let SeatClaims { sub, name, room, epoch, opened_at_ms, .. } = claims;
+        let identity = Identity::parse(&sub).map_err(|_| TokenError::Subject)?;
+        let grant = room.grant();
+        let room = RoomName::parse(&room.room).map_err(|_| TokenError::Grant)?;
+        Ok(Seat { room, opened_at_ms, epoch, identity, name, grant })
+    }
+
+    /// Signs a seat for whoever has it.
+    ///
+    /// # Errors
+    /// As [`Keys::sign`].
+    pub fn sign_seat(&self, seat: Seat, expires_at_s: u64) -> Result<String, jsonwebtoken::errors::Error> {
+        let Seat { room, opened_at_ms, epoch, identity, name, grant } = seat;
+        let Grant { publish, subscribe, chat, files, admin } = grant;
+        let room = RoomGrant { room: room.as_str().to_owned(), publish, subscribe, chat, files, admin };
+        let (iss, sub) = (self.signer.clone(), identity.as_str().to_owned());
+        let aud = SEAT_AUDIENCE.to_owned();
+        let claims = SeatClaims { iss, sub, exp: expires_at_s, aud, name, room, epoch, opened_at_ms };
+        let secret = self.secrets.get(&self.signer).map_or("", Secret::reveal);
+        let key = EncodingKey::from_secret(secret.as_bytes());
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key)
     }
 
     /// Signs a token by the node's first key.
@@ -322,5 +381,24 @@ mod tests {
         let ((id, secret), (other, _)) = (new_key(), new_key());
         assert_ne!(id, other);
         assert!(secret.reveal().len() >= 32);
+    }
+
+    #[test]
+    fn a_seat_is_read_by_nodes_with_its_key_and_is_no_token() {
+        let room = RoomName::parse("abc").unwrap();
+        let grant = RoomGrant::owner(&room).grant();
+        let identity = Identity::parse("ann").unwrap();
+        let seat = Seat { room, opened_at_ms: 5, epoch: 7, identity, name: "Ann".into(), grant };
+        let token = keys().sign_seat(seat.clone(), in_seconds(60)).unwrap();
+        assert_eq!(keys().verify_seat(&token), Ok(seat.clone()));
+        assert_eq!(keys().verify(&token), Err(TokenError::Audience));
+        assert!(
+            keys().verify_seat(&signed(&claims(), Algorithm::HS256, SECRET)).is_err(),
+            "and no token a seat"
+        );
+        let late = keys().sign_seat(seat, in_seconds(-60)).unwrap();
+        assert_eq!(keys().verify_seat(&late), Err(TokenError::Expired));
+        let others = Keys::new(&BTreeMap::from([("k1".to_owned(), Secret::new("f".repeat(32)))]));
+        assert_eq!(others.verify_seat(&token), Err(TokenError::Signature));
     }
 }

@@ -20,10 +20,14 @@ const WIDTH_MAX: usize = 110;
 const EDGES: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     ("lib", &["*"]),
-    ("cli", &["node", "bench", "config", "core", "files", "mcu", "record", "telemetry", "token"]),
+    ("cli", &["node", "bench", "config", "core", "events", "files", "mcu", "record", "telemetry", "token"]),
     ("node", &["*"]),
     ("bench", &["config", "core", "telemetry"]),
-    ("control", &["events", "mcu", "media", "record", "worker", "core", "config", "mailbox", "telemetry"]),
+    ("cluster", &["core", "config", "mailbox", "telemetry"]),
+    (
+        "control",
+        &["cluster", "events", "mcu", "media", "record", "worker", "core", "config", "mailbox", "telemetry"],
+    ),
     ("files", &["control", "events", "core", "config", "mailbox", "telemetry"]),
     ("signal", &["control", "files", "record", "core", "config", "mailbox", "telemetry", "token"]),
     ("media", &["core", "config", "mailbox", "telemetry"]),

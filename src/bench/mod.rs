@@ -13,6 +13,7 @@ pub mod engine;
 pub mod forward;
 pub mod join;
 pub mod offer;
+pub mod person;
 pub mod plot;
 pub mod process;
 pub mod profile;

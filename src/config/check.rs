@@ -34,6 +34,8 @@ impl Config {
         self.check_auth(&mut wrong);
         self.check_limits(&mut wrong);
         self.files.check(&mut wrong);
+        self.turn.check(&mut wrong);
+        self.cluster.check(&mut wrong);
         if EnvFilter::try_new(&self.log.filter).is_err() {
             wrong.push("`log.filter`: accepted is what RUST_LOG takes, such as `info,antiphon=debug`".into());
         }
@@ -193,7 +195,7 @@ impl Config {
 }
 
 /// Scheme and host, maybe a port: what browsers call an origin.
-fn is_origin(text: &str) -> bool {
+pub(super) fn is_origin(text: &str) -> bool {
     let Some(host) = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")) else {
         return false;
     };
@@ -225,7 +227,7 @@ mod tests {
     #[test]
     fn each_wrong_value_names_its_key() {
         type Change = fn(&mut Config);
-        let cases: [(&str, Change); 13] = [
+        let cases: [(&str, Change); 19] = [
             ("tls.cert", |c| c.tls.cert = Some("a.pem".into())),
             ("http.public_url", |c| c.http.public_url = Some("meet.example.org".into())),
             ("http.public_url", |c| c.http.public_url = Some("https://a/b".into())),
@@ -237,7 +239,13 @@ mod tests {
             ("node.public_ip", |c| c.node.public_ip = vec![std::net::IpAddr::from([0, 0, 0, 0])]),
             ("auth.keys.k1", |c| drop(c.auth.keys.insert("k1".into(), Secret::new("short")))),
             ("auth.keys.k1", |c| drop(c.auth.keys.insert("k1".into(), Secret::new(DEV_KEY_SECRET)))),
+            ("turn.urls", |c| c.turn.urls = vec!["https://turn.example.org".into()]),
+            ("turn.secret", |c| c.turn.urls = vec!["turn:turn.example.org".into()]),
+            ("turn.ttl_seconds", |c| c.turn.ttl_seconds = 5),
             ("limits.rooms", |c| c.limits.rooms = 0),
+            ("cluster.redis_url", |c| c.cluster.redis_url = Some(Secret::new("localhost:6379"))),
+            ("cluster.node_id", |c| c.cluster.redis_url = Some(Secret::new("redis://localhost"))),
+            ("cluster.url", |c| c.cluster.redis_url = Some(Secret::new("redis://localhost"))),
             ("limits.joins_per_second", |c| c.limits.joins_per_second = f64::NAN),
         ];
         for (key, change) in cases {

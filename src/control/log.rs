@@ -5,6 +5,7 @@ use crate::core::chat::HistoryRange;
 use crate::core::event::Event;
 use crate::core::ids::{MessageId, RoomName, ShardId};
 use crate::core::room::ParticipantKey;
+use crate::events::LogError;
 use crate::media::ShardHandle;
 use crate::media::shard::{Command, LogAnswer, RoomCommand};
 
@@ -15,7 +16,10 @@ impl Placement {
     pub(super) fn append(&self, shard: ShardId, room: RoomName, event: Event) {
         let (to, id) = (self.shard(shard), event.id.clone());
         let (again, name, refused_id) = (to.clone(), room.clone(), id.clone());
+        let cluster = self.cluster.clone();
         let refused = self.events.append(vec![event], move |result| match result {
+            // The room is about to be dropped here; its authors say it again where it is.
+            Err(LogError::Fenced) => cluster.fenced(&room),
             Ok(appended) => {
                 for appended in appended {
                     answer(&to, &room, LogAnswer::Appended(Box::new(appended)));
@@ -62,6 +66,7 @@ impl Placement {
     pub(super) fn restore(&self, shard: ShardId, room: RoomName) {
         let (to, name) = (self.shard(shard), room.clone());
         let (again, refused_in) = (to.clone(), room.clone());
+        let room_read = room.clone();
         let reply = move |history: Result<_, _>| match history {
             Ok(history) => answer(&to, &room, LogAnswer::Restored(Box::new(history))),
             Err(error) => {
@@ -69,7 +74,8 @@ impl Placement {
                 answer(&to, &room, LogAnswer::RestoreFailed);
             }
         };
-        if self.events.read(move |log| log.history(&name), reply).is_err() {
+        let read = self.events.read_settled(room_read, move |log| log.history(&name), reply);
+        if read.is_err() {
             tracing::error!(room = %refused_in, "the log is overrun: the room's history is tried again");
             answer(&again, &refused_in, LogAnswer::RestoreFailed);
         }

@@ -1,24 +1,24 @@
 //! The control loop: which rooms are open, and on which shards each lives.
 
+mod opening;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 
 use metrics::gauge;
 use tokio::sync::{mpsc, oneshot};
 
-use super::workers::mix_settings;
-use super::{Control, IncomingFile, NewRoom, no_room, overloaded};
+use super::{Control, IncomingFile, LeaseNotice, NewRoom, no_room, overloaded};
+use crate::cluster::{Cluster, Won};
 use crate::config::Config;
 use crate::core::files::SmallFile;
 use crate::core::ids::{Identity, RoomName, SessionId, ShardId};
-use crate::core::mix::colour::Colour;
-use crate::core::mix::layout::Layout;
-use crate::core::protocol::{Access, Mode, RoomState};
-use crate::core::recording::ConsentRule;
+use crate::core::protocol::RoomState;
 use crate::core::refusal::{Code, Refusal};
-use crate::core::room::{Settings, no_mix_of_ciphertext};
-use crate::core::room_name;
+use crate::core::room::Settings;
 use crate::core::spread::{ShardLoad, shard_for_viewer};
 use crate::events::writer::EventWriter;
 use crate::mailbox::{self, ControlSender};
@@ -39,12 +39,19 @@ type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 
 /// What the handle asks of the loop.
 pub enum Ask {
+    /// `won` unless it is open here already.
     Create {
         new: NewRoom,
+        won: Option<Won>,
         reply: Reply<RoomState>,
     },
     Names {
         reply: Reply<Vec<RoomName>>,
+    },
+    /// May somebody from there join at all?
+    Knock {
+        from: IpAddr,
+        reply: Reply<()>,
     },
     Place {
         newcomer: Newcomer,
@@ -73,6 +80,8 @@ pub struct Newcomer {
     pub room: RoomName,
     pub from: IpAddr,
     pub may_create: bool,
+    /// The right to open the room here, where it was not open.
+    pub won: Option<Won>,
     /// The session that it continues.
     pub resume: Option<SessionId>,
     /// It only watches, so that any shard may serve it.
@@ -87,6 +96,9 @@ pub struct Place {
     pub id: ShardId,
     pub reach: Reach,
     pub serial: PeerSerial,
+    /// Under which the room is open, and since when: on whichever node.
+    pub epoch: u64,
+    pub opened_at_ms: u64,
 }
 
 /// A shard as the loop knows it.
@@ -95,8 +107,21 @@ pub struct Node {
     pub reach: Reach,
 }
 
+/// Who is around the loop.
+pub struct Around {
+    pub events: EventWriter,
+    pub media: negotiate::Identity,
+    /// `None` where the node cannot mix, or does not record.
+    pub workers: (Option<Mixers>, Option<Recordings>),
+    pub small_files: ControlSender<IncomingFile>,
+    pub cluster: Cluster,
+    pub leases: mpsc::Receiver<LeaseNotice>,
+}
+
 /// Where a room lives.
 struct OpenRoom {
+    /// Under which this node holds it.
+    epoch: u64,
     home: ShardId,
     branches: BTreeSet<ShardId>,
     settings: Settings,
@@ -126,6 +151,9 @@ pub struct Placement {
     pub(super) recordings: Option<Recordings>,
     pub(super) workers_started: u64,
     small_files: ControlSender<IncomingFile>,
+    pub(super) cluster: Cluster,
+    /// Rooms that other nodes have, which could not be told to their shards yet.
+    lost: BTreeMap<RoomName, u64>,
     next_serial: u32,
     joins: BTreeMap<IpAddr, u32>,
     joins_since: Instant,
@@ -138,13 +166,12 @@ impl Placement {
         config: Config,
         shards: Vec<Node>,
         notices: mpsc::Receiver<Notice>,
-        events: EventWriter,
-        media: negotiate::Identity,
-        (mixers, recordings): (Option<Mixers>, Option<Recordings>),
-        small_files: ControlSender<IncomingFile>,
+        around: Around,
     ) -> Control {
+        let Around { events, media, workers: (mixers, recordings), small_files, cluster, leases } = around;
         let (asks, receiver) = mailbox::control(QUEUE_DEPTH);
-        let control = Control::new(asks, events.clone(), media);
+        let ready = Arc::new(AtomicBool::new(true));
+        let control = Control { asks, events: events.clone(), media, cluster: cluster.clone(), ready };
         let placement = Self {
             config,
             loads: vec![Load::default(); shards.len()],
@@ -157,21 +184,32 @@ impl Placement {
             recordings,
             workers_started: 0,
             small_files,
+            cluster,
+            lost: BTreeMap::new(),
             next_serial: 1,
             joins: BTreeMap::new(),
             joins_since: Instant::now(),
             draining: false,
         };
-        tokio::spawn(placement.run(receiver, notices));
+        tokio::spawn(placement.run(receiver, notices, leases));
         control
     }
 
-    async fn run(mut self, mut asks: mpsc::Receiver<Ask>, mut notices: mpsc::Receiver<Notice>) {
+    async fn run(
+        mut self,
+        mut asks: mpsc::Receiver<Ask>,
+        mut notices: mpsc::Receiver<Notice>,
+        mut leases: mpsc::Receiver<LeaseNotice>,
+    ) {
         loop {
             tokio::select! {
                 // What rooms say goes first: it is what their answers wait for.
                 biased;
                 Some(notice) = notices.recv() => self.handle_notice(notice),
+                Some(LeaseNotice::Lost { room, epoch }) = leases.recv() => {
+                    self.lost.insert(room, epoch);
+                    self.drop_lost();
+                }
                 ask = asks.recv() => match ask {
                     Some(ask) => self.handle_ask(ask),
                     None => return,
@@ -183,14 +221,17 @@ impl Placement {
     fn handle_ask(&mut self, ask: Ask) {
         // Whoever asked may have given up; then the answer has no reader, which is fine.
         match ask {
-            Ask::Create { new, reply } => {
-                let _ = reply.send(self.create(new));
+            Ask::Create { new, won, reply } => {
+                let _ = reply.send(self.create(new, won));
+            }
+            Ask::Knock { from, reply } => {
+                let _ = reply.send(self.count_join(from));
             }
             Ask::Names { reply } => {
                 let _ = reply.send(Ok(self.rooms.keys().cloned().collect()));
             }
             Ask::Place { newcomer, reply } => {
-                let _ = reply.send(self.place(&newcomer));
+                let _ = reply.send(self.place(newcomer));
             }
             Ask::Shards { room, reply } => {
                 let shards = self.rooms.get(&room).ok_or_else(no_room).map(|open| {
@@ -233,7 +274,10 @@ impl Placement {
     fn handle_notice(&mut self, notice: Notice) {
         match notice {
             Notice::Restore { shard, room } => self.restore(shard, room),
-            Notice::Append { shard, room, event } => self.append(shard, room, event),
+            Notice::Append { shard, room, event } => {
+                self.note_change(&event);
+                self.append(shard, room, event);
+            }
             Notice::ReadMessage { shard, room, id } => self.read_message(shard, room, id),
             Notice::ReadHistory { shard, room, to, range } => self.read_history(shard, room, to, range),
             Notice::KeepFile { room, file } => self.keep_file(room, *file),
@@ -253,8 +297,11 @@ impl Placement {
                 }
             }
             Notice::Ended { shard, room } => {
-                if self.rooms.remove(&room).is_some() {
+                if let Some(open) = self.rooms.remove(&room) {
                     self.rooms_on[usize::from(shard.0)] -= 1;
+                    // One that is lost waits for its next holder, if it has none.
+                    let ended = self.lost.remove(&room) != Some(open.epoch);
+                    self.cluster.give_up(&room, open.epoch, ended);
                 }
                 self.count_rooms();
             }
@@ -263,6 +310,8 @@ impl Placement {
                 self.seated_since[usize::from(shard.0)] = 0;
                 let people: u32 = self.loads.iter().map(|load| load.participants).sum();
                 gauge!("antiphon_participants").set(people);
+                self.tell_load();
+                self.drop_lost();
             }
         }
     }
@@ -278,129 +327,34 @@ impl Placement {
         }
     }
 
-    fn create(&mut self, new: NewRoom) -> Result<RoomState, Refusal> {
-        self.admit()?;
-        let name = match new.name {
-            Some(name) if self.rooms.contains_key(&name) => {
-                return Err(Refusal::new(Code::RoomExists, "a room of this name is open: choose another"));
+    fn place(&mut self, mut newcomer: Newcomer) -> Result<Place, Refusal> {
+        match newcomer.won.take() {
+            Some(won) => {
+                if let Err(refusal) = self.open_for(&newcomer.room, &won) {
+                    self.cluster.give_up(&newcomer.room, won.epoch, won.settings.is_none());
+                    return Err(refusal);
+                }
             }
-            Some(name) => name,
-            None => self.unused_name(),
-        };
-        if new.mode == Mode::Mcu && new.e2ee {
-            return Err(no_mix_of_ciphertext());
+            None => self.count_join(newcomer.from)?,
         }
-        if new.mode == Mode::Mcu && self.mixers.is_none() {
-            return Err(Refusal::new(Code::Unavailable, "this node has no mixer: make the room in SFU mode"));
+        if !self.rooms.contains_key(&newcomer.room) {
+            return Err(no_room());
         }
-        let ceiling = self.config.limits.participants_per_room;
-        let participants_max = new.participants_max.unwrap_or(ceiling);
-        if !(1..=ceiling).contains(&participants_max) {
-            let words = format!("participants_max is from 1 to {ceiling} on this node");
-            return Err(Refusal::new(Code::Malformed, words));
-        }
-        let mut state =
-            RoomState { mode: new.mode, e2ee: new.e2ee, ..self.new_state(name, participants_max) };
-        (state.access, state.lobby) = (new.access, new.lobby);
-        state.recording_consent = new.recording_consent.unwrap_or(state.recording_consent);
-        self.open(state.clone(), new.first_is_admin)?;
-        Ok(state)
-    }
-
-    /// A room of which nothing was wished.
-    fn new_state(&self, name: RoomName, participants_max: u32) -> RoomState {
-        RoomState {
-            name,
-            mode: Mode::Sfu,
-            layout: Layout::default(),
-            background: Colour::default(),
-            has_backdrop: false,
-            e2ee: false,
-            access: Access::Open,
-            locked: false,
-            lobby: false,
-            participants_max,
-            opened_at_ms: unix_ms(),
-            recording: None,
-            recording_consent: if self.config.recordings.ask_consent {
-                ConsentRule::Ask
-            } else {
-                ConsentRule::Notice
-            },
-        }
-    }
-
-    fn unused_name(&self) -> RoomName {
-        let mut rng = rand::rng();
-        loop {
-            let name = room_name::generate(&mut rng);
-            if !self.rooms.contains_key(&name) {
-                return name;
-            }
-        }
-    }
-
-    /// No new room: the node drains, or has as many as it may.
-    fn admit(&self) -> Result<(), Refusal> {
         if self.draining {
             return Err(Refusal::new(Code::Draining, "this node is going down: join on another"));
         }
-        let max = self.config.limits.rooms;
-        if self.rooms.len() >= max as usize {
-            return Err(Refusal::new(
-                Code::NodeFull,
-                format!("this node has {max} rooms, the most it takes"),
-            ));
+        if !self.cluster.admits_joins() {
+            return Err(Refusal::new(Code::NodeFull, "the room's node has no room for more people"));
         }
-        Ok(())
-    }
-
-    fn open(&mut self, state: RoomState, first_is_admin: bool) -> Result<ShardId, Refusal> {
-        let (limits, rooms) = (&self.config.limits, &self.config.rooms);
-        let name = state.name.clone();
-        let settings = Settings {
-            epoch: state.opened_at_ms,
-            publishers_max: limits.publishers_per_room,
-            viewers_max: limits.viewers_per_room,
-            video_bps_max: limits.video_bps_max,
-            messages_per_second: limits.messages_per_second,
-            chat_chars_max: limits.chat_chars_max,
-            empty_after: Duration::from_secs(rooms.empty_seconds),
-            resume_within: Duration::from_secs(rooms.resume_seconds),
-            initial_estimate_bps: self.config.media.initial_estimate_bps,
-            first_is_admin,
-            mix: self.mixers.as_ref().map(|_| mix_settings(&self.config.mcu)),
-            may_record: self.recordings.is_some(),
-            state,
-        };
-        let shard = self.least_busy();
-        self.send(shard, Command::Open(Box::new(settings.clone())))?;
-        self.rooms.insert(name, OpenRoom { home: shard, branches: BTreeSet::new(), settings });
-        self.rooms_on[usize::from(shard.0)] += 1;
-        self.count_rooms();
-        Ok(shard)
-    }
-
-    fn place(&mut self, newcomer: &Newcomer) -> Result<Place, Refusal> {
-        let Newcomer { room, from, may_create, .. } = newcomer;
-        self.count_join(*from)?;
-        match self.rooms.get(room) {
-            Some(_) if self.draining => {
-                return Err(Refusal::new(Code::Draining, "this node is going down: join on another"));
-            }
-            Some(_) => {}
-            None if *may_create => {
-                self.admit()?;
-                let state = self.new_state(room.clone(), self.config.limits.participants_per_room);
-                self.open(state, true)?;
-            }
-            None => return Err(no_room()),
-        }
+        self.cluster.joined();
+        let newcomer = &newcomer;
         let id = self.shard_for(newcomer)?;
+        let open = self.rooms.get(&newcomer.room).ok_or_else(no_room)?;
+        let (epoch, opened_at_ms) = (open.epoch, open.settings.state.opened_at_ms);
         let serial = PeerSerial(self.next_serial);
         self.next_serial = self.next_serial.wrapping_add(1);
         let node = &self.shards[usize::from(id.0)];
-        Ok(Place { shard: node.handle.clone(), id, reach: node.reach.clone(), serial })
+        Ok(Place { shard: node.handle.clone(), id, reach: node.reach.clone(), serial, epoch, opened_at_ms })
     }
 
     /// The shard of the room that is to serve a newcomer; opens a branch there where it needs one.

@@ -34,6 +34,11 @@ impl EventId {
         Self(format!("recording-deleted:{id}"))
     }
 
+    /// Of one that a room counted itself: under which epoch it was open then.
+    pub fn room_epoch(&self) -> Option<u64> {
+        self.0.strip_prefix("room:")?.split_once('.')?.0.parse().ok()
+    }
+
     /// An id as the log stored it.
     pub fn from_stored(text: String) -> Self {
         Self(text)
@@ -193,6 +198,8 @@ pub enum CloseReason {
     Closed,
     /// The node went down.
     Draining,
+    /// It goes on at another node. Never in the log.
+    Moved,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -270,5 +277,7 @@ mod tests {
             all.extend((0..3).map(|_| ids.next_id()));
         }
         assert_eq!(all.len(), 9);
+        assert_eq!(EventIds::new("room", 17).next_id().room_epoch(), Some(17));
+        assert_eq!(EventIds::new("edit", 17).next_id().room_epoch(), None);
     }
 }

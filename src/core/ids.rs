@@ -15,6 +15,8 @@ pub enum NameError {
     Identity,
     #[error("a message id has 1 to 64 characters, each a letter, a digit, '-' or '_'")]
     Message,
+    #[error("a node's id has 1 to 64 characters, each a letter, a digit, '-' or '_'")]
+    Node,
 }
 
 fn is_plain(name: &str) -> bool {
@@ -87,6 +89,13 @@ checked_name!(
     /// A chat message's id, made by its author so that sending it again is not a second message.
     MessageId,
     NameError::Message,
+    |text| (1..=64).contains(&text.len()) && is_plain(text)
+);
+
+checked_name!(
+    /// A node of a cluster, as its configuration names it. Unique in the cluster.
+    NodeId,
+    NameError::Node,
     |text| (1..=64).contains(&text.len()) && is_plain(text)
 );
 

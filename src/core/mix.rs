@@ -225,6 +225,8 @@ pub struct Figures {
     pub frames: u32,
     /// Of these: ready more than one frame's time late.
     pub frames_late: u32,
+    /// Left out to keep a bitrate, in all encodings that are made.
+    pub frames_left_out: u32,
     /// 20 ms of sound each.
     pub sound_ticks: u32,
     /// Packets for slots that could not be decoded.

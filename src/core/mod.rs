@@ -3,10 +3,12 @@
 //! Every part is driven the same way: `handle_*(now, …)`, then `poll_output` until it is empty. Ordered maps
 //! only, so that a run repeats from its seed. Input from the network never panics.
 
+pub mod audit;
 pub mod bandwidth;
 pub mod chat;
 pub mod depacketize;
 pub mod event;
+pub mod fence;
 pub mod files;
 pub mod format;
 pub mod forward;
@@ -16,10 +18,12 @@ pub mod mix;
 pub mod mode;
 pub mod participant;
 pub mod payload;
+pub mod placement;
 pub mod protocol;
 pub mod rate;
 pub mod recording;
 pub mod refusal;
+pub mod registry;
 pub mod relay;
 pub mod replay;
 pub mod room;

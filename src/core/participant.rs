@@ -7,7 +7,7 @@ use str0m::media::Mid;
 use super::files::SmallFile;
 use super::format::Format;
 use super::forward::Rewriter;
-use super::ids::{Identity, SessionId};
+use super::ids::{Identity, RoomName, SessionId};
 use super::layers::Allocator;
 use super::mode::Advice;
 use super::protocol::{Grant, Kind, Mode, ModeReason, ParticipantState, SlotState, Source};
@@ -201,6 +201,19 @@ pub struct Participant {
     pub names_tracks: bool,
 }
 
+/// Who was let into a room, as another node needs to know it that has the room later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seat {
+    pub room: RoomName,
+    /// When the room was opened, which stays when it moves: another room of the same name is another one.
+    pub opened_at_ms: u64,
+    /// Under which epoch the seat was taken. It counts under later ones alone.
+    pub epoch: u64,
+    pub identity: Identity,
+    pub name: String,
+    pub grant: Grant,
+}
+
 /// What is needed to seat a participant.
 #[derive(Debug, Clone)]
 pub struct Entrant {
@@ -210,6 +223,8 @@ pub struct Entrant {
     pub part: Part,
     pub session: SessionId,
     pub has_token: bool,
+    /// It was let in before, at the node that had the room then: nothing is asked of it again.
+    pub returns: bool,
     pub lines: Vec<PublishedLine>,
     pub slots: Vec<SlotLine>,
     /// Makes first sequence numbers and timestamps unpredictable.

@@ -27,6 +27,8 @@ pub const CONTROL_LABEL: &str = "control";
 pub const LOSSY_LABEL: &str = "lossy";
 /// A larger message is refused with [`Code::TooLarge`]; the connection lives on.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// A longer offer is refused unread. A browser that offers 25 pictures in all of its codecs has 130 kB.
+pub const OFFER_BYTES_MAX: usize = 160 * 1024;
 
 /// Forwarded as it is (SFU), or decoded and mixed (MCU).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]

@@ -56,7 +56,7 @@ const VOICES_HEARD: usize = 4;
 pub struct ParticipantKey(pub u32);
 
 impl ParticipantKey {
-    /// By which a mixed packet names it (RFC 3550 §5.1).
+    /// By which a mixed packet names it (RFC 3550 §5.1); of a seat at the room's home.
     pub fn csrc(self) -> u32 {
         self.0.saturating_add(1)
     }
@@ -89,7 +89,7 @@ pub struct Settings {
     pub mix: Option<MixSettings>,
     /// The node records.
     pub may_record: bool,
-    /// Rises each time that a room of this name opens; keeps event ids apart.
+    /// Rises each time that a room of this name opens, on whichever node; keeps event ids apart.
     pub epoch: u64,
 }
 
@@ -203,6 +203,7 @@ pub struct Room {
     next_tick: Instant,
     empty_since: Option<Instant>,
     ended: bool,
+    has_moved: bool,
     mixing: Mixing,
     recording: Recording,
     /// Publications are told apart by numbers that are never used again.
@@ -243,6 +244,7 @@ impl Room {
             next_tick: now.instant + TICK,
             empty_since: Some(now.instant),
             ended: false,
+            has_moved: false,
             mixing: Mixing::default(),
             recording: Recording::default(),
             last_serial: 0,
@@ -318,9 +320,13 @@ impl Room {
     }
 
     /// Sends everyone away and ends the room.
+    ///
+    /// One that moves leaves no trace in the log: it goes on elsewhere, whose word counts there by now.
     pub fn close(&mut self, now: Now, reason: super::event::CloseReason) {
+        self.has_moved |= reason == super::event::CloseReason::Moved;
         let leave = match reason {
             super::event::CloseReason::Draining => LeaveReason::Draining,
+            super::event::CloseReason::Moved => LeaveReason::Moved,
             _ => LeaveReason::Closed,
         };
         self.end_recording(now, EndReason::Closed, None);
@@ -348,6 +354,9 @@ impl Room {
     }
 
     fn log(&mut self, now: Now, body: super::event::EventBody) {
+        if self.has_moved {
+            return;
+        }
         let id = self.event_ids.next_id();
         self.outputs.push_back(Output::Append(Event {
             id,

@@ -146,6 +146,11 @@ impl EventLog for MemoryLog {
         Ok(RoomHistory { page, last_seq, last_offset })
     }
 
+    fn last_epoch(&mut self, room: &RoomName) -> Result<u64, LogError> {
+        let events = self.rooms.get(room).into_iter().flat_map(|room| room.events.values());
+        Ok(events.filter_map(|event| event.id.room_epoch()).max().unwrap_or(0))
+    }
+
     fn events(&mut self, room: &RoomName, after: u64, limit: u32) -> Result<Vec<Recorded>, LogError> {
         let Some(room) = self.rooms.get(room) else { return Ok(Vec::new()) };
         let found = room.events.range(after.saturating_add(1)..).take(limit.min(PAGE_MAX) as usize);

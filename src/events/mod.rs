@@ -7,6 +7,7 @@
 //! The log keeps what was said before an edit or a delete: it is the record for audits. Pages of messages do
 //! not show it.
 
+pub mod kafka;
 pub mod memory;
 pub mod sqlite;
 pub mod writer;
@@ -64,6 +65,12 @@ pub trait EventLog: Send {
     /// # Errors
     /// The log cannot be read.
     fn history(&mut self, room: &RoomName) -> Result<RoomHistory, LogError>;
+
+    /// The highest epoch under which the room was open; 0 for one that never was.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    fn last_epoch(&mut self, room: &RoomName) -> Result<u64, LogError>;
 
     /// Events after this place, as they were appended; 0 for the first. At most `limit` and [`PAGE_MAX`].
     ///
@@ -138,6 +145,12 @@ pub enum LogError {
     /// A bug in who made the events, such as a `seq` used twice.
     #[error("the log refuses these events: {0}")]
     Rejected(String),
+    /// The room is another node's.
+    #[error("another node has the room and writes its log")]
+    Fenced,
+    /// What was appended is kept, and will be written.
+    #[error("Kafka is away; what waits for it is kept, and written when it is back")]
+    Away,
     /// By the writer, at once.
     #[error("the event log takes nothing now: too much waits to be written, or it is closed; try again")]
     Refused,

@@ -7,12 +7,15 @@
 //! releases with the process; readers such as a backup may open the database itself.
 
 mod files;
+mod shared;
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, TransactionBehavior, params};
+
+pub use shared::{Applied, Queued};
 
 use super::{EventLog, FileUsage, LogError, PAGE_MAX, Recorded};
 use crate::core::chat::{HistoryRange, MessagePage, RoomHistory, WINDOW, apply};
@@ -27,7 +30,7 @@ pub const FILE_NAME: &str = "events.sqlite3";
 const APPLICATION_ID: i64 = 0x616e_7470;
 
 /// Each step takes the database from the version that is its index to the next.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE events (
         offset INTEGER PRIMARY KEY,
@@ -48,6 +51,7 @@ const MIGRATIONS: [&str; 2] = [
     ) STRICT;
 ",
     files::TABLES,
+    shared::TABLES,
 ];
 
 const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -328,6 +332,17 @@ impl EventLog for SqliteLog {
                 .prepare_cached("SELECT coalesce(max(offset), 0) FROM events WHERE room = ?1")?
                 .query_row([room.as_str()], |row| unsigned(row, 0))?;
             Ok(RoomHistory { page, last_seq, last_offset })
+        })
+    }
+
+    fn last_epoch(&mut self, room: &RoomName) -> Result<u64, LogError> {
+        self.read(|connection| {
+            // Epochs rise along the log, so the last one is the highest.
+            let sql =
+                "SELECT id FROM events WHERE room = ?1 AND id GLOB 'room:*' ORDER BY offset DESC LIMIT 1";
+            let mut statement = connection.prepare_cached(sql)?;
+            let id: Option<String> = statement.query_row([room.as_str()], |row| row.get(0)).optional()?;
+            Ok(id.and_then(|id| EventId::from_stored(id).room_epoch()).unwrap_or(0))
         })
     }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::kafka::{self, KafkaLog};
 use super::{EventLog, FileUsage, LogError, Recorded};
 use crate::core::chat::{HistoryRange, MessagePage, RoomHistory};
 use crate::core::event::{Appended, Event};
@@ -30,11 +31,16 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 pub type AppendReply = Box<dyn FnOnce(Result<Vec<Appended>, LogError>) + Send>;
 
 /// What to do with the log, its answer included.
-type Query = Box<dyn FnOnce(&mut dyn EventLog) + Send>;
+pub(super) type Query = Box<dyn FnOnce(&mut dyn EventLog) + Send>;
 
-enum Command {
-    Append { events: Vec<Event>, reply: AppendReply },
+pub(super) enum Command {
+    Append {
+        events: Vec<Event>,
+        reply: AppendReply,
+    },
     Read(Query),
+    /// Once all that was appended to this room before is answered.
+    ReadSettled(RoomName, Query),
     Close(oneshot::Sender<()>),
 }
 
@@ -62,6 +68,19 @@ impl EventWriter {
         Ok(Self { commands, healthy })
     }
 
+    /// As [`EventWriter::spawn`], for a log that others share.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn spawn_shared(log: KafkaLog) -> io::Result<Self> {
+        let (commands, receiver) = mailbox::control(QUEUE_DEPTH);
+        let healthy = Arc::new(AtomicBool::new(true));
+        let health = Health(Arc::clone(&healthy));
+        let run = move || kafka::Worker::new(log, receiver, health).run();
+        std::thread::Builder::new().name("events".into()).spawn(run)?;
+        Ok(Self { commands, healthy })
+    }
+
     /// Appends the events in their order, as a whole or not at all. `reply` runs on the log's thread.
     ///
     /// # Errors
@@ -84,6 +103,19 @@ impl EventWriter {
         reply: impl FnOnce(Result<T, LogError>) + Send + 'static,
     ) -> Result<(), LogError> {
         self.send(Command::Read(Box::new(move |log| reply(query(log)))))
+    }
+
+    /// As [`EventWriter::read`], once all that was appended to `room` before is answered.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_settled<T>(
+        &self,
+        room: RoomName,
+        query: impl FnOnce(&mut dyn EventLog) -> Result<T, LogError> + Send + 'static,
+        reply: impl FnOnce(Result<T, LogError>) + Send + 'static,
+    ) -> Result<(), LogError> {
+        self.send(Command::ReadSettled(room, Box::new(move |log| reply(query(log)))))
     }
 
     /// [`EventLog::messages`].
@@ -113,6 +145,14 @@ impl EventWriter {
     /// As there, and as [`EventWriter::read`].
     pub async fn history(&self, room: RoomName) -> Result<RoomHistory, LogError> {
         self.ask(move |log| log.history(&room)).await
+    }
+
+    /// [`EventLog::last_epoch`].
+    ///
+    /// # Errors
+    /// As there, and as [`EventWriter::read`].
+    pub async fn last_epoch(&self, room: RoomName) -> Result<u64, LogError> {
+        self.ask(move |log| log.last_epoch(&room)).await
     }
 
     /// [`EventLog::events`].
@@ -193,14 +233,14 @@ impl EventWriter {
 }
 
 /// Whether the log can be written, seen by all handles. False when the thread is gone, even by a panic.
-struct Health(Arc<AtomicBool>);
+pub(super) struct Health(Arc<AtomicBool>);
 
 impl Health {
     fn is_good(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
-    fn set(&self, error: Option<&LogError>) {
+    pub(super) fn set(&self, error: Option<&LogError>) {
         let was_good = self.0.swap(error.is_none(), Ordering::Relaxed);
         match error {
             Some(error) if was_good => tracing::error!(%error, "the event log cannot be written"),
@@ -230,7 +270,7 @@ impl Worker {
         while let Some(command) = self.next().await {
             match command {
                 Command::Append { events, reply } => self.commit(events, reply),
-                Command::Read(query) => query(&mut *self.log),
+                Command::Read(query) | Command::ReadSettled(_, query) => query(&mut *self.log),
                 Command::Close(done) => {
                     // What waits is still served, then `next` is empty.
                     self.commands.close();
@@ -303,7 +343,9 @@ impl Worker {
                 self.health.set(None);
             }
             // The log itself is well.
-            Err(error @ LogError::Rejected(_)) => tracing::error!(%error, "events were not appended"),
+            Err(error @ (LogError::Rejected(_) | LogError::Fenced)) => {
+                tracing::error!(%error, "events were not appended")
+            }
             Err(error) => self.health.set(Some(error)),
         }
         result

@@ -33,9 +33,12 @@ impl Work for Account {
 
     fn note(&mut self, news: &FromMixer) {
         let FromMixer::Figures(figures) = news else { return };
-        let Figures { frames, frames_late, sound_ticks, undecodable, cpu, rss_bytes, .. } = *figures;
+        let Figures {
+            frames, frames_late, frames_left_out, sound_ticks, undecodable, cpu, rss_bytes, ..
+        } = *figures;
         counter!("antiphon_mixer_frames_total").increment(frames.into());
         counter!("antiphon_mixer_frames_late_total").increment(frames_late.into());
+        counter!("antiphon_mixer_frames_left_out_total").increment(frames_left_out.into());
         counter!("antiphon_mixer_sound_ticks_total").increment(sound_ticks.into());
         counter!("antiphon_mixer_packets_undecodable_total").increment(undecodable.into());
         // Cores used over a second are seconds of one core, here in thousandths, as counters are whole.

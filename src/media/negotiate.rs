@@ -26,12 +26,10 @@ use super::egress::{EgressLines, ExtensionIds, Framing, StreamLine};
 use super::peer::attribute;
 use crate::core::format::Format;
 use crate::core::payload::dependency;
-use crate::core::protocol::Kind;
+use crate::core::protocol::{Kind, OFFER_BYTES_MAX};
 use crate::core::refusal::{Code, Refusal};
 use crate::core::track::{PublishedLine, SlotLine};
 
-/// A longer offer is refused unread.
-pub const OFFER_BYTES_MAX: usize = 64 * 1024;
 /// More lines than a wall of 25 tiles with sound and some publications needs.
 const LINES_MAX: usize = 64;
 /// How clients reach one shard, the same for all of its peers.
@@ -234,7 +232,7 @@ impl Offer {
     /// `bad_offer`.
     pub fn parse(text: String) -> Result<Self, Refusal> {
         if text.len() > OFFER_BYTES_MAX {
-            return Err(bad_offer("it is longer than 64 KiB"));
+            return Err(bad_offer("it is longer than 160 KiB"));
         }
         if text.lines().filter(|line| line.starts_with("m=")).count() > LINES_MAX {
             return Err(bad_offer("it has more than 64 m-lines"));

@@ -141,6 +141,8 @@ pub struct Load {
     pub rooms: u32,
     /// Share of the last second that the shard was at work, 0–1.
     pub busy: f64,
+    pub packets_per_second: f64,
+    pub egress_bps: f64,
 }
 
 /// Counted on the packet path, collected by the shard's thread.
@@ -345,6 +347,7 @@ impl Shard {
             participants: rooms.clone().map(|seat| seat.room.summary().participants).sum(),
             rooms: rooms.count() as u32,
             busy,
+            ..Load::default()
         }
     }
 

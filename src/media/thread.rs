@@ -234,7 +234,11 @@ impl Worker {
         let mut counters = std::mem::take(&mut self.shard.counters);
         counters.dropped.buffer_full += self.socket.take_dropped();
         let joins = std::mem::take(&mut self.shard.joins_s);
-        let load = self.shard.load(busy);
+        let load = Load {
+            packets_per_second: counters.packets_forwarded as f64 / elapsed,
+            egress_bps: counters.bytes_forwarded as f64 * 8.0 / elapsed,
+            ..self.shard.load(busy)
+        };
         self.figures.report(&counters, load, &joins);
         let shard = self.shard.id();
         // Only the latest matters; the next report follows in a second.

@@ -3,16 +3,19 @@
 //! A token that was shown counts, for good or bad; guests are those who showed none. Under `--dev` whoever
 //! shows none may do all.
 
-use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::error::Problem;
 use crate::config::Config;
+use crate::control::Seat;
 use crate::core::ids::{Identity, RoomName};
 use crate::core::protocol::{Code, Grant};
 use crate::token::{EVERY_ROOM, Keys, RoomGrant, Token};
 
-/// Seconds for which a room's owner token holds.
+/// By which a participant is let in again at another node of the cluster.
+pub const SEAT: HeaderName = HeaderName::from_static("antiphon-seat");
+/// Seconds for which a room's owner token holds, and a seat.
 const OWNER_TOKEN_SECONDS: u64 = 24 * 60 * 60;
 
 /// What a guest may do in an open room; whoever opens it becomes its admin inside.
@@ -154,6 +157,21 @@ impl Authority {
             tracing::error!(%error, "cannot sign an owner token");
             Problem::new(Code::Internal, "the owner token could not be made")
         })
+    }
+}
+
+impl Authority {
+    /// A seat that a node of the cluster gave out. One that is no good is none: then its holder comes in
+    /// anew.
+    pub fn seat(&self, headers: &HeaderMap) -> Option<Seat> {
+        self.keys.verify_seat(headers.get(SEAT)?.to_str().ok()?).ok()
+    }
+
+    /// What its holder shows, should the room move.
+    pub fn signed_seat(&self, seat: Seat) -> Option<HeaderValue> {
+        let expires_at_s = jsonwebtoken::get_current_timestamp() + OWNER_TOKEN_SECONDS;
+        let signed = self.keys.sign_seat(seat, expires_at_s).ok()?;
+        HeaderValue::from_str(&signed).ok()
     }
 }
 

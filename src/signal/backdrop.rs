@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use super::Signal;
 use super::error::{Problem, ProblemBody};
 use super::extract::InRoom;
+use super::member::may_change;
 use crate::core::ids::RoomName;
 use crate::core::mix::backdrop::{BYTES_MAX, Backdrop};
 use crate::core::protocol::Code;
@@ -19,10 +20,14 @@ pub const BODY_BYTES_MAX: usize = BYTES_MAX + 1;
 
 /// Put a picture behind the tiles of the mix
 ///
-/// A PNG or JPEG of at most 1 MiB, shown over the room's `background`. Needs the room's `admin` grant.
+/// A PNG or JPEG of at most 1 MiB, shown over the room's `background`. Needs the room's `admin` grant,
+/// in a token or in the room by the session.
 #[utoipa::path(
     put, path = "/v1/rooms/{room}/backdrop", tag = "rooms",
-    params(("room" = RoomName, Path)),
+    params(
+        ("room" = RoomName, Path),
+        ("Antiphon-Session" = Option<String>, Header, description = "The session of a participant"),
+    ),
     request_body(content(
         (Vec<u8> = "image/png"),
         (Vec<u8> = "image/jpeg"),
@@ -40,8 +45,7 @@ pub async fn put(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, Problem> {
-    let caller = signal.authority.caller(&headers)?;
-    signal.authority.may_administer(&caller, &room)?;
+    may_change(&signal, &headers, &room).await?;
     let words = format!("a background has at most {BYTES_MAX} bytes: make it smaller");
     let body = body.map_err(|_| Problem::new(Code::TooLarge, words))?;
     let backdrop = Backdrop::parse(&body)?;
@@ -51,10 +55,13 @@ pub async fn put(
 
 /// Take the picture behind the mix away
 ///
-/// Needs the room's `admin` grant.
+/// Needs the room's `admin` grant, in a token or in the room by the session.
 #[utoipa::path(
     delete, path = "/v1/rooms/{room}/backdrop", tag = "rooms",
-    params(("room" = RoomName, Path)),
+    params(
+        ("room" = RoomName, Path),
+        ("Antiphon-Session" = Option<String>, Header, description = "The session of a participant"),
+    ),
     responses(
         (status = 204, description = "There is none any more"),
         (status = "4XX", body = ProblemBody, content_type = "application/problem+json",
@@ -66,8 +73,7 @@ pub async fn delete(
     InRoom(room): InRoom,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    let caller = signal.authority.caller(&headers)?;
-    signal.authority.may_administer(&caller, &room)?;
+    may_change(&signal, &headers, &room).await?;
     signal.control.set_backdrop(&room, None).await?;
     Ok(StatusCode::NO_CONTENT)
 }

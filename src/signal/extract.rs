@@ -14,10 +14,10 @@ use serde::de::DeserializeOwned;
 use super::Signal;
 use super::error::Problem;
 use crate::core::ids::{Identity, MessageId, RoomName, SessionId};
-use crate::core::protocol::Code;
+use crate::core::protocol::{Code, OFFER_BYTES_MAX};
 use crate::core::recording::RecordingId;
 
-/// A larger body is refused: an offer with many slots and candidates has some 20 KiB.
+/// A larger body is refused, unless a route takes more.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Media type of offers and answers (RFC 8866).
 pub const SDP: &str = "application/sdp";
@@ -156,7 +156,7 @@ impl<S: Send + Sync> FromRequest<S> for Offer {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        text_of_type(request, state, SDP).await.map(Self)
+        text_of_type(request, state, SDP, OFFER_BYTES_MAX).await.map(Self)
     }
 }
 
@@ -167,7 +167,7 @@ impl<S: Send + Sync> FromRequest<S> for Fragment {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        text_of_type(request, state, FRAGMENT).await.map(Self)
+        text_of_type(request, state, FRAGMENT, BODY_BYTES_MAX).await.map(Self)
     }
 }
 
@@ -179,7 +179,8 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for Json<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let is_json = has_type(request.headers(), "application/json");
-        let body = Bytes::from_request(request, state).await.map_err(unreadable)?;
+        let body = Bytes::from_request(request, state).await;
+        let body = body.map_err(|rejection| unreadable(&rejection, BODY_BYTES_MAX))?;
         if body.is_empty() {
             return Ok(Self(T::default()));
         }
@@ -200,11 +201,13 @@ async fn text_of_type<S: Send + Sync>(
     request: Request,
     state: &S,
     accepted: &str,
+    bytes_max: usize,
 ) -> Result<String, Problem> {
     if !has_type(request.headers(), accepted) {
         return Err(wrong_type(accepted));
     }
-    let body = Bytes::from_request(request, state).await.map_err(unreadable)?;
+    let body = Bytes::from_request(request, state).await;
+    let body = body.map_err(|rejection| unreadable(&rejection, bytes_max))?;
     String::from_utf8(body.into()).map_err(|_| Problem::new(Code::Malformed, "the body is no UTF-8"))
 }
 
@@ -218,9 +221,9 @@ fn wrong_type(accepted: &str) -> Problem {
     Problem::new(Code::UnsupportedMediaType, format!("the body's `Content-Type` must be `{accepted}`"))
 }
 
-fn unreadable(rejection: BytesRejection) -> Problem {
+fn unreadable(rejection: &BytesRejection, bytes_max: usize) -> Problem {
     if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        Problem::new(Code::TooLarge, format!("the body is larger than {BODY_BYTES_MAX} bytes"))
+        Problem::new(Code::TooLarge, format!("the body is larger than {bytes_max} bytes"))
     } else {
         Problem::new(Code::Malformed, "the body could not be read")
     }

@@ -9,7 +9,6 @@ mod link;
 mod list;
 mod tus;
 
-pub use access::{SESSION, member};
 pub use download::{__path_contents, __path_thumbnail, contents, thumbnail};
 pub use link::{__path_link, Link, Links, Signature, link};
 pub use list::{__path_list, list};

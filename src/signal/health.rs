@@ -25,18 +25,19 @@ pub async fn alive() -> &'static str {
     responses(
         (status = 200, body = String, content_type = "text/plain", description = "New rooms are welcome"),
         (status = 503, body = ProblemBody, content_type = "application/problem+json",
-            description = "draining"),
+            description = "draining; unavailable while the event log or the cluster's registry cannot be used"),
     )
 )]
 pub async fn ready(State(signal): State<Arc<Signal>>) -> Result<&'static str, Problem> {
     if signal.control.is_ready() {
-        Ok("ready\n")
-    } else {
-        Err(Problem::new(
-            Code::Draining,
-            "the node is draining or its event log cannot be written: no new rooms",
-        ))
+        return Ok("ready\n");
     }
+    Err(if signal.control.is_open_to_all() {
+        let words = "the event log or the registry of rooms cannot be used now: no new rooms";
+        Problem::new(Code::Unavailable, words)
+    } else {
+        Problem::new(Code::Draining, "the node is draining: no new rooms")
+    })
 }
 
 /// Figures for Prometheus

@@ -7,14 +7,15 @@ use std::sync::Arc;
 
 use axum::extract::{FromRequest, FromRequestParts, Request, State};
 use axum::http::header::{CONTENT_TYPE, ETAG, LOCATION};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use super::Signal;
-use super::auth::{Caller, random_identity};
+use super::auth::{Caller, SEAT, random_identity};
 use super::error::{Problem, ProblemBody};
 use super::extract::{From, InRoom, Offer, Params, SDP};
+use super::home;
 use crate::control::{JoinRequest, Joined, Role};
 use crate::core::ids::{Identity, NameError, RoomName, SessionId};
 use crate::core::protocol::Code;
@@ -40,6 +41,7 @@ pub struct Arrival {
     pub room: RoomName,
     pub from: IpAddr,
     pub headers: HeaderMap,
+    pub uri: Uri,
     pub params: JoinParams,
     pub offer: String,
 }
@@ -52,9 +54,9 @@ impl FromRequest<Arc<Signal>> for Arrival {
         let InRoom(room) = InRoom::from_request_parts(&mut parts, signal).await?;
         let Params(params) = Params::from_request_parts(&mut parts, signal).await?;
         let From(from) = From::from_request_parts(&mut parts, signal).await?;
-        let headers = parts.headers.clone();
+        let (headers, uri) = (parts.headers.clone(), parts.uri.clone());
         let Offer(offer) = Offer::from_request(Request::from_parts(parts, body), signal).await?;
-        Ok(Self { room, from, headers, params, offer })
+        Ok(Self { room, from, headers, uri, params, offer })
     }
 }
 
@@ -64,8 +66,14 @@ impl FromRequest<Arc<Signal>> for Arrival {
 pub enum JoinAnswers {
     #[response(status = 201, description = "SDP answer", content_type = "application/sdp",
         headers(("Location", description = "The session: PATCH and DELETE it"),
-                ("ETag", description = "The ICE session, for If-Match")))]
+                ("ETag", description = "The ICE session, for If-Match"),
+                ("Link", description = "STUN and TURN servers, where the node knows some"),
+                ("Antiphon-Seat", description = "To show with `resume`, should the room move"),
+                ("Antiphon-Nodes", description = "URLs of the cluster's other nodes, by commas")))]
     Welcome(String),
+    #[response(status = 307, description = "The room is at another node of the cluster",
+        headers(("Location", description = "The same request there")))]
+    Elsewhere,
     #[response(
         status = "4XX",
         content_type = "application/problem+json",
@@ -103,10 +111,23 @@ pub async fn admit(
     arrival: Arrival,
     role: Role,
 ) -> Result<Response, Problem> {
-    let room = arrival.room.clone();
+    let (room, uri) = (arrival.room.clone(), arrival.uri.clone());
     let request = join_request(signal, caller, arrival, role)?;
-    let joined = signal.control.join(request).await?;
-    Ok(welcome(&room, joined))
+    match signal.control.join(request).await {
+        Ok(mut joined) => {
+            let seat = joined.seat.take().and_then(|seat| signal.authority.signed_seat(seat));
+            let mut response = welcome(&room, joined);
+            if let Some(seat) = seat {
+                response.headers_mut().insert(SEAT, seat);
+            }
+            if let Some(nodes) = home::nodes(signal) {
+                response.headers_mut().insert(home::NODES, nodes);
+            }
+            signal.ice_servers.advertise(response.headers_mut());
+            Ok(response)
+        }
+        Err(turned) => home::turned(turned, &uri),
+    }
 }
 
 fn join_request(
@@ -115,7 +136,7 @@ fn join_request(
     arrival: Arrival,
     role: Role,
 ) -> Result<JoinRequest, Problem> {
-    let Arrival { room, from, params, offer, .. } = arrival;
+    let Arrival { room, from, headers, params, offer, .. } = arrival;
     let grant = signal.authority.grant(&caller, &room)?;
     let missing = match role {
         Role::Publisher if !grant.publish => Some("publish"),
@@ -139,6 +160,7 @@ fn join_request(
         role,
         offer,
         resume: resume.transpose()?,
+        seat: signal.authority.seat(&headers),
         has_token,
         may_create: signal.authority.admits_guests() || grant.publish || grant.admin,
         from,
@@ -188,7 +210,8 @@ mod tests {
     #[test]
     fn an_answer_names_its_session_and_its_ice_session() {
         let room = RoomName::parse("abc").unwrap();
-        let joined = Joined { session: SessionId(7), answer: "v=0\r\n".into(), etag: "\"e1\"".into() };
+        let (answer, etag) = ("v=0\r\n".into(), "\"e1\"".into());
+        let joined = Joined { session: SessionId(7), answer, etag, seat: None };
         let response = welcome(&room, joined);
         assert_eq!(response.status(), 201);
         assert_eq!(response.headers()[CONTENT_TYPE], "application/sdp");

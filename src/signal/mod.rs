@@ -9,7 +9,10 @@ mod error;
 mod extract;
 mod files;
 mod health;
+mod home;
+mod ice_servers;
 mod join;
+mod member;
 mod messages;
 mod openapi;
 mod page;
@@ -37,6 +40,7 @@ use crate::files::Files;
 use crate::record::Recordings;
 use auth::Authority;
 use files::Links;
+use ice_servers::IceServers;
 
 pub use serve::{ServeError, Server};
 
@@ -54,6 +58,11 @@ struct Signal {
     files: Files,
     recordings: Recordings,
     links: Links,
+    ice_servers: IceServers,
+    /// Requests about rooms of other nodes are passed on, not sent there.
+    proxy: bool,
+    /// For those.
+    peers: reqwest::Client,
 }
 
 impl Signal {
@@ -75,6 +84,9 @@ impl Signal {
             files,
             recordings,
             links: Links::new(config),
+            ice_servers: IceServers::new(&config.turn),
+            proxy: config.cluster.proxy,
+            peers: reqwest::Client::new(),
         }
     }
 }

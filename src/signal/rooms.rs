@@ -13,6 +13,8 @@ use super::Signal;
 use super::auth::{Caller, Read};
 use super::error::{Problem, ProblemBody};
 use super::extract::{self, InRoom};
+use super::home;
+use super::member::may_change;
 use crate::control::NewRoom;
 use crate::core::ids::RoomName;
 use crate::core::protocol::{Access, Code, Mode, RoomChange, RoomState};
@@ -60,6 +62,7 @@ pub struct MadeRoom {
     request_body = Option<RoomWish>,
     responses(
         (status = 201, body = MadeRoom, headers(("Location", description = "The room in this API"))),
+        (status = 307, description = "To be made at another node of the cluster"),
         (status = "4XX", body = ProblemBody, content_type = "application/problem+json",
             description = "400 malformed, 401 unauthorized, 403 forbidden, 409 room_exists or end_to_end_encrypted"),
         (status = 503, body = ProblemBody, content_type = "application/problem+json",
@@ -86,8 +89,10 @@ pub async fn create(
         recording_consent,
         first_is_admin: false,
     };
-    let room = signal.control.create_room(new).await?;
-    let name = room.name;
+    let name = match signal.control.create_room(new).await {
+        Ok(room) => room.name,
+        Err(turned) => return home::turned(turned, &uri),
+    };
     let made = MadeRoom {
         url: format!("{}/r/{name}", base_url(&signal, &uri, &headers)),
         owner_token: signal.authority.owner_token(&name)?,
@@ -144,10 +149,13 @@ pub async fn show(
 
 /// Change a room
 ///
-/// What is absent stays. Needs the room's `admin` grant.
+/// What is absent stays. Needs the room's `admin` grant, in a token or in the room by the session.
 #[utoipa::path(
     patch, path = "/v1/rooms/{room}", tag = "rooms",
-    params(("room" = RoomName, Path)),
+    params(
+        ("room" = RoomName, Path),
+        ("Antiphon-Session" = Option<String>, Header, description = "The session of a participant"),
+    ),
     request_body = RoomChange,
     responses(
         (status = 200, body = RoomState),
@@ -164,17 +172,20 @@ pub async fn change(
     headers: HeaderMap,
     extract::Json(change): extract::Json<RoomChange>,
 ) -> Result<Json<RoomState>, Problem> {
-    let caller = signal.authority.caller(&headers)?;
-    signal.authority.may_administer(&caller, &room)?;
+    may_change(&signal, &headers, &room).await?;
     Ok(Json(signal.control.change_room(&room, change).await?))
 }
 
 /// Close a room
 ///
-/// Everyone in it leaves; its history stays. Needs the room's `admin` grant.
+/// Everyone in it leaves; its history stays. Needs the room's `admin` grant, in a token or in the room by the
+/// session.
 #[utoipa::path(
     delete, path = "/v1/rooms/{room}", tag = "rooms",
-    params(("room" = RoomName, Path)),
+    params(
+        ("room" = RoomName, Path),
+        ("Antiphon-Session" = Option<String>, Header, description = "The session of a participant"),
+    ),
     responses(
         (status = 204, description = "The room is closed"),
         (status = "4XX", body = ProblemBody, content_type = "application/problem+json",
@@ -186,8 +197,7 @@ pub async fn close(
     InRoom(room): InRoom,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    let caller = signal.authority.caller(&headers)?;
-    signal.authority.may_administer(&caller, &room)?;
+    may_change(&signal, &headers, &room).await?;
     signal.control.close_room(&room).await?;
     Ok(StatusCode::NO_CONTENT)
 }

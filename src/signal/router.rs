@@ -23,20 +23,21 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::auth::SEAT;
 use super::error::Problem;
 use super::extract::{BODY_BYTES_MAX, FRAGMENT, SDP};
 use super::{
-    Signal, backdrop, files, health, join, messages, openapi, page, participants, recordings, rooms,
-    sessions, stats, whip,
+    Signal, backdrop, files, health, home, ice_servers, join, member, messages, openapi, page, participants,
+    recordings, rooms, sessions, stats, whip,
 };
-use crate::core::protocol::Code;
+use crate::core::protocol::{Code, OFFER_BYTES_MAX};
 
 const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 /// What pages of other origins may send, beside what concerns uploads.
-const ALLOWED: [HeaderName; 5] = [AUTHORIZATION, CONTENT_TYPE, IF_MATCH, RANGE, files::SESSION];
+const ALLOWED: [HeaderName; 6] = [AUTHORIZATION, CONTENT_TYPE, IF_MATCH, RANGE, member::SESSION, SEAT];
 /// What pages of other origins may read of an answer, beside what concerns uploads.
-const EXPOSED: [HeaderName; 10] = [
+const EXPOSED: [HeaderName; 12] = [
     LOCATION,
     ETAG,
     LINK,
@@ -47,6 +48,8 @@ const EXPOSED: [HeaderName; 10] = [
     ACCEPT_PATCH,
     CONTENT_DISPOSITION,
     CONTENT_RANGE,
+    home::NODES,
+    SEAT,
 ];
 
 /// A request that takes longer is given up: joins answer in milliseconds, slow bodies are not waited for.
@@ -64,16 +67,21 @@ pub fn api() -> OpenApiRouter<Arc<Signal>> {
                 .routes(routes!(backdrop::put, backdrop::delete))
                 .layer(DefaultBodyLimit::max(backdrop::BODY_BYTES_MAX)),
         )
-        .routes(routes!(join::join, participants::list))
+        .merge(
+            OpenApiRouter::new()
+                .routes(routes!(join::join, participants::list))
+                .routes(routes!(whip::publish))
+                .routes(routes!(whip::view))
+                .layer(DefaultBodyLimit::max(OFFER_BYTES_MAX)),
+        )
         .routes(routes!(participants::remove))
         .routes(routes!(participants::mute))
-        .routes(routes!(whip::publish))
-        .routes(routes!(whip::view))
         .routes(routes!(sessions::patch, sessions::leave))
         .routes(routes!(recordings::start, recordings::list))
         .routes(routes!(recordings::show, recordings::delete))
         .routes(routes!(recordings::stop))
         .routes(routes!(recordings::link))
+        .routes(routes!(ice_servers::list))
         .routes(routes!(stats::show))
         .routes(routes!(messages::page))
         .routes(routes!(health::alive))
@@ -109,6 +117,7 @@ pub fn router(signal: Arc<Signal>) -> Router {
         .method_not_allowed_fallback(not_allowed)
         .with_state(Arc::clone(&signal))
         .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn_with_state(Arc::clone(&signal), home::find))
         .layer(cors.clone())
         .layer(middleware::from_fn_with_state(Arc::clone(&signal), files::speak));
     Router::from(api())
@@ -117,8 +126,9 @@ pub fn router(signal: Arc<Signal>) -> Router {
         .route("/r/{room}", get(page::index))
         .fallback(no_such_path)
         .method_not_allowed_fallback(not_allowed)
-        .with_state(signal)
+        .with_state(Arc::clone(&signal))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(signal, home::find))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, REQUEST_TIMEOUT))
         .layer(cors)
         .layer(middleware::from_fn(advertise))

@@ -22,6 +22,7 @@ use super::{Server, Signal, router};
 use crate::config::{Config, Secret};
 use crate::control::Control;
 use crate::core::ids::{Identity, RoomName};
+use crate::core::protocol::OFFER_BYTES_MAX;
 use crate::events::memory::MemoryLog;
 use crate::events::writer::EventWriter;
 use crate::files::{Files, Store};
@@ -294,7 +295,7 @@ async fn a_join_is_an_sdp_offer_of_bounded_size() {
     for path in ["/v1/rooms/abc/participants", "/v1/rooms/abc/whip", "/v1/rooms/abc/whep"] {
         assert_eq!(verdict(&service, "POST", path, &[]).await, is(415, "unsupported_media_type"));
         assert_eq!(verdict(&service, "POST", path, &[JSON]).await, is(415, "unsupported_media_type"));
-        let large = ask(&service, "POST", path, &[SDP], "x".repeat(64 * 1024 + 1)).await;
+        let large = ask(&service, "POST", path, &[SDP], "x".repeat(OFFER_BYTES_MAX + 1)).await;
         assert_eq!(large.verdict(), is(413, "too_large"));
         let binary = ask(&service, "POST", path, &[SDP], vec![0xff, 0xfe]).await;
         assert_eq!(binary.verdict(), is(400, "malformed"));
@@ -376,6 +377,15 @@ async fn rooms_are_ruled_by_their_admins_and_in_dev_by_anyone() {
             let answer = ask(service, method, path, &headers, "").await;
             assert_eq!(answer.verdict(), expected, "{method} {path}");
         }
+    }
+    // Whoever is in the room shows the session; what it may do is the room's to say.
+    let session = ("antiphon-session", "00000000000000000000000000000007");
+    for call in
+        [("PATCH", "/v1/rooms/abc"), ("DELETE", "/v1/rooms/abc"), ("DELETE", "/v1/rooms/abc/backdrop")]
+    {
+        assert_eq!(ask(&open, call.0, call.1, &[session], "").await.verdict(), is(503, "unavailable"));
+        let nonsense = ask(&open, call.0, call.1, &[("antiphon-session", "x")], "").await;
+        assert_eq!(nonsense.verdict(), is(400, "malformed"));
     }
     assert_eq!(ask(&open, "GET", "/v1/rooms", &[], "").await.verdict(), is(401, "unauthorized"));
     assert_eq!(ask(&dev, "GET", "/v1/rooms", &[], "").await.verdict(), is(503, "unavailable"));

@@ -1,6 +1,13 @@
-//! One suite for every event log, and what only the durable one promises; one for every store of files.
+//! One suite for every event log, and what only the durable one promises; one for every store of files, and
+//! one for every registry of rooms.
 
+#[path = "../cluster/kafka.rs"]
+mod broker;
 mod durability;
+mod kafka;
+mod leases;
+#[path = "../cluster/redis.rs"]
+mod redis;
 mod sqlite;
 mod store;
 mod suite;

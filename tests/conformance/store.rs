@@ -1,13 +1,15 @@
 //! What every store of files does: in memory, in a directory, and in a bucket.
 //!
-//! The bucket is one of a real S3-compatible server, named by `ANTIPHON_TEST_S3` as
-//! `http://HOST:PORT/BUCKET` with the keys of AWS's own variables; without it that part says so.
+//! The bucket is one of an S3-compatible server that the test starts (moto, which `scripts/setup.sh test`
+//! installs). Where there is none the test says so, and fails under `CI=true`.
 
+use std::io::{BufRead as _, BufReader};
 use std::ops::Range;
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use antiphon::config::S3;
+use antiphon::config::{S3, Secret};
 use antiphon::files::Store;
 use futures_util::TryStreamExt as _;
 use object_store::memory::InMemory;
@@ -59,20 +61,62 @@ async fn in_a_directory() {
     keeps_contents_once_and_gives_parts_of_them(store).await;
 }
 
+/// A server on a free port of this machine, which ends with the test.
+struct Bucket {
+    server: Child,
+    endpoint: String,
+}
+
+impl Bucket {
+    const NAME: &str = "files";
+
+    /// `None`: there is no such server on this machine.
+    async fn start() -> Option<Self> {
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/venv/bin/moto_server");
+        let mut server = Command::new(program)
+            .args(["-H", "127.0.0.1", "-p", "0"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .ok()?;
+        let mut said = BufReader::new(server.stderr.take().expect("piped")).lines();
+        let endpoint = said.find_map(|line| {
+            let line = line.expect("the server speaks until it listens");
+            Some(line.split_once("Running on ")?.1.trim().to_owned())
+        });
+        // Whatever it says of requests is taken off its pipe, or it would stand still.
+        std::thread::spawn(move || said.for_each(drop));
+        let bucket = Self { server, endpoint: endpoint.expect("the server listens") };
+        let made = reqwest::Client::new().put(format!("{}/{}", bucket.endpoint, Self::NAME)).send().await;
+        assert!(made.expect("an answer").status().is_success(), "the bucket is made");
+        Some(bucket)
+    }
+
+    fn settings(&self) -> S3 {
+        S3 {
+            bucket: Self::NAME.into(),
+            endpoint: Some(self.endpoint.clone()),
+            region: "us-east-1".into(),
+            access_key_id: Some("a key".into()),
+            secret_access_key: Some(Secret::new("a secret")),
+            prefix: "of one node".into(),
+            allow_http: true,
+        }
+    }
+}
+
+impl Drop for Bucket {
+    fn drop(&mut self) {
+        self.server.kill().expect("it runs");
+        self.server.wait().expect("it ended");
+    }
+}
+
 #[tokio::test]
 async fn in_a_bucket() {
-    let Ok(address) = std::env::var("ANTIPHON_TEST_S3") else {
-        return eprintln!("NOT RUN: ANTIPHON_TEST_S3 names no bucket");
+    let Some(bucket) = Bucket::start().await else {
+        assert!(std::env::var_os("CI").is_none(), "no S3 server: run scripts/setup.sh test");
+        return eprintln!("NOT RUN: no S3 server; scripts/setup.sh test installs one");
     };
-    let (endpoint, bucket) = address.rsplit_once('/').expect("http://HOST:PORT/BUCKET");
-    let s3 = S3 {
-        bucket: bucket.into(),
-        endpoint: Some(endpoint.into()),
-        region: "us-east-1".into(),
-        access_key_id: None,
-        secret_access_key: None,
-        prefix: format!("test-{}", std::process::id()),
-        allow_http: true,
-    };
-    keeps_contents_once_and_gives_parts_of_them(Store::s3(&s3).expect("a bucket")).await;
+    keeps_contents_once_and_gives_parts_of_them(Store::s3(&bucket.settings()).expect("a bucket")).await;
 }

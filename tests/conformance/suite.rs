@@ -7,6 +7,7 @@ use antiphon::events::sqlite::{FILE_NAME, SqliteLog};
 use antiphon::events::{EventLog, FileUsage, LogError, PAGE_MAX};
 use proptest::prelude::*;
 
+use super::kafka::Kafka;
 use super::{edited, event, identity, message, room, sent, sent_as, sent_file};
 
 /// One test for each name and each log.
@@ -28,6 +29,15 @@ macro_rules! for_every_log {
                     let log = super::SqliteLog::open(&directory.path().join(super::FILE_NAME));
                     super::$name(&mut log.expect("a new log"));
                 }
+            )*
+        }
+        /// One broker for all: each has a topic of its own.
+        #[test]
+        fn kafka() {
+            let kafka = Kafka::start();
+            $(
+                let directory = tempfile::tempdir().expect("a temporary directory");
+                $name(&mut kafka.log(stringify!($name), directory.path(), "a").opening_rooms());
             )*
         }
     };

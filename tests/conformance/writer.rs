@@ -42,6 +42,9 @@ impl EventLog for Counted {
     fn history(&mut self, room: &RoomName) -> Result<RoomHistory, LogError> {
         self.log.history(room)
     }
+    fn last_epoch(&mut self, room: &RoomName) -> Result<u64, LogError> {
+        self.log.last_epoch(room)
+    }
     fn events(&mut self, room: &RoomName, after: u64, limit: u32) -> Result<Vec<Recorded>, LogError> {
         self.log.events(room, after, limit)
     }

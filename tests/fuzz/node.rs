@@ -155,6 +155,7 @@ impl Node {
             part: Part::Member,
             session,
             has_token: false,
+            returns: false,
             lines: negotiated.published.clone(),
             slots: negotiated.slots.clone(),
             seed: 1,

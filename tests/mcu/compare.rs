@@ -35,7 +35,7 @@ fn a_small_room_is_measured_in_both_modes() {
     assert!(output.status.success(), "{words}");
     let text = fs::read_to_string(folder.path().join("compare.json")).unwrap();
     let report: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(report["schema"], 1);
+    assert_eq!(report["schema"], 2);
     let rows = report["rows"].as_array().unwrap();
     let modes: Vec<_> = rows.iter().map(|row| row["mode"].as_str()).collect();
     assert_eq!(modes, [Some("sfu"), Some("mcu")], "{words}");

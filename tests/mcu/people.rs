@@ -1,12 +1,13 @@
 //! Rooms of people who see and hear each other: layouts, names, tones, losses, and who comes and goes.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use antiphon::core::ids::Identity;
 use antiphon::core::mix::layout::{Layout, LayoutBox, Seen, arrange};
 use antiphon::core::mix::{
-    Area, Fit, LINE_H264, LINE_MINUS, LINE_SOUND, LINE_VP8, Place, Scene, Size, Tile, ToMixer, Voice,
+    Area, Fit, LINE_H264, LINE_MINUS, LINE_SOUND, LINE_VP8, MixPacket, Place, Scene, Size, Tile, ToMixer,
+    Voice,
 };
 use antiphon::core::payload::Codec;
 use antiphon::mcu::mixer::picture::Colour;
@@ -227,74 +228,165 @@ fn ninth(index: u32) -> Area {
     Area { x: index % 3 * width, y: index / 3 * height, width, height }
 }
 
+/// Stretches of the mix in which somebody comes and goes, at most, and how often in one.
+const STRETCHES: usize = 10;
+const STRETCH_CHANGES: usize = 14;
+/// Of the stand's fifteen pictures a second.
+const FRAME_US: i64 = 66_667;
+const SOUND_US: i64 = 20_000;
+
+/// What was amiss in a stretch, by the ticks that packets name and by when they came; at most, each.
+#[derive(Debug, Default)]
+struct Stretch {
+    /// Between two pictures, and between two packets of sound.
+    picture_gap_us: i64,
+    sound_gap_us: i64,
+    /// After their ticks, beyond what one takes at best.
+    pictures_late_us: i64,
+    sounds_late_us: i64,
+    ticks_us: BTreeMap<Place, i64>,
+    pictures_took_us: Vec<i64>,
+    sounds_took_us: Vec<i64>,
+}
+
+impl Stretch {
+    fn note(&mut self, packet: &MixPacket) {
+        let tick_us = packet.captured_us.unwrap();
+        // By the wall clock, as ticks are told.
+        let now_us = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as i64;
+        let (gap_us, took_us) = if packet.codec == Codec::Opus {
+            (&mut self.sound_gap_us, &mut self.sounds_took_us)
+        } else {
+            (&mut self.picture_gap_us, &mut self.pictures_took_us)
+        };
+        if packet.codec == Codec::Opus || packet.marker {
+            took_us.push(now_us - tick_us);
+        }
+        if let Some(before_us) = self.ticks_us.insert(packet.place, tick_us) {
+            *gap_us = i64::max(*gap_us, tick_us - before_us);
+        }
+    }
+
+    fn summed_up(mut self) -> Self {
+        let spread = |took_us: Vec<i64>| Some(took_us.iter().max()? - took_us.iter().min()?);
+        self.pictures_late_us = spread(std::mem::take(&mut self.pictures_took_us)).unwrap();
+        self.sounds_late_us = spread(std::mem::take(&mut self.sounds_took_us)).unwrap();
+        self.ticks_us.clear();
+        self
+    }
+
+    /// No picture late by more than two frames' time, and no gap in the sound: neither a tick left out, nor
+    /// one that came after a receiver that waits for two of them has played what it had.
+    fn is_smooth(&self) -> bool {
+        // Ticks are told by the wall clock, which may be slewed.
+        self.picture_gap_us <= 2 * FRAME_US + SOUND_US / 20
+            && self.pictures_late_us <= 2 * FRAME_US
+            && self.sound_gap_us <= SOUND_US + SOUND_US / 20
+            && self.sounds_late_us <= 2 * SOUND_US
+    }
+}
+
+/// Eight who stay, with the sound of three, and the ninth with theirs who comes and goes, each time into
+/// slots that nobody had.
+struct Ninth {
+    away: Option<(Source, Tone)>,
+    comings: u16,
+}
+
+impl Ninth {
+    /// Slots of the mixer are no more.
+    const SLOTS: u16 = 50;
+    const SLOT: u16 = 100;
+
+    fn slot(&self) -> u16 {
+        Self::SLOT + self.comings % Self::SLOTS
+    }
+
+    fn come(&mut self, stand: &mut Stand) {
+        self.comings += 1;
+        let (source, tone) = self.away.take().unwrap();
+        stand.sources.push(source.moved(self.slot()));
+        stand.tones.push(tone.moved(Self::SLOTS + self.slot()));
+        stand.show(self.scene(9));
+    }
+
+    fn go(&mut self, stand: &mut Stand) {
+        self.away = stand.sources.pop().zip(stand.tones.pop());
+        stand.show(self.scene(8));
+    }
+
+    fn scene(&self, count: u32) -> Scene {
+        let slot = |n: u32| if n == 8 { self.slot() } else { n as u16 };
+        let serial = |n: u32| if n == 8 { u64::from(self.comings) } else { 1 };
+        let tiles =
+            (0..count).map(|n| Tile { area: ninth(n), serial: serial(n), ..tile(n, Some(slot(n)), 0) });
+        let own = Voice { slot: Self::SLOTS + self.slot(), serial: serial(8), ..voice(3) };
+        let voices = (0..3).map(voice).chain((count == 9).then_some(own));
+        Scene { background: BACKGROUND, tiles: tiles.collect(), voices: voices.collect() }
+    }
+}
+
+/// Watches the mix while somebody comes or goes every third picture; nobody else's picture may be gone.
+fn churn(
+    stand: &mut Stand,
+    viewer: &mut Viewer,
+    ninth: &mut Ninth,
+    others: &[(u32, u32, Colour)],
+) -> Stretch {
+    let mut stretch = Stretch::default();
+    for _ in 0..STRETCH_CHANGES {
+        let mut pictures = 0;
+        stand.wait_for("three pictures", |news, _| {
+            let News::Packet(packet) = news else { return false };
+            viewer.take(news);
+            let is_picture = packet.place == viewer.place;
+            if is_picture || packet.codec == Codec::Opus {
+                stretch.note(packet);
+            }
+            if is_picture && packet.marker {
+                pictures += 1;
+                for (x, y, colour) in others {
+                    assert!(viewer.sees(*x, *y, *colour), "the picture at {x}, {y} is gone");
+                }
+            }
+            pictures == 3
+        });
+        if ninth.away.is_some() { ninth.come(stand) } else { ninth.go(stand) }
+    }
+    stretch
+}
+
 #[test]
 fn people_come_and_go_unnoticed_by_the_others() {
     let _turn = turn();
     let mut stand = Stand::new();
-    for slot in 0..9 {
-        let codec = if slot % 2 == 0 { Codec::Vp8 } else { Codec::H264 };
-        stand.sources.push(Source::new(slot, codec, COLOURS[usize::from(slot) % 4]));
-    }
-    let nine = |count: u32| -> Vec<Tile> {
-        (0..count).map(|n| Tile { area: ninth(n), ..tile(n, Some(n as u16), 0) }).collect()
-    };
-    let shown = |count: u32| Scene {
-        background: BACKGROUND,
-        tiles: nine(count),
-        voices: (0..4).filter(|n| *n < 3 || count == 9).map(voice).collect(),
-    };
-    let eight: Vec<_> = (0..8)
+    let codec = |n: u16| if n.is_multiple_of(2) { Codec::Vp8 } else { Codec::H264 };
+    stand.sources = (0..8).map(|n| Source::new(n, codec(n), COLOURS[usize::from(n) % 4])).collect();
+    stand.tones = (0..3).map(|n| Tone::new(SOUND_SLOT + n, TONES_HZ[usize::from(n)])).collect();
+    let others: Vec<_> = (0..8)
         .map(|n| {
             let Area { x, y, width, height } = ninth(n);
             (x + width / 2, y + height / 2, COLOURS[n as usize % 4])
         })
         .collect();
-    let tones = TONES_HZ.iter().zip(0..).map(|(hz, n)| Tone::new(SOUND_SLOT + n, *hz));
-    stand.tones = tones.collect();
-    stand.show(shown(9));
+    let own = (Source::new(0, Codec::Vp8, COLOURS[0]), Tone::new(0, TONES_HZ[3]));
+    let mut ninth = Ninth { away: Some(own), comings: 0 };
+    ninth.come(&mut stand);
     let mut viewer = Viewer::new(&stand, LINE_VP8, 1);
     stand.say(&ToMixer::Wanted { line: LINE_SOUND, encodings: 1 });
-    stand.wait_for_colours(&mut viewer, &eight);
-    let mut gaps = BTreeMap::new();
-    let mut watch = |stand: &mut Stand, viewer: &mut Viewer, churns: bool| {
-        let (picture, mut pictures, mut count) = (viewer.place, 0, 9);
-        let (mut last, mut worst_ms) = (BTreeMap::new(), BTreeMap::new());
-        stand.wait_for("pictures", |news, stand| {
-            let News::Packet(packet) = news else { return false };
-            let is_picture = packet.place == picture;
-            if !is_picture && packet.codec != Codec::Opus {
-                return false;
-            }
-            let made_us = packet.captured_us.unwrap();
-            if let Some(before_us) = last.insert(packet.place, made_us) {
-                let worst_ms = worst_ms.entry(packet.place).or_insert(0);
-                *worst_ms = i64::max(*worst_ms, (made_us - before_us) / 1_000);
-            }
-            viewer.take(news);
-            if is_picture && packet.marker {
-                pictures += 1;
-                for (x, y, colour) in &eight {
-                    assert!(viewer.sees(*x, *y, *colour), "the picture at {x}, {y} is gone");
-                }
-                if churns && pictures % 3 == 0 {
-                    count = if count == 9 { 8 } else { 9 };
-                    stand.show(shown(count));
-                }
-            }
-            pictures >= 45
-        });
-        for (place, worst_ms) in worst_ms {
-            gaps.entry(place).or_insert_with(Vec::new).push(worst_ms);
+    stand.wait_for_colours(&mut viewer, &others);
+    // What comings and goings do to the others they do in every stretch; a machine that has no time for the
+    // mixer has some in one of them.
+    let mut rough = Vec::new();
+    while rough.len() < STRETCHES {
+        let stretch = churn(&mut stand, &mut viewer, &mut ninth, &others).summed_up();
+        if stretch.is_smooth() {
+            println!("smooth after {} that were not: {stretch:?}", rough.len());
+            return;
         }
-    };
-    watch(&mut stand, &mut viewer, false);
-    watch(&mut stand, &mut viewer, true);
-    assert_eq!(gaps.len(), 2, "pictures and sound");
-    for (place, gaps) in gaps {
-        // Two frames' time; where the machine is too busy to be that even, no more than in peace.
-        let frame_ms = if matches!(place, Place::Line { line: LINE_SOUND, .. }) { 20 } else { 67 };
-        assert!(gaps[1] <= (2 * frame_ms + 1).max(gaps[0] * 2), "{place:?}: gaps of {gaps:?} ms");
+        rough.push(stretch);
     }
+    panic!("never smooth: {rough:?}");
 }
 
 #[test]

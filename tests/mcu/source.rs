@@ -33,6 +33,11 @@ impl Source {
         Self { slot, codec, frames, next_frame: 0, frames_sent: 0, seq_no: 65_500 }
     }
 
+    /// As a sender of another slot, from the beginning.
+    pub fn moved(self, slot: u16) -> Self {
+        Self { slot, next_frame: 0, frames_sent: 0, ..self }
+    }
+
     /// Goes on as another sender in the same slot: a slot's numbers do not begin anew.
     pub fn follow(mut self, before: &Self) -> Self {
         (self.seq_no, self.frames_sent) = (before.seq_no, before.frames_sent);

@@ -35,6 +35,11 @@ impl Tone {
         Self { slot, packets: vec![vec![0xf8, 0xff, 0xfe]], sent: 0 }
     }
 
+    /// As a sender of another slot, from the beginning.
+    pub fn moved(self, slot: u16) -> Self {
+        Self { slot, sent: 0, ..self }
+    }
+
     pub fn next(&mut self) -> MixPacket {
         let payload = self.packets[self.sent % self.packets.len()].as_slice().into();
         self.sent += 1;

@@ -185,6 +185,7 @@ impl Node {
             part,
             session: SessionId::new(id, random << 8),
             has_token: false,
+            returns: false,
             lines: negotiated.published.clone(),
             slots: negotiated.slots.clone(),
             seed: u64::from(self.peers) * 0x1234_5678_9abc,

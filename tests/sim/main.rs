@@ -1,10 +1,12 @@
 //! Whole rooms in virtual time, from seeds: people join, leave, get lost and come back, publish, mute, wish,
-//! chat and send packets; a log answers late, out of order with the rest, or not at all.
+//! chat and send packets; a log answers late, out of order with the rest, or not at all. And clusters of
+//! nodes.
 //!
 //! A run repeats exactly from its seed. `SEED=7 cargo test --test sim -- one_seed` runs one and tells its
 //! story; the committed seeds gate, `SEEDS=1000` sweeps for new ones.
 
 mod checker;
+mod cluster;
 mod log;
 mod sender;
 mod world;
@@ -14,6 +16,8 @@ use world::World;
 /// Runs that once found something, and a range that covers the ground.
 const SEEDS: std::ops::Range<u64> = 0..60;
 const STEPS: usize = 1_500;
+/// Of clusters.
+const CLUSTER_SEEDS: std::ops::Range<u64> = 0..500;
 
 fn env(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -47,4 +51,35 @@ fn a_run_repeats_from_its_seed() {
     };
     assert_eq!(story(3), story(3));
     assert_ne!(story(3).0, story(4).0);
+}
+
+#[test]
+fn clusters_lose_and_double_nothing() {
+    let mut reached = cluster::Reached::default();
+    for seed in CLUSTER_SEEDS.start..env("SEEDS").unwrap_or(CLUSTER_SEEDS.end) {
+        let mut world = cluster::World::new(seed, false);
+        let findings = world.run();
+        assert_eq!(findings.faults, Vec::<String>::new(), "seed {seed}");
+        assert!(world.is_done(), "seed {seed}: not all was acknowledged: {:?}", world.reached);
+        reached.add(&world.reached);
+    }
+    reached.assert_all();
+}
+
+/// A test of the test: where everyone's word counts, clients are told what the log does not have.
+#[test]
+fn a_cluster_without_its_fence_is_found_out() {
+    let caught =
+        CLUSTER_SEEDS.take(40).filter(|seed| cluster::World::new(*seed, true).run().faults_total > 0);
+    assert!(caught.count() > 10, "faults that nobody sees");
+}
+
+#[test]
+fn a_cluster_repeats_from_its_seed() {
+    let story = |seed| {
+        let mut world = cluster::World::new(seed, false);
+        (world.run(), world.reached)
+    };
+    assert_eq!(story(3), story(3));
+    assert_ne!(story(3), story(4));
 }

@@ -219,6 +219,7 @@ impl World {
             part,
             session,
             has_token: self.rng.random_bool(0.3),
+            returns: false,
             lines,
             slots,
             seed,

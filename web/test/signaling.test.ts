@@ -3,7 +3,8 @@ import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterEach, expect, test } from 'vitest';
-import { join, leave } from '../src/client/signaling';
+import { Relays } from '../src/client/relays';
+import { join, leave, setBackdrop } from '../src/client/signaling';
 
 const servers: Server[] = [];
 
@@ -25,6 +26,8 @@ interface Asked {
   method: string | undefined;
   url: string | undefined;
   token: string | undefined;
+  session: string | string[] | undefined;
+  type: string | undefined;
   body: string;
 }
 
@@ -38,7 +41,12 @@ async function node(answer: (request: IncomingMessage) => Answer): Promise<{ url
     });
     request.on('end', () => {
       const { method, url, headers } = request;
-      asked.push({ method, url, token: headers.authorization, body });
+      const [token, type, session] = [
+        headers.authorization,
+        headers['content-type'],
+        headers['antiphon-session'],
+      ];
+      asked.push({ method, url, token, session, type, body });
       const told = answer(request);
       response.writeHead(told.status, told.headers).end(told.body);
     });
@@ -80,4 +88,32 @@ test('without a redirect the session is where the join was', async () => {
   const only = await node(() => ({ status: 201, headers: { Location: SESSION }, body: 'answer' }));
   const { session } = await join({ base: only.url, room: 'calm-otter-41', identity: 'Ada' }, 'offer');
   expect(session.url).toBe(`${only.url}${SESSION}`);
+});
+
+test('relays are asked for once, again when they are old, and kept when nobody answers', async () => {
+  const relay = { urls: ['turn:t.example.org'], username: '1:2', credential: 'x' };
+  let status = 200;
+  const home = await node(() => ({ status, body: JSON.stringify({ ice_servers: [relay] }) }));
+  const relays = new Relays({ base: home.url, room: 'far away', identity: 'ada', token: 'abc' });
+  expect(await relays.servers(0)).toEqual([relay]);
+  expect(await relays.servers(60_000)).toEqual([relay]);
+  expect(home.asked).toHaveLength(1);
+  expect(home.asked[0]).toMatchObject({ url: '/v1/rooms/far%20away/ice-servers', token: 'Bearer abc' });
+  status = 503;
+  expect(await relays.servers(3_600_000)).toEqual([relay]);
+  expect(home.asked).toHaveLength(2);
+});
+
+test('a picture behind the mix is put where the session is, by who it is there', async () => {
+  const home = await node(({ method }) =>
+    method === 'POST' ? { status: 201, headers: { Location: SESSION }, body: 'answer' } : { status: 204 },
+  );
+  const address = { base: home.url, room: 'calm-otter-41', identity: 'Ada' };
+  const { session } = await join(address, 'offer');
+  await setBackdrop(address, session, new Blob(['picture'], { type: 'image/jpeg' }));
+  const shown = { url: '/v1/rooms/calm-otter-41/backdrop', session: session.id, token: undefined };
+  expect(home.asked.at(-1)).toMatchObject({ ...shown, method: 'PUT', type: 'image/jpeg', body: 'picture' });
+  await setBackdrop(address, session, undefined);
+  expect(home.asked.at(-1)).toMatchObject({ ...shown, method: 'DELETE', body: '' });
+  await expect(setBackdrop(address, undefined, undefined)).rejects.toMatchObject({ code: 'disconnected' });
 });

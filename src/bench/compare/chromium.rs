@@ -55,7 +55,12 @@ pub struct Task {
 #[derive(Debug, Clone, Deserialize)]
 pub struct Counters {
     pub at_ms: f64,
+    pub frames_received: f64,
     pub frames_decoded: f64,
+    pub key_frames: f64,
+    pub key_frames_asked: f64,
+    pub nacks: f64,
+    pub freezes: f64,
     pub frames_dropped: f64,
     pub decode_s: f64,
     pub jitter_buffer_s: f64,

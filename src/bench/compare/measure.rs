@@ -262,6 +262,11 @@ fn browser_figures(watched: &Watched, tracks: &[Track], base: Instant) -> Browse
     });
     BrowserFigures {
         frames_per_second: frames / seconds,
+        frames_received_per_second: (end.frames_received - start.frames_received) / seconds,
+        key_frames: end.key_frames - start.key_frames,
+        key_frames_asked: end.key_frames_asked - start.key_frames_asked,
+        nacks: end.nacks - start.nacks,
+        freezes: end.freezes - start.freezes,
         decode_ms_per_frame: decode_ms / frames,
         decode_ms_per_second: decode_ms / seconds,
         frames_dropped: end.frames_dropped - start.frames_dropped,

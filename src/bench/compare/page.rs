@@ -53,6 +53,8 @@ const TABLE: &[(&str, usize, Figure)] = &[
     ("Chromium: decoding one picture, ms", 2, |f| Some(f.browser.figures()?.decode_ms_per_frame)),
     ("Chromium: decoding in a second, ms", 0, |f| Some(f.browser.figures()?.decode_ms_per_second)),
     ("Chromium: pictures in a second", 0, |f| Some(f.browser.figures()?.frames_per_second)),
+    ("Chromium: pictures received in a second", 0, |f| Some(f.browser.figures()?.frames_received_per_second)),
+    ("Chromium: freezes", 0, |f| Some(f.browser.figures()?.freezes)),
     ("Chromium: pictures dropped", 0, |f| Some(f.browser.figures()?.frames_dropped)),
     ("Chromium: jitter buffer, ms", 0, |f| Some(f.browser.figures()?.jitter_buffer_ms)),
     ("Chromium: glass to glass p50, ms", 0, |f| {

@@ -12,7 +12,7 @@ use crate::core::mix::MixSettings;
 use crate::core::protocol::Mode;
 
 /// Of this form; a later one that means something else has another number.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 
 /// All of it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -208,7 +208,14 @@ impl Browser {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct BrowserFigures {
+    /// Decoded, of those received.
     pub frames_per_second: f64,
+    pub frames_received_per_second: f64,
+    pub key_frames: f64,
+    pub key_frames_asked: f64,
+    pub nacks: f64,
+    /// Pictures that stood still for long, as the browser counts it.
+    pub freezes: f64,
     pub decode_ms_per_frame: f64,
     /// Over all streams.
     pub decode_ms_per_second: f64,

@@ -248,6 +248,11 @@ pub mod tests {
             quality_samples: 12,
             browser: Browser::Measured(BrowserFigures {
                 frames_per_second: 30.0,
+                frames_received_per_second: 30.0,
+                key_frames: 0.0,
+                key_frames_asked: 0.0,
+                nacks: 0.0,
+                freezes: 0.0,
                 decode_ms_per_frame: 2.0,
                 decode_ms_per_second: 60.0,
                 frames_dropped: 0.0,

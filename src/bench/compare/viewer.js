@@ -112,7 +112,12 @@
     const transport = all.find(({ type }) => type === 'transport');
     return {
       at_ms: performance.now(),
+      frames_received: sum('framesReceived'),
       frames_decoded: sum('framesDecoded'),
+      key_frames: sum('keyFramesDecoded'),
+      key_frames_asked: sum('pliCount') + sum('firCount'),
+      nacks: sum('nackCount'),
+      freezes: sum('freezeCount'),
       frames_dropped: sum('framesDropped'),
       decode_s: sum('totalDecodeTime'),
       jitter_buffer_s: sum('jitterBufferDelay'),

@@ -68,4 +68,6 @@ pub enum LeaveReason {
     Closed,
     /// The node is going down.
     Draining,
+    /// The room goes on at another node: join again.
+    Moved,
 }

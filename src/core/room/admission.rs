@@ -17,12 +17,18 @@ impl Room {
         if self.ended {
             return Err(Refusal::new(Code::NotFound, "the room has just ended; join again"));
         }
-        if self.settings.first_is_admin && !entrant.has_token && self.by_identity.is_empty() {
+        let may_rule = self.settings.first_is_admin && !entrant.has_token && !entrant.returns;
+        if may_rule && self.by_identity.is_empty() {
             entrant.grant.admin |= entrant.part == Part::Member;
         }
-        self.admit_to_join(&entrant)?;
+        if !entrant.returns {
+            self.admit_to_join(&entrant)?;
+        }
         self.settle_identity(now, &mut entrant);
-        let waits = self.state.lobby && !entrant.grant.admin && !matches!(entrant.part, Part::Viewer { .. });
+        let waits = self.state.lobby
+            && !entrant.returns
+            && !entrant.grant.admin
+            && !matches!(entrant.part, Part::Viewer { .. });
         let presence = if waits { Presence::Waiting } else { Presence::Here };
         let identity = entrant.identity.clone();
         let name = entrant.name.clone();
@@ -76,7 +82,7 @@ impl Room {
         // In a branch, whoever publishes at the home is not for a viewer to replace.
         let mirrored = self.participant(key).is_some_and(|p| p.origin.is_some());
         let lost = self.participant(key).is_some_and(|p| matches!(p.presence, Presence::Lost { .. }));
-        if !mirrored && (entrant.has_token || lost) {
+        if !mirrored && (entrant.has_token || entrant.returns || lost) {
             self.dismiss(now, key, LeaveReason::Replaced);
             return;
         }

@@ -232,16 +232,9 @@ impl Room {
             let words = format!("participants_max is from 1 to {ceiling} on this node");
             return Err(Refusal::new(Code::Malformed, words));
         }
-        let state = &mut self.state;
-        state.mode = change.mode.unwrap_or(state.mode);
-        state.layout = change.layout.clone().unwrap_or_else(|| state.layout.clone());
-        state.background = change.background.unwrap_or(state.background);
-        state.access = change.access.unwrap_or(state.access);
-        state.locked = change.locked.unwrap_or(state.locked);
-        state.lobby = change.lobby.unwrap_or(state.lobby);
-        state.participants_max = change.participants_max.unwrap_or(state.participants_max);
-        let rule = change.recording_consent.unwrap_or(state.recording_consent);
-        let room = self.set_consent_rule(now.instant, rule);
+        change.apply(&mut self.state);
+        self.rebind_recorder(now.instant);
+        let room = self.state.clone();
         self.mirror_is_stale = true;
         self.poll_mixing(now.instant);
         self.settle(now.instant);
@@ -258,6 +251,24 @@ impl Room {
         let before = before.unwrap_or(u64::MAX);
         self.outputs.push_back(Output::ReadHistory { to: key, before });
         Ok(Answer::Later)
+    }
+}
+
+impl RoomChange {
+    /// What it names becomes so; the rest stays.
+    pub fn apply(&self, state: &mut RoomState) {
+        let Self { mode, layout, background, access, locked, lobby, participants_max, recording_consent } =
+            self;
+        state.mode = mode.unwrap_or(state.mode);
+        if let Some(layout) = layout {
+            state.layout.clone_from(layout);
+        }
+        state.background = background.unwrap_or(state.background);
+        state.access = access.unwrap_or(state.access);
+        state.locked = locked.unwrap_or(state.locked);
+        state.lobby = lobby.unwrap_or(state.lobby);
+        state.participants_max = participants_max.unwrap_or(state.participants_max);
+        state.recording_consent = recording_consent.unwrap_or(state.recording_consent);
     }
 }
 

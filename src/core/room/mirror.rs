@@ -74,6 +74,7 @@ impl Room {
                 part: Part::Publisher,
                 session: SessionId(0),
                 has_token: true,
+                returns: false,
                 lines,
                 slots: Vec::new(),
                 seed: 0,

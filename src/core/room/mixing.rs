@@ -439,6 +439,7 @@ fn mixer(settings: Option<MixSettings>) -> Option<Entrant> {
         part: Part::Mixer,
         session: SessionId(0),
         has_token: true,
+        returns: false,
         lines,
         slots,
         seed: 0,

@@ -18,7 +18,7 @@ use crate::core::chat::Asker;
 use crate::core::event::EventBody;
 use crate::core::ids::{Identity, SessionId};
 use crate::core::participant::{Entrant, Part, Participant, Presence};
-use crate::core::protocol::{ClientMessage, Grant, Kind, RoomState, ServerMessage};
+use crate::core::protocol::{ClientMessage, Grant, Kind, ServerMessage};
 use crate::core::recording::{
     ConsentRule, EndReason, FromRecorder, RecordedTrack, RecorderOrder, RecorderSettings, RecordingState,
     RecordingWish, ToRecorder,
@@ -379,7 +379,8 @@ impl Room {
         self.settle(now);
     }
 
-    fn rebind_recorder(&mut self, now: Instant) {
+    /// Who may be recorded may have changed.
+    pub(super) fn rebind_recorder(&mut self, now: Instant) {
         if let Some(participant) = self.recorder_seat().and_then(|key| self.participant_mut(key)) {
             participant.slots_stale = true;
         }
@@ -395,13 +396,6 @@ impl Room {
         if self.recorder_seat().is_some() {
             self.outputs.push_back(Output::Recorder(RecorderOrder::Tell(words)));
         }
-    }
-
-    /// The room's state with a rule of consent that has changed.
-    pub(super) fn set_consent_rule(&mut self, now: Instant, rule: ConsentRule) -> RoomState {
-        self.state.recording_consent = rule;
-        self.rebind_recorder(now);
-        self.state.clone()
     }
 }
 
@@ -428,6 +422,7 @@ fn recorder() -> Option<Entrant> {
         part: Part::Recorder,
         session: SessionId(0),
         has_token: true,
+        returns: false,
         lines: Vec::new(),
         slots: pictures.chain(voices).collect(),
         seed: 0,

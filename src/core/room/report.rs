@@ -34,7 +34,8 @@ impl Room {
     pub(super) fn participant_state(&self, key: ParticipantKey) -> Option<ParticipantState> {
         let participant = self.participant(key)?;
         let mut state = participant.state();
-        state.csrc = key.csrc();
+        // A branch seats the home's publishers anew, and packets of the mix name them by their seats there.
+        state.csrc = participant.origin.unwrap_or(key).csrc();
         let tracks = participant.line_tracks.iter().flatten().filter_map(|&track| self.track(track));
         state.tracks = tracks
             .map(|track| TrackState {
@@ -74,7 +75,8 @@ impl Room {
             transport: None,
             srtp_profile: None,
             rtt_ms: None,
-            estimate_bps: participant.allocator.estimate_bps(),
+            // To the mixer nothing goes over a network.
+            estimate_bps: if participant.is_person() { participant.allocator.estimate_bps() } else { 0 },
             bytes_received: 0,
             bytes_sent: 0,
             egress_loss: None,

@@ -3,6 +3,7 @@
 //! Its encoder runs while somebody takes the encoding. Sequence numbers, picture ids and time go on from one
 //! encoder to the next, so that receivers see one stream.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -31,6 +32,8 @@ const HANG: Duration = Duration::from_secs(4);
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Pictures that may wait for the encoder. Full: the picture is left out and counts as late.
 const WAITING_MAX: u64 = 2;
+/// Pictures that an encoder holds, at most; an older one that did not come out was dropped by it.
+const HELD_MAX: usize = 64;
 /// No encoder here makes anything of less.
 const BITRATE_BPS_MIN: u64 = 50_000;
 
@@ -41,6 +44,7 @@ pub struct Punctuality {
     interval_us: AtomicU64,
     last_late_us: AtomicU64,
     late: AtomicU32,
+    left_out: AtomicU32,
     encoded: AtomicU32,
     work_us: AtomicU64,
 }
@@ -52,6 +56,7 @@ impl Punctuality {
             interval_us: AtomicU64::new(0),
             last_late_us: AtomicU64::new(0),
             late: AtomicU32::new(0),
+            left_out: AtomicU32::new(0),
             encoded: AtomicU32::new(0),
             work_us: AtomicU64::new(0),
         };
@@ -70,6 +75,21 @@ impl Punctuality {
         if self.last_late_us.fetch_max(tick_us, Ordering::Relaxed) < tick_us {
             self.late.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// The time between pictures, as it is now.
+    fn interval(&self) -> Duration {
+        Duration::from_micros(self.interval_us.load(Ordering::Relaxed))
+    }
+
+    /// A picture was left out in one encoding, to keep its bitrate.
+    fn note_left_out(&self) {
+        self.left_out.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Since last asked, in all encodings.
+    pub fn take_left_out(&self) -> u32 {
+        self.left_out.swap(0, Ordering::Relaxed)
     }
 
     fn note_encoded(&self, tick: Duration) {
@@ -97,8 +117,42 @@ struct Output {
     picture_id: u16,
     bitrate_bps: u64,
     budget: Budget,
+    held: Held,
     /// Pictures have been put in since this time, and none came out.
     silent_since: Option<Instant>,
+}
+
+/// The encoder's own time, by which it is given pictures, and the ticks of those that it holds.
+///
+/// Its time goes on by one interval with each picture, whatever was left out before: an encoder gives a
+/// picture the bits of the time since the one before, so by the ticks' time every second picture would come
+/// to cost what two had, and the other one would be left out for ever.
+#[derive(Debug, Default)]
+struct Held {
+    time: Duration,
+    ticks: VecDeque<(Duration, Duration)>,
+}
+
+impl Held {
+    /// The encoder's time for the picture of a tick.
+    fn push(&mut self, tick: Duration, interval: Duration) -> Duration {
+        self.time += interval;
+        if self.ticks.len() >= HELD_MAX {
+            self.ticks.pop_front();
+        }
+        self.ticks.push_back((self.time, tick));
+        self.time
+    }
+
+    /// The tick of what came out, all before it being forgotten; `None` for what never went in.
+    fn take(&mut self, time: Duration) -> Option<Duration> {
+        let mut found = None;
+        while let Some((_, tick)) = self.ticks.front().filter(|(of, _)| *of <= time) {
+            found = Some(*tick);
+            self.ticks.pop_front();
+        }
+        found
+    }
 }
 
 struct Running {
@@ -151,6 +205,7 @@ impl Encoder {
             picture_id: rand::random::<u16>() >> 1,
             bitrate_bps: rendition.bitrate_bps,
             budget: Budget::default(),
+            held: Held::default(),
             silent_since: None,
         };
         Self {
@@ -214,6 +269,7 @@ impl Encoder {
         // A key frame is sent on credit.
         let is_key_due = self.keyframe_due || self.keyframe_pending.load(Ordering::Relaxed);
         if !self.output().budget.allows(tick) && !is_key_due {
+            self.punctuality.note_left_out();
             return;
         }
         let Some(running) = &self.running else { return };
@@ -227,8 +283,9 @@ impl Encoder {
             pad.send_event(UpstreamForceKeyUnitEvent::builder().all_headers(true).build());
         }
         let mut buffer = gst::Buffer::from_slice(Pushed(Arc::clone(picture)));
+        let time = self.output().held.push(tick, self.punctuality.interval());
         if let Some(buffer) = buffer.get_mut() {
-            buffer.set_pts(gst::ClockTime::from_nseconds(tick.as_nanos() as u64));
+            buffer.set_pts(gst::ClockTime::from_nseconds(time.as_nanos() as u64));
         }
         let is_pushed = running.graph.input.push_buffer(buffer).is_ok();
         self.output().silent_since.get_or_insert(now);
@@ -314,9 +371,10 @@ impl Encoder {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
             let buffer = sample.buffer().ok_or(gst::FlowError::Error)?;
             let bytes = buffer.map_readable().map_err(|_| gst::FlowError::Error)?;
-            let tick = Duration::from(buffer.pts().ok_or(gst::FlowError::Error)?);
+            let time = Duration::from(buffer.pts().ok_or(gst::FlowError::Error)?);
             let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
             output.silent_since = None;
+            let tick = output.held.take(time).ok_or(gst::FlowError::Error)?;
             let bitrate_bps = output.bitrate_bps;
             output.budget.spend(bytes.len(), bitrate_bps);
             let payloads = packetize(codec, &bytes, output.picture_id);
@@ -396,6 +454,55 @@ impl AsRef<[u8]> for Pushed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pictures_keep_their_ticks_whatever_is_left_out_or_dropped() {
+        let interval = Duration::from_micros(33_333);
+        let mut held = Held::default();
+        let times: Vec<Duration> =
+            [0, 1, 15, 16, 17].map(|tick| held.push(interval * tick, interval)).to_vec();
+        assert!(times.windows(2).all(|pair| pair[1] - pair[0] == interval));
+        assert_eq!(held.take(times[0]), Some(Duration::ZERO));
+        assert_eq!(held.take(times[3]), Some(interval * 16));
+        assert_eq!(held.take(times[2]), None);
+        assert_eq!(held.take(times[4]), Some(interval * 17));
+        for tick in 0..200 {
+            held.push(interval * tick, interval);
+        }
+        assert_eq!(held.ticks.len(), HELD_MAX);
+    }
+
+    /// Pictures that are let through in each second after a key frame, of an encoder that gives a picture the
+    /// bits of the time since the one before.
+    fn let_through(time_of: impl Fn(&mut Held, Duration) -> Duration) -> Vec<u32> {
+        const BITRATE_BPS: u64 = 1_800_000;
+        let (mut budget, mut held, mut before) = (Budget::default(), Held::default(), None);
+        let second = |second: u32| {
+            let ticks = (0..30).map(|tick| Duration::from_secs(1) / 30 * (30 * second + tick));
+            let pictures = ticks.filter(|&tick| {
+                let allows = budget.allows(tick);
+                if allows {
+                    let time = time_of(&mut held, tick);
+                    let since = before.replace(time).map(|before| time - before);
+                    // The first is a key frame, of half a second's bits.
+                    let worth = since.unwrap_or(Duration::from_millis(500));
+                    budget.spend((worth.as_secs_f64() * BITRATE_BPS as f64 / 8.0) as usize, BITRATE_BPS);
+                }
+                allows
+            });
+            pictures.count() as u32
+        };
+        (0..6).map(second).collect()
+    }
+
+    #[test]
+    fn after_a_key_frame_all_pictures_are_made_again() {
+        let interval = Duration::from_secs(1) / 30;
+        let pictures = let_through(|held, tick| held.push(tick, interval));
+        assert!(pictures[0] < 30 && pictures[1..].iter().all(|count| *count >= 29), "{pictures:?}");
+        let by_ticks = let_through(|_, tick| tick);
+        assert!(by_ticks[5] < 15, "were it given the ticks' own time: {by_ticks:?}");
+    }
 
     #[test]
     fn a_tick_is_late_once_and_time_wraps() {

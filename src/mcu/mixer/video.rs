@@ -334,6 +334,7 @@ impl Show {
         let figures = Figures {
             frames: std::mem::take(&mut self.frames),
             frames_late: late,
+            frames_left_out: self.punctuality.take_left_out(),
             sound_ticks: std::mem::take(&mut self.ticks_of_sound),
             undecodable,
             cpu: cpu.saturating_sub(self.cpu_before).as_secs_f64() / elapsed_s,

@@ -23,6 +23,9 @@ const RTCP_HEADER_BYTES: usize = 8;
 /// The E flag: the packet is encrypted.
 const ENCRYPTED: u32 = 1 << 31;
 
+/// Sources of RTCP that one peer may have: several times the m-lines that it may offer.
+const SOURCES_MAX: usize = 256;
+
 /// RFC 3711 §4.3.1: what a derived key is for. Those of RTCP follow those of RTP.
 const LABEL_RTP: u8 = 0;
 const LABEL_RTCP: u8 = 3;
@@ -132,17 +135,19 @@ impl Sealer {
     }
 }
 
-/// Opens RTCP that one sender has sealed.
+/// Opens RTCP that one peer has sealed, for all of its sources.
 pub struct Opener {
     rtcp: Session,
-    replay: ReplayWindow,
+    /// Each source counts for itself (RFC 3711 §3.2.3): a browser reports on each m-line as another one.
+    /// Bounded by [`SOURCES_MAX`]; full: what is new is not heard.
+    replay: Vec<(u32, ReplayWindow)>,
 }
 
 impl Opener {
     /// # Errors
     /// The keys do not fit the profile.
     pub fn new(profile: SrtpProfile, master: &MasterKey) -> Result<Self, Unspecified> {
-        Ok(Self { rtcp: Session::derive(profile, master, LABEL_RTCP)?, replay: ReplayWindow::default() })
+        Ok(Self { rtcp: Session::derive(profile, master, LABEL_RTCP)?, replay: Vec::new() })
     }
 
     /// Opens one SRTCP packet into `plain`, replacing what is in it. `None` for one that was forged, cut
@@ -178,7 +183,21 @@ impl Opener {
                 index
             }
         };
-        self.replay.accept(index).then_some(&plain[..])
+        self.accept(ssrc, index).then_some(&plain[..])
+    }
+
+    /// Whether a packet is new. Only what is genuine may be asked for, as each source takes memory.
+    fn accept(&mut self, ssrc: u32, index: u32) -> bool {
+        if let Some((_, window)) = self.replay.iter_mut().find(|(of, _)| *of == ssrc) {
+            return window.accept(index);
+        }
+        if self.replay.len() >= SOURCES_MAX {
+            return false;
+        }
+        let mut window = ReplayWindow::default();
+        window.accept(index);
+        self.replay.push((ssrc, window));
+        true
     }
 }
 

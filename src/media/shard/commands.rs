@@ -85,6 +85,8 @@ pub enum RoomCommand {
     /// The picture behind its mix, or none.
     Backdrop(Option<Backdrop>, Reply<RoomState>),
     Close(Reply<()>),
+    /// It goes on at another node.
+    Move,
     Participants(Reply<Vec<ParticipantState>>),
     Remove {
         identity: Identity,
@@ -199,8 +201,9 @@ impl Shard {
         room.note(self.stamp(now), EventBody::RoomOpened { mode, access, by: None });
         let index = self.seat_room(RoomSeat::new(room, epoch, None));
         tracing::info!(room = %name, "room opened");
-        self.notify(Notice::Restore { shard: self.around.id, room: name });
+        // The log has to hear of the opening first: what is read then is what this epoch goes on from.
         self.flush_room(now, index);
+        self.notify(Notice::Restore { shard: self.around.id, room: name });
     }
 
     fn handle_room_command(&mut self, now: Instant, index: RoomIndex, command: RoomCommand) {
@@ -241,6 +244,7 @@ impl Shard {
                 room.close(stamp, CloseReason::Closed);
                 answer(reply, Ok(()));
             }
+            RoomCommand::Move => room.close(stamp, CloseReason::Moved),
             RoomCommand::Participants(reply) => answer(reply, Ok(room.participant_states())),
             RoomCommand::Remove { identity, by, reply } => answer(reply, room.remove(stamp, &identity, &by)),
             RoomCommand::Mute { identity, source, by, reply } => {
@@ -418,7 +422,8 @@ fn refuse_all(command: RoomCommand) {
         RoomCommand::Log(_)
         | RoomCommand::Displace(_)
         | RoomCommand::Kept { .. }
-        | RoomCommand::RecordAsked { .. } => {}
+        | RoomCommand::RecordAsked { .. }
+        | RoomCommand::Move => {}
         RoomCommand::Record { reply, .. } | RoomCommand::StopRecording { reply, .. } => {
             answer(reply, Err(gone()));
         }

@@ -1,21 +1,18 @@
 //! Who may send, fetch and delete files: by a token, by the session of a connection, or as a guest.
 
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::HeaderMap;
 use serde::Deserialize;
 
 use crate::control::Author;
-use crate::core::ids::{RoomName, SessionId};
+use crate::core::ids::RoomName;
 use crate::core::participant::Member;
 use crate::core::protocol::Code;
 use crate::signal::Signal;
 use crate::signal::auth::{Caller, Read};
 use crate::signal::error::Problem;
 use crate::signal::join::introduce;
+use crate::signal::member::member;
 use crate::signal::rooms::readable;
-
-/// A participant proves who it is by its session's id, which stands in its `Location` and is told to nobody
-/// else. So files work for guests, and for those who became a room's admin by making it.
-pub const SESSION: HeaderName = HeaderName::from_static("antiphon-session");
 
 /// Who a guest is, under `--dev`.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
@@ -25,24 +22,6 @@ pub struct FileParams {
     identity: Option<String>,
     /// What others see.
     name: Option<String>,
-}
-
-/// The participant whose session the request shows, if it shows one.
-pub async fn member(
-    signal: &Signal,
-    headers: &HeaderMap,
-    room: &RoomName,
-) -> Result<Option<Member>, Problem> {
-    let Some(value) = headers.get(SESSION) else { return Ok(None) };
-    let session = value.to_str().ok().and_then(SessionId::parse);
-    let session = session.ok_or_else(|| {
-        Problem::new(Code::Malformed, "`Antiphon-Session` is no session: it has 32 hex digits")
-    })?;
-    let member = signal.control.member(room, session).await;
-    member.map(Some).map_err(|refusal| match refusal.code {
-        Code::NotFound => Problem::new(Code::Unauthorized, "this session is over: join again"),
-        _ => refusal.into(),
-    })
 }
 
 /// Who sends or deletes a file in this room.

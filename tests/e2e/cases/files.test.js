@@ -134,6 +134,42 @@ describe('files over bad lines', () => {
   });
 });
 
+describe('files whose time is over', { timeout: 60_000 }, () => {
+  /** @type {Server} */ let server;
+
+  before(async () => {
+    server = await RealServer.start({ FILES__RETENTION_DAYS: '1', FILES__UPLOAD_HOURS: '24' });
+  });
+
+  after(() => server?.stop());
+
+  test('old files go, and uploads that did not go on; a younger file stays', async () => {
+    const status = async (/** @type {string} */ url) => (await fetch(url, { method: 'HEAD' })).status;
+    const old = await put(server, 'aged', 'old.txt', 'of yesterday');
+    const stale = await begin(`${filesOf(server, 'aged')}?identity=Ada`, 1000, 'stale.bin');
+    await server.crash();
+    await server.restartLater(20);
+    const young = await put(server, 'aged', 'young.txt', 'of today');
+    assert.equal(await status(server.url + old.url), 200);
+    await server.crash();
+    await server.restartLater(30);
+    await until('the old file is gone', async () => (await status(server.url + old.url)) === 410);
+    await until('its contents are gone', async () => !(await contents(server)).includes(old.sha256));
+    await until('the stale upload is gone', async () => (await tus('HEAD', stale)).status !== 200);
+    assert.equal(await (await fetch(server.url + young.url)).text(), 'of today');
+    const { body } = await server.call('GET', '/rooms/aged/messages');
+    assert.deepEqual(
+      body.messages.map((/** @type {any} */ message) => message.file.expired === true),
+      [true, false],
+    );
+    const { body: list } = await server.call('GET', '/rooms/aged/files');
+    assert.deepEqual(
+      list.files.map((/** @type {any} */ file) => file.name),
+      ['young.txt'],
+    );
+  });
+});
+
 describe('files and the room they are in', { timeout: 60_000 }, () => {
   /** @type {Server} */ let server;
 

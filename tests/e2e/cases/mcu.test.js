@@ -11,6 +11,7 @@ import { join } from 'node:path';
 import { before, describe, test } from 'node:test';
 import { promisify } from 'node:util';
 import {
+  choose,
   compared,
   contributors,
   corner,
@@ -197,6 +198,39 @@ describe('a room that is mixed', () => {
     await ben.page.screenshot(join(RESULTS, 'mixed-blue.png'));
     assert.equal(await backdrop('DELETE', undefined), 204);
     await change({ layout: { kind: 'grid' }, background: '#11141a' });
+  });
+
+  test('the owner puts a picture behind the mix from the page, and takes it away', {
+    timeout: 60_000,
+  }, async () => {
+    const hasColour = async (/** @type {string} */ what, /** @type {number[]} */ colour) =>
+      await until(
+        `the corner of the mix that Ben gets is ${what}`,
+        async () => {
+          const seen = await corner(ben);
+          return colour.every((value, at) => Math.abs(value - (seen[at] ?? 0)) < 30);
+        },
+        { seconds: 10, show: () => corner(ben) },
+      );
+    const boxes = [{ x: 200, y: 200, width: 600, height: 600 }];
+    const layout = { kind: 'custom', boxes };
+    await world.server.call('PATCH', `/rooms/${ROOM}`, { body: { layout } });
+    await ada.press('picture');
+    await ada.page.screenshot(join(RESULTS, 'picture-menu.png'));
+    await choose(ada, 'mix-backdrop', await png(ada, '#108040'));
+    await hasColour('green', [16, 128, 64]);
+    for (const person of people) {
+      assert.equal((await person.room()).has_backdrop, true, person.name);
+      await person.sees(hook('picture'), { gone: person !== ada });
+    }
+    await ada.page.screenshot(join(RESULTS, 'mixed-backdrop.png'));
+    await ada.press('picture');
+    await choose(ada, 'mix-backdrop', Buffer.from('no picture'));
+    await until('Ada is told that this is no picture', async () => /is no picture/.test(await ada.text()));
+    await ada.press('picture');
+    await ada.press('mix-no-backdrop');
+    await hasColour('dark', [17, 20, 26]);
+    await world.server.call('PATCH', `/rooms/${ROOM}`, { body: { layout: { kind: 'grid' } } });
   });
 
   test('a mixer that stands still is not waited for, and is replaced', { timeout: 120_000 }, async (t) => {

@@ -16,6 +16,8 @@ const TILES = 16;
 /** Frames a second that a tile shows at least; the cameras send twice as many. */
 const FPS_MIN = 5;
 const MEASURE_S = 3;
+/** Some hundreds of reports of 25 lines. */
+const REPORTED_MS = 6_000;
 
 /**
  * Publishes a small moving picture by WHIP, as so many people; runs in the page.
@@ -59,6 +61,29 @@ async function slowestTask() {
     slowest = Math.max(slowest, performance.now() - before);
   }
   return slowest;
+}
+
+/**
+ * Watches a room by WHEP with lines as they come; runs in the page.
+ *
+ * @param {{ endpoint: string, pictures: number }} options
+ */
+async function viewAll({ endpoint, pictures }) {
+  const connection = new RTCPeerConnection();
+  for (let index = 0; index < pictures; index += 1) {
+    connection.addTransceiver('video', { direction: 'recvonly' });
+  }
+  await connection.setLocalDescription();
+  const body = connection.localDescription?.sdp ?? '';
+  const headers = { 'content-type': 'application/sdp' };
+  const answer = await fetch(endpoint, { method: 'POST', headers, body });
+  const sdp = await answer.text();
+  if (answer.ok) await connection.setRemoteDescription({ type: 'answer', sdp });
+  const taken = connection
+    .getTransceivers()
+    .filter(({ currentDirection }) => currentDirection === 'recvonly');
+  connection.close();
+  return { bytes: body.length, status: answer.status, answered: taken.length };
 }
 
 describe('a wall of sixteen', () => {
@@ -105,5 +130,45 @@ describe('a wall of sixteen', () => {
     );
     const slowestMs = await viewer.page.evaluate(slowestTask, undefined);
     assert.ok(slowestMs < 500, `a task waited ${slowestMs} ms`);
+  });
+
+  test('a screen for 25 tiles offers as many slots, and is let in', { timeout: 60_000 }, async () => {
+    const viewer = await chromium.person('wide', { viewport: { width: 2560, height: 1440 } });
+    /** @type {string[]} */
+    const offers = [];
+    const { playwright } = /** @type {{ playwright: import('playwright-core').Page }} */ (
+      /** @type {unknown} */ (viewer.page)
+    );
+    playwright.on('request', (request) => {
+      const isJoin = request.method() === 'POST' && request.url().includes('/participants');
+      if (isJoin) offers.push(request.postData() ?? '');
+    });
+    await viewer.join(server, 'wall');
+    await viewer.watches('camera-1');
+    const [offer = ''] = offers;
+    const sections = offer.split('\nm=').filter((section) => section.startsWith('video'));
+    assert.equal(sections.filter((section) => section.includes('a=recvonly')).length, 25);
+    assert.ok(offer.length < 64 * 1024, `an offer of ${offer.length} bytes`);
+    // Each line reports for itself: what those say must not drown what the congestion control says.
+    await delay(REPORTED_MS);
+    const estimate = async () => {
+      const { body } = await server.call('GET', '/rooms/wall/stats');
+      return body.participants.find((/** @type {any} */ one) => one.identity === 'wide')?.estimate_bps ?? 0;
+    };
+    await until('the estimate is above a megabit', async () => (await estimate()) >= 1_000_000, {
+      seconds: 20,
+      show: estimate,
+    });
+    await viewer.close();
+  });
+
+  test('so is a page that offers 25 pictures in all codecs of its browser', { timeout: 60_000 }, async () => {
+    const page = await chromium.person('plain');
+    await page.page.goto(site.url);
+    const endpoint = `${server.url}/v1/rooms/wall/whep`;
+    const { bytes, status, answered } = await page.page.evaluate(viewAll, { endpoint, pictures: 25 });
+    assert.ok(bytes > 100_000, `an offer of ${bytes} bytes is no test of a long one`);
+    assert.deepEqual({ status, answered }, { status: 201, answered: 25 });
+    await page.close();
   });
 });

@@ -54,6 +54,7 @@ const FIREFOX_PREFERENCES = {
  * @property {typeof SMALL_CAMERA | null} [camera] null for all that the fake device can do
  * @property {{ width: number, height: number }} [viewport]
  * @property {string} [colorScheme]
+ * @property {boolean} [relayed] Chromium only: as in a network that lets nothing through but a relay
  */
 
 const VIEWPORT = { width: 1280, height: 800 };
@@ -63,12 +64,24 @@ export async function startChromium() {
   const browser = await playwright.launch({ executablePath: CHROMIUM, headless: true, args: CHROMIUM_FLAGS });
   return {
     context: browser,
-    async person(name, { camera = SMALL_CAMERA, viewport = VIEWPORT } = {}) {
+    async person(name, { camera = SMALL_CAMERA, viewport = VIEWPORT, relayed = false } = {}) {
       const context = await browser.newContext({ viewport, permissions: ['camera', 'microphone'] });
       await context.addInitScript(installProbe, camera);
+      if (relayed) await context.addInitScript(relayEverything);
       return new Person(name, chromiumPage(await context.newPage()));
     },
     close: () => browser.close(),
+  };
+}
+
+/** In a page: what is not relayed does not leave. */
+function relayEverything() {
+  const Plain = globalThis.RTCPeerConnection;
+  globalThis.RTCPeerConnection = class extends Plain {
+    /** @param {RTCConfiguration} [configuration] */
+    constructor(configuration) {
+      super({ ...configuration, iceTransportPolicy: 'relay' });
+    }
   };
 }
 

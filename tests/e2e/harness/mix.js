@@ -205,3 +205,18 @@ export async function png(person, colour) {
   }, colour);
   return Buffer.from(url.slice(url.indexOf(',') + 1), 'base64');
 }
+
+/**
+ * Chooses a file of these bytes in a file input, in Chromium.
+ *
+ * @param {Person} person
+ * @param {string} testId
+ * @param {Buffer} buffer
+ */
+export async function choose(person, testId, buffer) {
+  const { playwright } = /** @type {{ playwright: import('playwright-core').Page }} */ (
+    /** @type {unknown} */ (person.page)
+  );
+  const file = { name: 'picture.png', mimeType: 'image/png', buffer };
+  await playwright.setInputFiles(`[data-testid="${testId}"]`, file);
+}

@@ -102,7 +102,7 @@ export function installProbe(camera) {
           height: entry.frameHeight ?? 0,
         }));
     },
-    /** The transports in use: their ciphers, and the protocol of the candidate pair. */
+    /** The transports in use: their ciphers, and the protocol and kind of the candidate pair. */
     async transports() {
       const all = await entries();
       return all
@@ -116,6 +116,7 @@ export function installProbe(camera) {
             tlsVersion: entry.tlsVersion,
             protocol: local?.protocol,
             tcpType: local?.tcpType,
+            candidateType: local?.candidateType,
           };
         });
     },

@@ -12,10 +12,13 @@ import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { until } from './until.js';
 
-const TREE = resolve(dirname(fileURLToPath(import.meta.url)), '../../..');
+/** The root of the repository. */
+export const TREE = resolve(dirname(fileURLToPath(import.meta.url)), '../../..');
 const BINARY = process.env.ANTIPHON_BIN ?? join(TREE, 'target/debug/antiphon');
 /** Where servers leave their logs, and pages that failed a picture. */
 export const RESULTS = resolve(dirname(fileURLToPath(import.meta.url)), '../test-results');
+/** Debian's library that shifts a process's wall clock. */
+const FAKETIME = '/usr/$LIB/faketime/libfaketimeMT.so.1';
 /** Lines of the server's log that are kept. */
 const LOG_LINES_MAX = 2000;
 
@@ -51,9 +54,10 @@ export class Server {
     this.#child = this.#spawn();
   }
 
-  #spawn() {
+  /** @param {NodeJS.ProcessEnv} [more] of environment */
+  #spawn(more) {
     const child = spawn(BINARY, ['serve', '--dev'], {
-      env: this.#env,
+      env: { ...this.#env, ...more },
       stdio: ['ignore', 'pipe', 'pipe'],
       cwd: this.dataDir,
     });
@@ -111,10 +115,23 @@ export class Server {
     await once(this.#child, 'exit');
   }
 
-  /** Starts it again after a crash, on the same ports and data. */
-  async restart() {
-    this.#child = this.#spawn();
+  /**
+   * Starts it again after a crash, on the same ports and data.
+   *
+   * @param {NodeJS.ProcessEnv} [more] of environment, for this life of it
+   */
+  async restart(more) {
+    this.#child = this.#spawn(more);
     await this.#ready();
+  }
+
+  /**
+   * Starts it again after a crash, with a wall clock that is ahead.
+   *
+   * @param {number} hours
+   */
+  async restartLater(hours) {
+    await this.restart({ LD_PRELOAD: FAKETIME, FAKETIME: `+${hours}h`, FAKETIME_DONT_FAKE_MONOTONIC: '1' });
   }
 
   /** The last lines of what the server said. */

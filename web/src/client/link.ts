@@ -7,7 +7,7 @@ import { ControlChannel } from './control';
 import { Refused } from './errors';
 import { Peer, type SlotCounts } from './peer';
 import type { ServerMessage } from './protocol';
-import { type Address, join, leave, restartIce, type Session } from './signaling';
+import { type Address, join, leave, nodeLives, restartIce, type Session } from './signaling';
 
 export interface LinkOptions {
   address: Address;
@@ -26,7 +26,9 @@ export interface LinkEvents {
 const OPEN_TIMEOUT_MS = 10_000;
 /** After an outage the server's next retransmission on the data channel may be some seconds away. */
 const RESTART_TIMEOUT_MS = 10_000;
-const PING_EVERY_MS = 3_000;
+const PING_EVERY_MS = 1_000;
+/** After so long the server is asked over HTTP, where another node could take its place. */
+const SUSPECT_AFTER_MS = 3_000;
 /** A server that says nothing for so long, pings and all, is out of reach. It may be paused for 5 s. */
 const SILENCE_MAX_MS = 9_000;
 /** ICE often mends itself within this time of `disconnected`. */
@@ -40,6 +42,7 @@ export class Link {
   #watch: ReturnType<typeof setInterval> | undefined;
   #grace: ReturnType<typeof setTimeout> | undefined;
   #pingedAtMs = 0;
+  #suspectedAtMs = 0;
   #closed = false;
 
   private constructor(
@@ -144,12 +147,23 @@ export class Link {
 
   #checkSilence(): void {
     const now = Date.now();
-    if (now - this.control.heardAtMs > SILENCE_MAX_MS) {
+    const silentMs = now - this.control.heardAtMs;
+    if (silentMs > SUSPECT_AFTER_MS && now - this.#suspectedAtMs > SUSPECT_AFTER_MS) {
+      this.#suspectedAtMs = now;
+      void this.#askForLife();
+    }
+    if (silentMs > SILENCE_MAX_MS) {
       this.#falter(true);
     } else if (now - this.#pingedAtMs >= PING_EVERY_MS) {
       this.#pingedAtMs = now;
       this.control.send({ type: 'ping' });
     }
+  }
+
+  /** A node of a cluster that is gone is not waited for: the room goes on at another. */
+  async #askForLife(): Promise<void> {
+    if ((this.options.address.ways?.length ?? 0) < 2) return;
+    if (!(await nodeLives(this.session)) && !this.#closed) this.#falter(false);
   }
 
   #onState(state: RTCPeerConnectionState): void {

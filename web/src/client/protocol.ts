@@ -294,7 +294,7 @@ export type ModeReason = "room" | "chosen" | "downlink" | "device" | "starting" 
 /**
  * Why a participant is gone.
  */
-export type LeaveReason = "left" | "lost" | "removed" | "denied" | "replaced" | "closed" | "draining";
+export type LeaveReason = "left" | "lost" | "removed" | "denied" | "replaced" | "closed" | "draining" | "moved";
 
 /**
  * Why something was refused: stable strings, the same on the `control` channel and in the HTTP API.

@@ -23,7 +23,8 @@ import type {
 } from './protocol';
 import { Reconnector } from './reconnect';
 import { Recordings } from './recordings';
-import { type Address, accessTo } from './signaling';
+import { Relays } from './relays';
+import { type Address, accessTo, setBackdrop } from './signaling';
 import { SlotTable, type View } from './slots';
 import { EMPTY, LEAVE_WORDS, reduce, type Snapshot } from './snapshot';
 import { Viewing } from './viewing';
@@ -45,6 +46,7 @@ export class Room extends Emitter<RoomEvents> {
   #chosen: Mode | undefined;
   #reconnector: Reconnector;
   readonly #address: Address;
+  readonly #relays: Relays;
   readonly #onOnline = () => this.#networkChanged();
   readonly #onPageHide = () => void this.leave();
 
@@ -52,6 +54,8 @@ export class Room extends Emitter<RoomEvents> {
     super();
     const { room, identity, name, token } = options;
     this.#address = { base: options.base ?? location.origin, room, identity, name, token };
+    this.#relays = new Relays(this.#address);
+    void this.#relays.servers();
     this.chat = new Chat((message) => this.request(message));
     this.files = new Files(
       () => accessTo('files', this.#address, this.#link?.session),
@@ -130,6 +134,11 @@ export class Room extends Emitter<RoomEvents> {
     return this.request({ type: 'room.update', background });
   }
 
+  /** The picture behind the mix, a PNG or JPEG of at most 1 MiB, or none; for admins. @throws Refused */
+  setBackdrop(picture: Blob | undefined): Promise<void> {
+    return setBackdrop(this.#address, this.#link?.session, picture);
+  }
+
   /** Turns the server's `stats` on or off. */
   watchStats(on: boolean): void {
     this.#watchingStats = on;
@@ -164,7 +173,7 @@ export class Room extends Emitter<RoomEvents> {
       address: this.#address,
       slots: this.options.slots ?? SLOTS_DEFAULT,
       send: this.options.send ?? true,
-      rtc: this.options.rtc,
+      rtc: { iceServers: await this.#relays.servers(), ...this.options.rtc },
     };
     const events = {
       onMessage: (link: Link, message: ServerMessage) => {
@@ -270,7 +279,9 @@ export class Room extends Emitter<RoomEvents> {
         this.#expireTyping(message.identity, message.typing);
         break;
       case 'removed':
-        this.#end(message.reason, LEAVE_WORDS[message.reason] ?? 'The room has let you go.');
+        // The room goes on at another node, and so do we.
+        if (message.reason === 'moved') void this.#recover(false);
+        else this.#end(message.reason, LEAVE_WORDS[message.reason] ?? 'The room has let you go.');
         break;
     }
     if (this.snapshot !== before) this.emit('snapshot', this.snapshot);

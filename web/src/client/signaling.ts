@@ -13,6 +13,10 @@ export interface Address {
   /** What others see; the identity unless given. */
   name?: string | undefined;
   token?: string | undefined;
+  /** All nodes of a cluster by which the room can be found, the one to try first in front. */
+  ways?: string[];
+  /** What the server gave us for the case that the room moves to another node. */
+  seat?: string | undefined;
 }
 
 /** A joined session, as its `Location` and `ETag` name it. */
@@ -29,7 +33,13 @@ export interface Joined {
 }
 
 const JOIN_TIMEOUT_MS = 10_000;
+/** Where another node can be asked instead, one that hangs is not waited for. */
+const JOIN_TIMEOUT_OTHERS_MS = 3_000;
+const ALIVE_TIMEOUT_MS = 2_000;
 const PATCH_TIMEOUT_MS = 4_000;
+const ICE_SERVERS_TIMEOUT_MS = 2_000;
+/** Of a picture of at most 1 MiB. */
+const UPLOAD_TIMEOUT_MS = 30_000;
 
 function headers(token: string | undefined, type?: string): Record<string, string> {
   return {
@@ -47,12 +57,19 @@ async function checked(response: Response): Promise<Response> {
  * Posts, following 307 to another node. Browsers drop `Authorization` when a redirect leaves the origin, so a
  * refusal from there is asked once more, directly.
  */
-async function post(url: string, body: string, type: string, token: string | undefined): Promise<Response> {
+async function post(
+  url: string,
+  body: string,
+  type: string,
+  token: string | undefined,
+  timeoutMs = JOIN_TIMEOUT_MS,
+  seat?: string,
+): Promise<Response> {
   const init = () => ({
     method: 'POST',
     body,
-    headers: headers(token, type),
-    signal: AbortSignal.timeout(JOIN_TIMEOUT_MS),
+    headers: { ...headers(token, type), ...(seat && { 'Antiphon-Seat': seat }) },
+    signal: AbortSignal.timeout(timeoutMs),
   });
   const response = await fetch(url, init());
   const elsewhere = response.redirected && new URL(response.url).origin !== new URL(url).origin;
@@ -77,20 +94,71 @@ export function accessTo(
   return { url, headers: { ...headers(address.token), 'Antiphon-Session': session.id } };
 }
 
-/** Offers to join. With `resume`, as the participant of that earlier session. */
+/**
+ * Offers to join, through the first node that answers. With `resume`, as the participant of that earlier session.
+ */
 export async function join(address: Address, offer: string, resume?: string): Promise<Joined> {
+  address.ways ??= [address.base];
+  let last = new Refused('unreachable');
+  for (const way of [...address.ways]) {
+    try {
+      return await joinAt(way, address, offer, resume);
+    } catch (error) {
+      last = asRefused(error);
+      if (last.code !== 'unreachable' && last.code !== 'timeout') throw last;
+      // The next attempt begins with another.
+      address.ways = [...address.ways.filter((one) => one !== way), way];
+    }
+  }
+  throw last;
+}
+
+async function joinAt(way: string, address: Address, offer: string, resume?: string): Promise<Joined> {
   const query = new URLSearchParams({ identity: address.identity });
   if (address.name) query.set('name', address.name);
   if (resume) query.set('resume', resume);
+  const url = `${roomUrl({ base: way, room: address.room })}/participants?${query}`;
+  const timeoutMs = (address.ways?.length ?? 0) > 1 ? JOIN_TIMEOUT_OTHERS_MS : JOIN_TIMEOUT_MS;
+  const response = await checked(
+    await post(url, offer, 'application/sdp', address.token, timeoutMs, address.seat),
+  );
+  const location = response.headers.get('Location');
+  if (!location) throw new Refused('internal', 'The server named no session.');
+  const session = new URL(location, response.url || url);
+  address.seat = response.headers.get('Antiphon-Seat') ?? undefined;
+  learnWays(address, session.origin, response.headers.get('Antiphon-Nodes'));
+  const id = session.pathname.split('/').pop() ?? '';
+  const etag = response.headers.get('ETag') ?? '*';
+  return { session: { url: session.href, id, etag }, answer: await response.text() };
+}
+
+/** What the server tells of other nodes stands behind the way that worked; only web addresses are taken. */
+export function learnWays(address: Address, home: string, told: string | null): void {
+  const others = (told ?? '').split(',').map((text) => text.trim());
+  const nodes = others.filter((url) => /^https?:\/\/[^/]+$/.test(url));
+  const known = address.ways ?? [address.base];
+  address.ways = [...new Set([...known, ...nodes, ...(nodes.length > 0 ? [home] : [])])];
+}
+
+/** Whether the session's node answers at all. */
+export async function nodeLives(session: Session): Promise<boolean> {
   try {
-    const url = `${roomUrl(address)}/participants?${query}`;
-    const response = await checked(await post(url, offer, 'application/sdp', address.token));
-    const location = response.headers.get('Location');
-    if (!location) throw new Refused('internal', 'The server named no session.');
-    const session = new URL(location, response.url || url);
-    const id = session.pathname.split('/').pop() ?? '';
-    const etag = response.headers.get('ETag') ?? '*';
-    return { session: { url: session.href, id, etag }, answer: await response.text() };
+    const url = new URL('/healthz', session.url);
+    const init = { signal: AbortSignal.timeout(ALIVE_TIMEOUT_MS), cache: 'no-store' as const };
+    return (await fetch(url, init)).ok;
+  } catch {
+    return false;
+  }
+}
+
+/** STUN and TURN servers to put into `RTCConfiguration` before an offer is made. @throws Refused */
+export async function iceServers(address: Address): Promise<RTCIceServer[]> {
+  try {
+    const answer = await fetch(`${roomUrl(address)}/ice-servers`, {
+      headers: headers(address.token),
+      signal: AbortSignal.timeout(ICE_SERVERS_TIMEOUT_MS),
+    });
+    return (await (await checked(answer)).json()).ice_servers;
   } catch (error) {
     throw asRefused(error);
   }
@@ -109,6 +177,28 @@ export async function restartIce(session: Session, fragment: string, token?: str
     );
     session.etag = response.headers.get('ETag') ?? session.etag;
     return await response.text();
+  } catch (error) {
+    throw asRefused(error);
+  }
+}
+
+/** Puts a picture behind the tiles of the mix, a PNG or JPEG, or takes it away. @throws Refused */
+export async function setBackdrop(
+  address: Address,
+  session: Session | undefined,
+  picture: Blob | undefined,
+): Promise<void> {
+  if (!session) throw new Refused('disconnected');
+  const url = `${roomUrl({ base: new URL(session.url).origin, room: address.room })}/backdrop`;
+  try {
+    await checked(
+      await fetch(url, {
+        method: picture ? 'PUT' : 'DELETE',
+        body: picture ?? null,
+        headers: { ...headers(address.token, picture?.type), 'Antiphon-Session': session.id },
+        signal: AbortSignal.timeout(UPLOAD_TIMEOUT_MS),
+      }),
+    );
   } catch (error) {
     throw asRefused(error);
   }

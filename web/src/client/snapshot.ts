@@ -122,4 +122,5 @@ export const LEAVE_WORDS: Record<LeaveReason, string> = {
   replaced: 'You joined this room from somewhere else, so this page has stepped aside.',
   closed: 'The room was closed.',
   draining: 'The server is going down for a restart. Try again in a minute.',
+  moved: 'The room has moved to another server.',
 };

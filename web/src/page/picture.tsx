@@ -1,5 +1,6 @@
 /** Forwarded or mixed: the viewer's own switch in the top bar, and for owners the picture of everyone. */
-import type { Layout, Mode } from '../client';
+import type { Layout, Mode, Room } from '../client';
+import { backdropOf } from './backdrop';
 import type { IconName } from './icons';
 import { Icon } from './icons';
 import { Menu, MenuItem } from './menu';
@@ -117,12 +118,39 @@ export function PictureMenu({ session }: { session: Session }) {
                   }
                 />
               </label>
+              <label class="menu-item">
+                <Icon name="picture" />
+                <span>{state.has_backdrop ? 'Another picture behind' : 'Picture behind'}</span>
+                <input
+                  type="file"
+                  accept="image/*"
+                  class="sr-only"
+                  data-testid="mix-backdrop"
+                  onChange={({ currentTarget }) => {
+                    const file = currentTarget.files?.[0];
+                    close();
+                    if (file) void session.attempt(putBehind(room, file, state.background));
+                  }}
+                />
+              </label>
+              {state.has_backdrop && (
+                <MenuItem
+                  icon="trash"
+                  label="No picture behind"
+                  testId="mix-no-backdrop"
+                  onPick={pick(() => room.setBackdrop(undefined))}
+                />
+              )}
             </MenuGroup>
           </>
         );
       }}
     </Menu>
   );
+}
+
+async function putBehind(room: Room, file: File, background: string): Promise<void> {
+  await room.setBackdrop(await backdropOf(file, background));
 }
 
 function MenuGroup({ label, children }: { label: string; children: preact.ComponentChildren }) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::core::chat::RoomHistory;
-use crate::core::ids::RoomName;
+use crate::core::ids::{RoomName, ShardId};
 use crate::core::mix::LINE_SOUND;
 use crate::core::mix::backdrop::{self, Backdrop};
 use crate::core::mix::colour::Colour;
@@ -12,6 +12,7 @@ use crate::core::mix::layout::Layout;
 use crate::core::protocol::ModeReason;
 use crate::core::protocol::{Access, PublishedTrack, RoomChange, RoomState};
 use crate::core::protocol::{ClientMessage, Request, SlotState};
+use crate::core::relay::Upstream;
 use crate::core::room::{Arrival, Forward, Settings};
 
 const KEYFRAME: [u8; 60] = vp8(true);
@@ -105,6 +106,7 @@ impl World {
             part: Part::Member,
             session: SessionId(self.people.len() as u128 + 1),
             has_token: false,
+            returns: false,
             lines: vec![line("a", Kind::Audio), line("v", Kind::Video)],
             slots: vec![
                 slot("s0", Kind::Audio, Format::OPUS),
@@ -481,4 +483,29 @@ fn a_camera_that_is_off_leaves_an_avatar_and_a_mute_shows() {
     world.pass_in_silence(2);
     let tile = &world.scene().tiles[0];
     assert_eq!((tile.slot, tile.muted, tile.label.as_str()), (None, true, "ann"));
+}
+
+#[test]
+fn csrcs_mean_the_same_in_a_branch_as_at_home() {
+    let mut world = World::new();
+    world.join("cal");
+    // Who sends nothing has no seat in a branch, so that those after sit elsewhere there.
+    world.room.unpublish_all(world.people[0]);
+    let stamp = world.stamp();
+    world.room.handle_upstream(stamp, ShardId(1), Upstream::Opened);
+    let settings = world.room.settings.clone();
+    let mut branch = Room::new_branch(stamp, ShardId(1), settings);
+    while let Some(output) = world.room.poll_output() {
+        if let Output::Downstream { news, .. } = output {
+            branch.handle_downstream(stamp, news);
+        }
+    }
+    let csrcs = |room: &Room| -> Vec<(String, u32)> {
+        let states = room.participant_states().into_iter();
+        states.map(|state| (state.identity.to_string(), state.csrc)).collect()
+    };
+    let at_home = csrcs(&world.room);
+    assert_eq!(at_home.len(), 3);
+    assert_eq!(csrcs(&branch), at_home[1..]);
+    assert!(branch.seated().any(|(key, p)| p.origin.is_some_and(|origin| origin != key)));
 }

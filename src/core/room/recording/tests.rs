@@ -94,6 +94,7 @@ impl World {
             part: Part::Member,
             session: SessionId(self.people.len() as u128 + 1),
             has_token: false,
+            returns: false,
             lines: vec![line("a", Kind::Audio), line("v", Kind::Video)],
             slots: Vec::new(),
             seed: 7,

@@ -59,6 +59,7 @@ fn join(room: &mut Room, name: &str, files: bool) -> ParticipantKey {
         part: Part::Member,
         session: SessionId(1),
         has_token: false,
+        returns: false,
         lines: Vec::new(),
         slots: Vec::new(),
         seed: 7,

@@ -96,6 +96,28 @@ fn rtcp_that_was_sealed_is_opened_once_and_only_by_the_right_key() {
 }
 
 #[test]
+fn each_source_counts_for_itself() {
+    let (profile, key_len, salt_len) = PROFILES[2];
+    let master = || MasterKey { key: vec![1; key_len], salt: vec![1; salt_len] };
+    let mut opener = Opener::new(profile, &master()).expect("keys");
+    let mut plain = Vec::new();
+    let mut opens = |ssrc: u32, index: u32| {
+        let mut sealer = Sealer::new(profile, &master()).expect("keys");
+        sealer.rtcp_index = index;
+        let mut compound = [hex("80c90001"), ssrc.to_be_bytes().to_vec()].concat();
+        sealer.seal_rtcp(&mut compound, 0).expect("sealed");
+        opener.open_rtcp(&compound, &mut plain).is_some()
+    };
+    // One that reports often must not make those who seldom do look like replays.
+    assert!((0..200).all(|index| opens(1, index)));
+    assert!((0..3).all(|index| opens(2, index)));
+    assert!(!opens(1, 199) && !opens(2, 1));
+    assert!((3..=SOURCES_MAX as u32).all(|ssrc| opens(ssrc, 0)));
+    assert!(!opens(1_000, 0), "one too many");
+    assert!(opens(1, 200), "those who are known are heard");
+}
+
+#[test]
 fn indices_are_taken_once_within_the_window() {
     let mut window = ReplayWindow::default();
     assert!(window.accept(0) && !window.accept(0));

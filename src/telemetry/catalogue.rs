@@ -1,0 +1,203 @@
+//! Every metric that a node has: its name, its kind and what it says.
+//!
+//! A counter is there from the start, at nought, with each value of its label: what first appears when
+//! something goes wrong has no rate at that moment, and an alarm that waits for it stays silent.
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
+
+/// What a metric counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+use Kind::{Counter, Gauge, Histogram};
+
+/// How a metric comes to be there from the start.
+#[derive(Debug, Clone, Copy)]
+enum Start {
+    AtNought,
+    /// With each of these values of a label.
+    Labelled(&'static str, &'static [&'static str]),
+    /// Whoever counts it starts it, as only it knows its labels.
+    ByOwner,
+}
+
+use Start::{AtNought, ByOwner, Labelled};
+
+/// One metric; its names and units are Prometheus's: <https://prometheus.io/docs/practices/naming/>.
+#[derive(Debug)]
+struct Metric(Kind, &'static str, Start, &'static str);
+
+const CATALOGUE: &[Metric] = &[
+    Metric(Gauge, "antiphon_rooms", AtNought, "Open rooms"),
+    Metric(Gauge, "antiphon_participants", AtNought, "Participants, viewers not counted"),
+    Metric(Counter, "antiphon_rtp_packets_received_total", AtNought, "RTP packets taken from publishers"),
+    Metric(Counter, "antiphon_rtp_packets_forwarded_total", AtNought, "RTP packets handed to receivers"),
+    Metric(Counter, "antiphon_rtp_bytes_forwarded_total", AtNought, "Payload of forwarded packets"),
+    Metric(
+        Counter,
+        "antiphon_rtp_packets_relayed_total",
+        AtNought,
+        "Copies of RTP packets sent to other shards",
+    ),
+    Metric(Counter, "antiphon_rtp_packets_dropped_total", ByOwner, "Packets not taken or not sent"),
+    Metric(Gauge, "antiphon_shard_busy_ratio", ByOwner, "Share of the last second that the shard worked"),
+    Metric(Histogram, "antiphon_join_seconds", ByOwner, "Join request to connected transport"),
+    Metric(
+        Counter,
+        "antiphon_chat_messages_total",
+        AtNought,
+        "Chat messages shown: new, edited or reacted to",
+    ),
+    Metric(Counter, "antiphon_events_appended_total", AtNought, "Events made durable"),
+    Metric(Histogram, "antiphon_events_append_seconds", ByOwner, "A commit of the event log"),
+    Metric(Gauge, "antiphon_log_connected", AtNought, "1 while the shared log can be written and read"),
+    Metric(Gauge, "antiphon_log_outbox", AtNought, "Records that wait to be read back from the shared log"),
+    Metric(Counter, "antiphon_log_fenced_total", AtNought, "Records of writers who had lost their room"),
+    Metric(Counter, "antiphon_log_buried_total", AtNought, "Records put aside, as nobody can read them"),
+    Metric(Gauge, "antiphon_placement_nodes", AtNought, "Nodes of the cluster that are alive"),
+    Metric(Gauge, "antiphon_placement_leases", AtNought, "Rooms that this node holds for the cluster"),
+    Metric(Gauge, "antiphon_placement_leases_uncertain", AtNought, "Leases that were not renewed in time"),
+    Metric(Gauge, "antiphon_placement_reachable", AtNought, "1 while the registry of rooms answers"),
+    Metric(Gauge, "antiphon_placement_score", AtNought, "Load: no new rooms from 0.8, no joins from 0.95"),
+    Metric(
+        Counter,
+        "antiphon_placement_claims_total",
+        Labelled("result", &["here", "elsewhere"]),
+        "Rooms that were given a node",
+    ),
+    Metric(Counter, "antiphon_placement_lost_total", AtNought, "Rooms that another node took over"),
+    Metric(
+        Counter,
+        "antiphon_placement_requests_total",
+        Labelled("sent", &["redirected", "proxied"]),
+        "Requests about rooms of other nodes",
+    ),
+    Metric(Gauge, "antiphon_files_uploads", AtNought, "Uploads that are not complete"),
+    Metric(Counter, "antiphon_files_received_bytes_total", AtNought, "What came of uploads"),
+    Metric(Counter, "antiphon_files_sent_bytes_total", AtNought, "What was fetched of files"),
+    Metric(Counter, "antiphon_files_finished_total", AtNought, "Uploads that became files"),
+    Metric(
+        Counter,
+        "antiphon_files_probes_total",
+        Labelled("result", &["seen", "not_seen"]),
+        "Files that were looked into",
+    ),
+    Metric(Gauge, "antiphon_mixers", AtNought, "Running mixers"),
+    Metric(Gauge, "antiphon_mixer_resident_memory_bytes", AtNought, "Memory of all mixers"),
+    Metric(Counter, "antiphon_mixer_starts_total", AtNought, "Mixers started"),
+    Metric(Counter, "antiphon_mixer_failures_total", AtNought, "Mixers that ended without being asked to"),
+    Metric(Counter, "antiphon_mixer_cpu_milliseconds_total", AtNought, "CPU time of all mixers"),
+    Metric(Counter, "antiphon_mixer_frames_total", AtNought, "Pictures mixed"),
+    Metric(Counter, "antiphon_mixer_frames_late_total", AtNought, "Pictures mixed too late"),
+    Metric(
+        Counter,
+        "antiphon_mixer_frames_left_out_total",
+        AtNought,
+        "Pictures left out of an encoding to keep its bitrate",
+    ),
+    Metric(Counter, "antiphon_mixer_sound_ticks_total", AtNought, "Sound mixed, 20 ms each"),
+    Metric(
+        Counter,
+        "antiphon_mixer_packets_undecodable_total",
+        AtNought,
+        "Packets that no decoder could use",
+    ),
+    Metric(Gauge, "antiphon_recordings_running", AtNought, "Running recorders"),
+    Metric(Gauge, "antiphon_recordings_resident_memory_bytes", AtNought, "Memory of all recorders"),
+    Metric(Gauge, "antiphon_recordings_disk_bytes", AtNought, "What all recordings take"),
+    Metric(Counter, "antiphon_recordings_recorder_starts_total", AtNought, "Recorders started"),
+    Metric(
+        Counter,
+        "antiphon_recordings_recorder_failures_total",
+        AtNought,
+        "Recorders that ended without being asked to",
+    ),
+    Metric(Counter, "antiphon_recordings_cpu_milliseconds_total", AtNought, "CPU time of all recorders"),
+    Metric(Counter, "antiphon_recordings_packets_total", AtNought, "Packets that recorders took"),
+    Metric(Counter, "antiphon_recordings_packets_lost_total", AtNought, "Packets that never came"),
+    Metric(Counter, "antiphon_recordings_units_total", AtNought, "Pictures and packets of sound recorded"),
+    Metric(
+        Counter,
+        "antiphon_recordings_keyframes_asked_total",
+        AtNought,
+        "Key frames that recorders asked for",
+    ),
+    Metric(Counter, "antiphon_recordings_written_bytes_total", AtNought, "What recorders wrote"),
+    Metric(Counter, "antiphon_recordings_sent_bytes_total", AtNought, "What was fetched of recordings"),
+    Metric(
+        Counter,
+        "antiphon_recordings_repaired_total",
+        AtNought,
+        "Recordings that were cut and finished later",
+    ),
+    Metric(Counter, "antiphon_recordings_expired_total", AtNought, "Recordings whose time was over"),
+];
+
+/// Tells the recorder of all of them, and starts what counts.
+pub(super) fn describe() {
+    for Metric(kind, name, start, help) in CATALOGUE {
+        let unit = if name.contains("_bytes") { Unit::Bytes } else { Unit::Count };
+        match kind {
+            Counter => describe_counter!(*name, unit, *help),
+            Gauge => describe_gauge!(*name, unit, *help),
+            Histogram => describe_histogram!(*name, Unit::Seconds, *help),
+        }
+        match (kind, start) {
+            (Counter, AtNought) => counter!(*name).absolute(0),
+            (Counter, Labelled(label, values)) => {
+                values.iter().for_each(|value| counter!(*name, *label => *value).absolute(0));
+            }
+            (Gauge, AtNought) => gauge!(*name).set(0.0),
+            (_, _) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    /// Names that follow `before` in the sources below `folder`.
+    fn names(folder: &Path, before: &str, found: &mut BTreeSet<String>) {
+        for entry in fs::read_dir(folder).expect("readable") {
+            let path = entry.expect("readable").path();
+            if path.is_dir() {
+                names(&path, before, found);
+                continue;
+            }
+            let text = fs::read_to_string(&path).expect("text");
+            found.extend(text.split(before).skip(1).filter_map(|rest| {
+                let name = rest.trim_start().strip_prefix('"')?.split('"').next()?;
+                name.starts_with("antiphon_").then(|| name.to_owned())
+            }));
+        }
+    }
+
+    #[test]
+    fn what_is_counted_is_in_the_catalogue_and_nothing_else() {
+        let mut counted = BTreeSet::new();
+        for before in ["counter!(", "gauge!(", "histogram!("] {
+            names(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), before, &mut counted);
+        }
+        let listed: BTreeSet<_> = CATALOGUE.iter().map(|metric| metric.1.to_owned()).collect();
+        assert_eq!(listed.len(), CATALOGUE.len(), "one entry for each name");
+        assert_eq!(counted, listed);
+    }
+
+    #[test]
+    fn counters_end_in_total_and_times_are_in_seconds() {
+        for Metric(kind, name, _, help) in CATALOGUE {
+            assert_eq!(*kind == Counter, name.ends_with("_total"), "{name}");
+            assert_eq!(*kind == Histogram, name.ends_with("_seconds"), "{name}");
+            assert!(!help.is_empty() && !help.ends_with('.'), "{name}");
+        }
+    }
+}
