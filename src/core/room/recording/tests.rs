@@ -10,7 +10,7 @@ use crate::core::ids::RoomName;
 use crate::core::mix::MixSettings;
 use crate::core::mix::colour::Colour;
 use crate::core::mix::layout::Layout;
-use crate::core::protocol::{Access, Mode, PublishedTrack, Request, RoomChange, Source};
+use crate::core::protocol::{Access, Mode, PublishedTrack, Request, RoomChange, RoomState, Source};
 use crate::core::recording::RecordingId;
 use crate::core::room::{Arrival, Forward, Settings};
 use crate::core::track::PublishedLine;
