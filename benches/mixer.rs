@@ -21,8 +21,8 @@ use antiphon::core::mix::{
     Area, Fit, LINE_MINUS, LINE_SOUND, LINE_VP8, MixPacket, MixSettings, Place, Scene, Tile, ToMixer, Voice,
 };
 use antiphon::core::payload::Codec;
-use antiphon::mcu::process::{Spawned, spawn};
-use antiphon::mcu::wire::{self, MESSAGE_BYTES_MAX, Message};
+use antiphon::worker::process::{Spawned, spawn};
+use antiphon::worker::wire::{self, MESSAGE_BYTES_MAX, Message};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app::AppSrc;
@@ -174,7 +174,7 @@ impl Mixer {
     fn start(people: u16, sees: bool, clip: &Arc<Clip>, voice: &SoundClip) -> Self {
         let other = std::env::var_os("ANTIPHON_BIN").map(PathBuf::from);
         let program = other.unwrap_or_else(|| env!("CARGO_BIN_EXE_antiphon").into());
-        let process = spawn(&program).expect("a mixer");
+        let process = spawn(&program, "mix").expect("a mixer");
         process.socket.set_nonblocking(false).expect("a socket");
         let count = usize::from(people);
         let mixer = Self {

@@ -1,5 +1,5 @@
-//! The command line: `serve`, `check-config`, `token`, `bench`, `keys`, `events`, and
-//! `mix`, `stream` and `probe`, which are for servers alone.
+//! The command line: `serve`, `check-config`, `token`, `bench`, `keys`, `events`, `remux`, and
+//! `mix`, `record`, `stream` and `probe`, which are for servers alone.
 //!
 //! Exit codes: 0, 1 for what failed, 2 for a wrong usage or configuration. Output meant for programs goes to
 //! stdout, words for people to stderr.
@@ -9,7 +9,7 @@ mod events;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ use crate::files::probe_child;
 use crate::mcu::graph::{self, Missing};
 use crate::mcu::mixer;
 use crate::node;
+use crate::record::remux::{self, RemuxError};
+use crate::record::{finish_folder, recorder};
 use crate::stream;
 use crate::telemetry;
 use crate::token::{EVERY_ROOM, Keys, RoomGrant, Token, new_key};
@@ -51,12 +53,28 @@ enum Command {
     Events(events::Events),
     /// Print a new key, ready for the configuration
     Keys,
+    /// Make one file of all tracks of a recording, with its chapters and its chat; nothing is decoded
+    Remux {
+        /// A recording's folder: DATA_DIR/recordings/ROOM/ID
+        #[arg(value_name = "ROOM_RECORDING_DIR")]
+        folder: PathBuf,
+        /// Ends in .mkv for Matroska, which takes every codec, or .mp4
+        #[arg(long, short, value_name = "FILE")]
+        output: PathBuf,
+    },
     /// Look into the file that is standard input; started by a server
     #[command(hide = true)]
     Probe,
     /// Stream one room out; started by a server, which speaks to it through standard input
     #[command(hide = true)]
     Stream,
+    /// Record one room; started by a server, which speaks to it through standard input
+    #[command(hide = true)]
+    Record {
+        /// Put the files of a recording in order whose recorder failed
+        #[arg(long, value_name = "DIR")]
+        finish: Option<PathBuf>,
+    },
     /// Mix one room; started by a server, which speaks to it through standard input
     #[command(hide = true)]
     Mix {
@@ -178,6 +196,14 @@ impl Command {
                 telemetry::start_log(&Log::default());
                 Ok(stream::child::run()?)
             }
+            Self::Remux { folder, output } => Ok(remux(&folder, &output)?),
+            Self::Record { finish } => {
+                telemetry::start_log(&Log::default());
+                match finish {
+                    Some(folder) => Ok(finish_folder(&folder)?),
+                    None => Ok(recorder::run()?),
+                }
+            }
             Self::Mix { check: true } => {
                 anyhow::ensure!(check_mixing(), "mixing is not possible here");
                 Ok(())
@@ -228,6 +254,16 @@ fn check_mixing() -> bool {
     let packages: Vec<&str> = packages.into_iter().collect();
     eprintln!("mixing is not possible: install {}", packages.join(" "));
     false
+}
+
+fn remux(folder: &Path, output: &Path) -> Result<(), RemuxError> {
+    let made = remux::run(folder, output)?;
+    println!("{}: {} streams, {} chapters", output.display(), made.streams, made.chapters);
+    if made.chat_left_out {
+        let chat = folder.join("chat.vtt");
+        eprintln!("the chat is left out, as MP4 has no place for WebVTT: it is in {}", chat.display());
+    }
+    Ok(())
 }
 
 fn token(args: TokenArgs) -> anyhow::Result<()> {

@@ -8,6 +8,7 @@ mod cluster;
 mod files;
 mod load;
 mod payments;
+mod recordings;
 mod streams;
 mod turn;
 
@@ -16,6 +17,7 @@ pub use cluster::Cluster;
 pub use files::{Files, S3};
 pub use load::{Flags, LoadError, Sources};
 pub use payments::{Bitcoind, Chain, Lnd, Payments};
+pub use recordings::Recordings;
 pub use streams::Streams;
 pub use turn::Turn;
 
@@ -74,6 +76,7 @@ pub struct Config {
     pub limits: Limits,
     pub rooms: Rooms,
     pub files: Files,
+    pub recordings: Recordings,
     pub payments: Payments,
     pub streams: Streams,
     pub cluster: Cluster,

@@ -6,9 +6,10 @@
 
 mod home;
 mod log;
-mod mixers;
 mod placement;
+mod recordings;
 mod streams;
+mod workers;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::core::mix::backdrop::Backdrop;
 pub use crate::core::participant::Seat;
 use crate::core::participant::{Entrant, Member, Part};
 use crate::core::protocol::{Access, Grant, Mode, ParticipantState, RoomChange, RoomState, Source};
+use crate::core::recording::ConsentRule;
 use crate::core::refusal::{Code, Refusal};
 use crate::core::stats::{RoomStats, RoomSummary};
 use crate::events::LogError;
@@ -35,6 +37,7 @@ use crate::mailbox::ControlSender;
 use crate::media::negotiate;
 use crate::media::shard::{Command, IceChange, Join, RoomCommand};
 use placement::{Ask, Newcomer, Place};
+use recordings::no_recordings;
 
 pub use home::{Home, Turned};
 pub use placement::{Around, Node, Placement, notices, unix_ms};
@@ -48,6 +51,8 @@ pub struct NewRoom {
     pub access: Access,
     pub lobby: bool,
     pub e2ee: bool,
+    /// Absent: as the node's configuration has it.
+    pub recording_consent: Option<ConsentRule>,
     /// Absent: the node's limit.
     pub participants_max: Option<u32>,
     /// The first to join without a token becomes its admin.

@@ -18,10 +18,11 @@ use crate::events::sqlite::SqliteLog;
 use crate::events::writer::EventWriter;
 use crate::files::{self, Files};
 use crate::mailbox::{self, ControlSender};
-use crate::mcu::{Mixers, process};
+use crate::mcu::{self, Mixers};
 use crate::media::negotiate::{Identity, Reach};
 use crate::media::shard::Surroundings;
 use crate::media::{self, Inbox, ShardHandle, Siblings, bind, tcp};
+use crate::record::Recordings;
 use crate::{signal as http, telemetry};
 
 /// Connections get this long to take their last words when the node goes down.
@@ -48,11 +49,13 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let certificate = certificate.context("no DTLS certificate can be made")?;
     let media = Identity { certificate, crypto, initial_estimate_bps: config.media.initial_estimate_bps };
     let (small_files, incoming) = mailbox::control(files::INCOMING_MAX);
-    let (control, handles) = start_shards(&config, events.clone(), media, small_files).await?;
+    let program = std::env::current_exe().context("the program does not find itself")?;
+    let recordings = Recordings::open(&config, program).context("recordings cannot be kept")?;
+    let (control, handles) = start_shards(&config, events.clone(), media, &recordings, small_files).await?;
     let tcp_tasks = serve_tcp(&config, handles).await?;
     let files = Files::open(&config, control.clone(), events.clone(), incoming)?;
     let billing = Desk::spawn(&config, control.clone(), events.clone()).await?;
-    let server = http::Server::bind(&config, control.clone(), files, billing, metrics)?;
+    let server = http::Server::bind(&config, control.clone(), (files, recordings), billing, metrics)?;
     let address = server.address();
     tracing::info!(http = %address, shards = shard_count(&config), "serving");
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -103,6 +106,7 @@ async fn start_shards(
     config: &Config,
     events: EventWriter,
     identity: Identity,
+    recordings: &Recordings,
     small_files: ControlSender<IncomingFile>,
 ) -> anyhow::Result<(Control, Arc<[ShardHandle]>)> {
     let (notices, reports) = control::notices();
@@ -125,11 +129,12 @@ async fn start_shards(
         media::spawn(around, sockets, core, inbox, siblings).context("a shard cannot be started")?;
         nodes.push(Node { handle: handle.clone(), reach });
     }
-    let mixers = mixers(config).await;
+    let recordings = Some(recordings.clone()).filter(Recordings::is_enabled);
+    let workers = (mixers(config).await, recordings);
     let config = config.clone();
     let (cluster, leases) =
         Cluster::start(&config, control::unix_ms()).context("cluster.redis_url cannot be used")?;
-    let around = Around { events, media: identity, mixers, small_files, cluster, leases };
+    let around = Around { events, media: identity, workers, small_files, cluster, leases };
     let control = Placement::spawn(config, nodes, reports, around);
     Ok((control, handles.into()))
 }
@@ -140,7 +145,7 @@ async fn mixers(config: &Config) -> Option<Mixers> {
         return None;
     }
     let program = std::env::current_exe().map_err(|error| error.to_string());
-    let checked = tokio::task::spawn_blocking(|| program.and_then(|program| process::check(&program)));
+    let checked = tokio::task::spawn_blocking(|| program.and_then(|program| mcu::check(&program)));
     match checked.await.map_err(|error| error.to_string()).and_then(|checked| checked) {
         Ok(program) => Some(Mixers::new(program, config.mcu.cores_needed)),
         Err(reason) => {

@@ -26,6 +26,7 @@ use crate::mcu::Mixers;
 use crate::media::negotiate::{self, Reach};
 use crate::media::shard::{Command, Load, Notice, RoomCommand};
 use crate::media::{PeerSerial, ShardHandle};
+use crate::record::Recordings;
 
 /// Requests that may wait for the loop. Full: refused with `unavailable`.
 const QUEUE_DEPTH: usize = 8_192;
@@ -110,8 +111,8 @@ pub struct Node {
 pub struct Around {
     pub events: EventWriter,
     pub media: negotiate::Identity,
-    /// `None` where the node cannot mix.
-    pub mixers: Option<Mixers>,
+    /// `None` where the node cannot mix, or does not record.
+    pub workers: (Option<Mixers>, Option<Recordings>),
     pub small_files: ControlSender<IncomingFile>,
     pub cluster: Cluster,
     pub leases: mpsc::Receiver<LeaseNotice>,
@@ -146,7 +147,9 @@ pub struct Placement {
     pub(super) events: EventWriter,
     /// `None` where the node cannot mix.
     pub(super) mixers: Option<Mixers>,
-    pub(super) mixers_started: u64,
+    /// `None` where the node does not record.
+    pub(super) recordings: Option<Recordings>,
+    pub(super) workers_started: u64,
     small_files: ControlSender<IncomingFile>,
     pub(super) cluster: Cluster,
     /// Rooms that other nodes have, which could not be told to their shards yet.
@@ -165,7 +168,7 @@ impl Placement {
         notices: mpsc::Receiver<Notice>,
         around: Around,
     ) -> Control {
-        let Around { events, media, mixers, small_files, cluster, leases } = around;
+        let Around { events, media, workers: (mixers, recordings), small_files, cluster, leases } = around;
         let (asks, receiver) = mailbox::control(QUEUE_DEPTH);
         let ready = Arc::new(AtomicBool::new(true));
         let control = Control { asks, events: events.clone(), media, cluster: cluster.clone(), ready };
@@ -178,7 +181,8 @@ impl Placement {
             rooms: BTreeMap::new(),
             events,
             mixers,
-            mixers_started: 0,
+            recordings,
+            workers_started: 0,
             small_files,
             cluster,
             lost: BTreeMap::new(),
@@ -280,6 +284,8 @@ impl Placement {
             Notice::StartMixer { shard, room, epoch, settings } => {
                 self.start_mixer(shard, room, epoch, settings);
             }
+            Notice::StartRecorder { shard, epoch, settings } => self.start_recorder(shard, epoch, *settings),
+            Notice::AskRecording { shard, room, asked } => self.ask_recording(shard, room, asked),
             Notice::BranchOpened { shard, room } => {
                 if let Some(open) = self.rooms.get_mut(&room) {
                     open.branches.insert(shard);

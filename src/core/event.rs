@@ -12,6 +12,7 @@ use super::files::FileState;
 use super::ids::{Identity, MessageId, RoomName};
 use super::ledger::Fact;
 use super::protocol::{Access, ChatMessage, LeaveReason, Mode, RoomChange, Source};
+use super::recording::{EndReason, RecordingId};
 
 /// Names an event within its room.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -27,6 +28,11 @@ impl EventId {
     /// The end of a message's file: it comes once, whoever notices it.
     pub fn of_expiry(id: &MessageId) -> Self {
         Self(format!("file-expired:{id}"))
+    }
+
+    /// The end of a recording: once.
+    pub fn of_deleted_recording(id: &RecordingId) -> Self {
+        Self(format!("recording-deleted:{id}"))
     }
 
     /// Of one that a room counted itself: under which epoch it was open then.
@@ -129,6 +135,34 @@ pub enum EventBody {
     /// The contents of a message's file are no longer kept.
     #[serde(rename = "file.expired")]
     FileExpired { message: MessageId },
+    #[serde(rename = "recording.started")]
+    RecordingStarted {
+        recording: RecordingId,
+        tracks: bool,
+        mix: bool,
+        /// Absent when the API did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<Identity>,
+    },
+    #[serde(rename = "recording.ended")]
+    RecordingEnded {
+        recording: RecordingId,
+        reason: EndReason,
+        /// Absent when the API did, or nobody.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<Identity>,
+    },
+    /// A participant said whether it may be recorded.
+    #[serde(rename = "recording.consent")]
+    RecordingConsent { identity: Identity, agreed: bool },
+    /// A recording and all its files are no more.
+    #[serde(rename = "recording.deleted")]
+    RecordingDeleted {
+        recording: RecordingId,
+        /// Absent when its time was over, or a node without tokens was asked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<Identity>,
+    },
     #[serde(rename = "moderated")]
     Moderated {
         action: Moderation,

@@ -257,6 +257,8 @@ pub struct MixPacket {
 pub enum Place {
     /// Goes to the mixer.
     Slot(u16),
+    /// Goes to the recorder: of this publication, by way of this slot.
+    Track { slot: u16, serial: u32 },
     /// Comes from it.
     Line { line: u8, encoding: u8 },
 }

@@ -6,6 +6,7 @@
 pub mod audit;
 pub mod bandwidth;
 pub mod chat;
+pub mod depacketize;
 pub mod event;
 pub mod fence;
 pub mod files;
@@ -21,6 +22,7 @@ pub mod payload;
 pub mod placement;
 pub mod protocol;
 pub mod rate;
+pub mod recording;
 pub mod refusal;
 pub mod registry;
 pub mod relay;

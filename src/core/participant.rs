@@ -31,6 +31,8 @@ pub enum Part {
     Viewer { of: Option<Identity> },
     /// Not seen; receives all, and publishes one picture and the sound of all. It has no connection.
     Mixer,
+    /// Not seen; receives what may be recorded. It has no connection.
+    Recorder,
 }
 
 impl Part {
@@ -40,6 +42,7 @@ impl Part {
             Self::Publisher => "publisher",
             Self::Viewer { .. } => "viewer",
             Self::Mixer => "mixer",
+            Self::Recorder => "recorder",
         }
     }
 }
@@ -181,6 +184,8 @@ pub struct Participant {
     /// Whether it is better off with the mix, where it did not choose.
     pub advice: Advice,
     pub device_strained: bool,
+    /// Whether it may be recorded, once it was asked.
+    pub recording_consent: Option<bool>,
     /// Its slots carry the mix.
     pub is_mixed: bool,
     /// What it was last told of that.
@@ -249,6 +254,7 @@ impl Participant {
             mode_wish: None,
             advice: Advice::default(),
             device_strained: false,
+            recording_consent: None,
             is_mixed: false,
             mode_told: (Mode::Sfu, ModeReason::Room),
             watches_stats: false,
@@ -283,12 +289,13 @@ impl Participant {
     }
 
     pub fn is_seen(&self) -> bool {
-        !matches!(self.part, Part::Viewer { .. } | Part::Mixer) && self.presence != Presence::Waiting
+        !matches!(self.part, Part::Viewer { .. } | Part::Mixer | Part::Recorder)
+            && self.presence != Presence::Waiting
     }
 
-    /// Somebody who came here over a connection: no mixer, nor whoever sits at the room's home.
+    /// Somebody who came here over a connection: no mixer or recorder, nor whoever sits at the room's home.
     pub fn is_person(&self) -> bool {
-        self.origin.is_none() && self.part != Part::Mixer
+        self.origin.is_none() && !matches!(self.part, Part::Mixer | Part::Recorder)
     }
 
     pub fn is_here(&self) -> bool {
@@ -310,6 +317,7 @@ impl Participant {
             connected: !matches!(self.presence, Presence::Lost { .. }),
             joined_at_ms: self.joined_at_ms,
             csrc: 0,
+            recording_consent: self.recording_consent,
         }
     }
 }

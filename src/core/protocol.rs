@@ -4,6 +4,8 @@
 //! A client ignores a type it does not know; the server refuses one with [`Code::UnknownType`]. Any client
 //! message may carry `request`, which the server's `ok` or `error` repeats.
 
+mod people;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +15,9 @@ use super::ids::{Identity, MessageId, RoomName};
 use super::mix::colour::Colour;
 use super::mix::layout::Layout;
 pub use super::mode::ModeReason;
+pub use super::recording::{ConsentRule, EndReason, RecordingId, RecordingState};
 pub use super::refusal::{Code, Refusal};
+pub use people::{Grant, LeaveReason, ParticipantState, TrackState};
 
 /// Name of the data channel's protocol, sent in its DCEP open (RFC 8832).
 pub const PROTOCOL: &str = "antiphon.v1";
@@ -115,46 +119,13 @@ pub struct RoomState {
     /// Milliseconds since the Unix epoch.
     #[cfg_attr(test, ts(type = "number"))]
     pub opened_at_ms: u64,
-}
-
-/// What a participant may do: a token's `room` grant, without the room's name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[cfg_attr(test, derive(ts_rs::TS))]
-pub struct Grant {
-    pub publish: bool,
-    pub subscribe: bool,
-    pub chat: bool,
-    pub files: bool,
-    pub admin: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[cfg_attr(test, derive(ts_rs::TS))]
-pub struct TrackState {
-    pub source: Source,
-    pub kind: Kind,
-    pub muted: bool,
-    /// Such as `vp8` or `opus`; absent until the first packet.
+    /// The recording that runs.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     #[cfg_attr(test, ts(optional))]
-    pub codec: Option<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[cfg_attr(test, derive(ts_rs::TS))]
-pub struct ParticipantState {
-    pub identity: Identity,
-    /// What to show; the identity unless the participant chose another name.
-    pub name: String,
-    pub grant: Grant,
-    pub tracks: Vec<TrackState>,
-    pub hand_raised: bool,
-    /// False while the connection is lost and may still resume.
-    pub connected: bool,
-    /// Names it among the CSRCs of mixed packets (RFC 3550 §5.1).
-    pub csrc: u32,
-    #[cfg_attr(test, ts(type = "number"))]
-    pub joined_at_ms: u64,
+    pub recording: Option<RecordingState>,
+    /// Whether people are asked before they are recorded.
+    #[serde(default)]
+    pub recording_consent: ConsentRule,
 }
 
 /// What a receive slot carries now. A slot with no `participant` is silent.
@@ -318,6 +289,17 @@ pub enum ClientMessage {
     RoomUpdate(RoomChange),
     #[serde(rename = "room.close")]
     RoomClose,
+    /// Admins: record the room; each track in a file of its own, the mix, or both.
+    #[serde(rename = "recording.start")]
+    RecordingStart { tracks: bool, mix: bool },
+    #[serde(rename = "recording.stop")]
+    RecordingStop,
+    /// Admins: a chapter of the recording begins here.
+    #[serde(rename = "recording.mark")]
+    RecordingMark { title: String },
+    /// Whether I may be recorded. Lasts until the recording ends, or I say otherwise.
+    #[serde(rename = "recording.consent")]
+    RecordingConsent { agreed: bool },
     /// How I want the room: forwarded, or mixed. Without `mode` as the room has it.
     #[serde(rename = "mode.choose")]
     ModeChoose {
@@ -361,6 +343,9 @@ pub struct RoomChange {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, ts(optional))]
     pub participants_max: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, ts(optional))]
+    pub recording_consent: Option<ConsentRule>,
 }
 
 /// A client's message with the number by which its answer is known.
@@ -435,6 +420,16 @@ pub enum ServerMessage {
     /// An admin muted this track of mine; unmute it with `publish`.
     #[serde(rename = "muted")]
     Muted { source: Source, by: Identity },
+    /// The room is not recorded any more.
+    #[serde(rename = "recording.ended")]
+    RecordingEnded {
+        id: RecordingId,
+        reason: EndReason,
+        /// Who stopped it; absent when nobody in the room did.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        #[cfg_attr(test, ts(optional))]
+        by: Option<Identity>,
+    },
     /// The last message of this connection.
     #[serde(rename = "removed")]
     Removed { reason: LeaveReason },
@@ -465,27 +460,4 @@ pub enum ServerMessage {
         code: Code,
         message: String,
     },
-}
-
-/// Why a participant is gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[cfg_attr(test, derive(ts_rs::TS))]
-#[serde(rename_all = "snake_case")]
-pub enum LeaveReason {
-    /// It said goodbye.
-    Left,
-    /// It was lost and did not come back in time.
-    Lost,
-    /// An admin removed it.
-    Removed,
-    /// An admin did not let it in.
-    Denied,
-    /// The same identity joined again elsewhere.
-    Replaced,
-    /// The room was closed.
-    Closed,
-    /// The node is going down.
-    Draining,
-    /// The room goes on at another node: join again.
-    Moved,
 }

@@ -47,6 +47,10 @@ fn rendered() -> String {
     declare::<Colour>(&mut file, &config);
     declare::<LayoutBox>(&mut file, &config);
     declare::<Layout>(&mut file, &config);
+    declare::<ConsentRule>(&mut file, &config);
+    declare::<EndReason>(&mut file, &config);
+    declare::<RecordingId>(&mut file, &config);
+    declare::<RecordingState>(&mut file, &config);
     declare::<RoomState>(&mut file, &config);
     declare::<RoomChange>(&mut file, &config);
     declare::<Grant>(&mut file, &config);

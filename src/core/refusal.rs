@@ -37,6 +37,10 @@ pub enum Code {
     PreconditionRequired,
     /// The room's media is ciphertext to the server, which so cannot do this.
     EndToEndEncrypted,
+    /// The room is being recorded.
+    AlreadyRecording,
+    /// Somebody in it would have to agree first.
+    ConsentNeeded,
     /// An upload is not at the offset from which it is to go on.
     WrongOffset,
     /// Another request holds the upload.
@@ -80,6 +84,8 @@ impl Code {
             Self::PreconditionFailed => "precondition_failed",
             Self::PreconditionRequired => "precondition_required",
             Self::EndToEndEncrypted => "end_to_end_encrypted",
+            Self::AlreadyRecording => "already_recording",
+            Self::ConsentNeeded => "consent_needed",
             Self::WrongOffset => "wrong_offset",
             Self::UploadBusy => "upload_busy",
             Self::ChecksumMismatch => "checksum_mismatch",

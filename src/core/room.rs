@@ -17,6 +17,7 @@ mod mirror;
 mod mixing;
 mod packets;
 mod publishing;
+mod recording;
 mod report;
 mod small_files;
 mod streaming;
@@ -26,13 +27,14 @@ use std::time::{Duration, Instant};
 
 use str0m::media::{Mid, Rid};
 
-use super::chat::{Author, Chat, ChatCommand, RoomHistory};
+use super::chat::{Asker, Author, Chat, ChatCommand, RoomHistory};
 use super::event::{Event, EventIds};
 use super::files::SmallFile;
 use super::ids::{Identity, MessageId, RoomName, ShardId};
 use super::mix::{MixSettings, MixerOrder};
 use super::participant::{Participant, Presence};
 use super::protocol::{LeaveReason, RoomState, ServerMessage};
+use super::recording::{EndReason, RecorderOrder};
 use super::refusal::Refusal;
 use super::relay::{Branch, Downstream, Upstream};
 use super::speaker::Speakers;
@@ -41,6 +43,7 @@ use super::track::Track;
 use mixing::Mixing;
 pub use mixing::no_mix_of_ciphertext;
 pub use packets::{Arrival, Forward, Replayed};
+use recording::Recording;
 
 /// How often a room looks after its people: layers, lost connections, statistics.
 const TICK: Duration = Duration::from_millis(100);
@@ -85,6 +88,8 @@ pub struct Settings {
     pub first_is_admin: bool,
     /// What its mixer is started with; `None` where the node has none.
     pub mix: Option<MixSettings>,
+    /// The node records.
+    pub may_record: bool,
     /// Rises each time that a room of this name opens, on whichever node; keeps event ids apart.
     pub epoch: u64,
 }
@@ -152,6 +157,14 @@ pub enum Output {
         result: Result<(), Refusal>,
     },
     Mixer(MixerOrder),
+    Recorder(RecorderOrder),
+    /// Start a recording, if the node has room for one; answer with [`Room::handle_recording_wish`].
+    StartRecording {
+        asker: Asker,
+        tracks: bool,
+        mix: bool,
+        by: Identity,
+    },
     /// To a branch of this room.
     Downstream {
         to: ShardId,
@@ -193,6 +206,7 @@ pub struct Room {
     ended: bool,
     has_moved: bool,
     mixing: Mixing,
+    recording: Recording,
     /// Publications are told apart by numbers that are never used again.
     last_serial: u64,
     /// Where viewers are seated on other shards.
@@ -233,6 +247,7 @@ impl Room {
             ended: false,
             has_moved: false,
             mixing: Mixing::default(),
+            recording: Recording::default(),
             last_serial: 0,
             branches: Vec::new(),
             mirror_is_stale: false,
@@ -283,6 +298,7 @@ impl Room {
         self.drop_lost(now);
         self.poll_speakers(now.instant);
         self.poll_mixing(now.instant);
+        self.poll_recording(now);
         self.settle(now.instant);
         self.allocate_all(now.instant);
         self.poll_encodings(now.instant);
@@ -314,6 +330,7 @@ impl Room {
             super::event::CloseReason::Moved => LeaveReason::Moved,
             _ => LeaveReason::Closed,
         };
+        self.end_recording(now, EndReason::Closed, None);
         for key in self.keys() {
             self.dismiss(now, key, leave);
         }
@@ -324,6 +341,7 @@ impl Room {
         if self.ended {
             return;
         }
+        self.end_recording(now, EndReason::Closed, None);
         self.ended = true;
         if self.is_branch {
             return self.end_branch();

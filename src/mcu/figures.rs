@@ -2,7 +2,8 @@
 
 use metrics::{Gauge, counter, gauge};
 
-use crate::core::mix::{Figures, FromMixer};
+use crate::core::mix::{Figures, FromMixer, ToMixer};
+use crate::worker::Work;
 
 /// One mixer's part of the metrics: taken back when it is gone.
 pub struct Account {
@@ -19,9 +20,18 @@ impl Account {
         running.increment(1);
         Self { running, rss: gauge!("antiphon_mixer_resident_memory_bytes"), rss_bytes: 0.0 }
     }
+}
 
-    /// Takes note of what a mixer says.
-    pub fn note(&mut self, news: &FromMixer) {
+impl Work for Account {
+    type To = ToMixer;
+    type From = FromMixer;
+    const SUBCOMMAND: &'static str = "mix";
+
+    fn gone() -> FromMixer {
+        FromMixer::Gone
+    }
+
+    fn note(&mut self, news: &FromMixer) {
         let FromMixer::Figures(figures) = news else { return };
         let Figures {
             frames, frames_late, frames_left_out, sound_ticks, undecodable, cpu, rss_bytes, ..
@@ -38,8 +48,7 @@ impl Account {
         self.rss_bytes = rss_bytes;
     }
 
-    /// The mixer failed.
-    pub fn fail(&self) {
+    fn fail(&self) {
         counter!("antiphon_mixer_failures_total").increment(1);
     }
 }

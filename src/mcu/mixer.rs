@@ -4,7 +4,6 @@
 //! encodes it; `sound` does the same for voices; `outlet` writes to the socket. The process ends when the
 //! node closes the socket, without tidying up: a decoder that hangs must not keep it.
 
-mod av1;
 mod backdrop;
 mod budget;
 mod clock;
@@ -39,10 +38,10 @@ use step::{Hold, Step};
 use video::{Command, Feeds, Video, VideoError};
 
 use super::graph::{self, GraphError};
-use super::process;
-use super::wire::{self, MESSAGE_BYTES_MAX, Message, WireError};
 use crate::core::mix::{FromMixer, LINE_SOUND, MixPacket, MixSettings, Place, Scene, ToMixer};
 use crate::core::payload::Codec;
+use crate::worker::process;
+use crate::worker::wire::{self, MESSAGE_BYTES_MAX, Message, WireError};
 
 /// How often decoders are looked after.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
@@ -50,6 +49,9 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 const DECODE_TIME: Duration = Duration::from_millis(5);
 /// Slots that decode at a time. More: their packets are dropped.
 const SLOTS_MAX: usize = 64;
+/// Of writable memory. A stream that makes a decoder ask for more costs its own room a mixer, not the node
+/// its memory.
+const MEMORY_BYTES_MAX: u64 = 3 << 30;
 /// The element that encodes sound.
 const SOUND_ENCODER: &str = "opusenc";
 
@@ -78,7 +80,7 @@ pub enum MixerError {
 /// [`MixerError`]: it was started by hand, or the machine lacks what it needs.
 pub fn run() -> Result<(), MixerError> {
     let socket = process::inherited_socket().map_err(MixerError::NoSocket)?;
-    process::limit();
+    process::limit(MEMORY_BYTES_MAX);
     graph::start()?;
     let outlet = Outlet::default();
     let (writer, exit) = (outlet.clone(), socket.try_clone().map_err(MixerError::NoSocket)?);

@@ -1,5 +1,5 @@
 //! What reaches a shard about a room from outside it: from other shards that the room spreads over, and from
-//! its mixer.
+//! its mixer and its recorder.
 //!
 //! Packets and news share one bounded queue for each shard, so that they keep their order. Full: packets are
 //! dropped and counted, and key frames asked for; news waits at the sender, in order, with all packets behind
@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::egress::Passed;
-use super::shard::MixerLink;
+use super::shard::{MixerLink, RecorderLink};
 use crate::core::format::Format;
 use crate::core::forward::PacketMeta;
 use crate::core::ids::{RoomName, ShardId};
 use crate::core::mix::{FromMixer, MixPacket};
 use crate::core::payload::DescriptorBytes;
+use crate::core::recording::FromRecorder;
 use crate::core::relay::{Downstream, Upstream};
 use crate::core::replay::{Recorded, Replay};
 use crate::core::room::{Arrival, ParticipantKey};
@@ -43,6 +44,12 @@ pub enum Freight {
     Mixed {
         serial: u64,
         packets: Vec<MixPacket>,
+    },
+    /// The room's recorder was started: the way to it.
+    RecorderLink(RecorderLink),
+    Recorder {
+        serial: u64,
+        news: FromRecorder,
     },
 }
 

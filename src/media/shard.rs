@@ -10,9 +10,11 @@ mod egress;
 mod events;
 mod mixer;
 mod outputs;
+mod recorder;
 mod relays;
 mod silence;
 mod streams;
+mod worker;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -30,14 +32,17 @@ use crate::core::chat::{HistoryRange, MessagePage, RoomHistory};
 use crate::core::event::{Appended, Event, EventId};
 use crate::core::files::SmallFile;
 use crate::core::ids::{MessageId, RoomName, ShardId};
-use crate::core::mix::MixSettings;
+use crate::core::mix::{MixPacket, MixSettings, Place};
 use crate::core::protocol::ChatMessage;
-use crate::core::room::{Forward, Now, ParticipantKey, Room};
-use crate::mailbox::ControlSender;
+use crate::core::recording::RecorderSettings;
+use crate::core::room::{Forward, Now, ParticipantKey, Room, SlotKey};
+use crate::mailbox::{ControlSender, LossySender};
 
 pub use commands::{Command, Granted, IceChange, Join, RoomCommand};
 pub use mixer::MixerLink;
+pub use recorder::{RecorderLink, RecordingAsked};
 pub use streams::{StreamCommand, StreamLink};
+pub use worker::WorkerLink;
 
 /// Deadlines this close are met in the same tick: one wake-up instead of many.
 const SLACK: Duration = Duration::from_micros(500);
@@ -81,6 +86,17 @@ pub enum Notice {
         room: RoomName,
         epoch: u64,
         settings: MixSettings,
+    },
+    StartRecorder {
+        shard: ShardId,
+        epoch: u64,
+        settings: Box<RecorderSettings>,
+    },
+    /// A participant wants a recording, which the node may have no room for.
+    AskRecording {
+        shard: ShardId,
+        room: RoomName,
+        asked: RecordingAsked,
     },
     /// The shard has a branch of a room.
     BranchOpened {
@@ -161,6 +177,8 @@ pub struct Drops {
     pub relay_full: u64,
     /// The room's mixer does not keep up.
     pub mixer_full: u64,
+    /// The room's recorder does not keep up.
+    pub recorder_full: u64,
 }
 
 /// What the shard is told of its surroundings once.
@@ -195,6 +213,7 @@ struct RoomSeat {
     mixer: Option<MixerLink>,
     /// Bounded by the shell of streams, and again here.
     streams: Vec<StreamLink>,
+    recorder: Option<RecorderLink>,
     /// Who waits for what was said from outside the room, by its number. The room bounds them.
     said: BTreeMap<u64, commands::Reply<()>>,
     last_said: u64,
@@ -409,12 +428,27 @@ impl Shard {
 impl RoomSeat {
     fn new(room: Room, epoch: u64, branch: Option<relays::BranchSeat>) -> Self {
         let said = BTreeMap::new();
-        let streams = Vec::new();
-        Self { room, epoch, branch, mixer: None, streams, said, last_said: 0, peers: Vec::new() }
+        let (mixer, recorder, streams, peers) = (None, None, Vec::new(), Vec::new());
+        Self { room, epoch, branch, mixer, recorder, streams, said, last_said: 0, peers }
     }
 
     fn peer_of(&self, who: ParticipantKey) -> Option<PeerIndex> {
         self.peers.get(who.0 as usize).copied().flatten()
+    }
+
+    /// The queue of the room's worker that sits here, what its packets of this slot are, and whether it
+    /// records.
+    fn worker_of(
+        &self,
+        who: ParticipantKey,
+        slot: SlotKey,
+    ) -> Option<(&LossySender<MixPacket>, Place, bool)> {
+        if self.room.mixer_seat() == Some(who) {
+            return self.mixer.as_ref().map(|mixer| (&mixer.packets, Place::Slot(slot.0), false));
+        }
+        let recorder = self.recorder.as_ref().filter(|_| self.room.recorder_seat() == Some(who))?;
+        let place = Place::Track { slot: slot.0, serial: self.room.slot_serial(who, slot)? };
+        Some((&recorder.packets, place, true))
     }
 
     fn set_peer(&mut self, who: ParticipantKey, peer: Option<PeerIndex>) {

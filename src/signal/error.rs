@@ -75,6 +75,8 @@ fn status_of(code: Code) -> StatusCode {
         | Code::RoomFull
         | Code::WrongOffset
         | Code::EndToEndEncrypted
+        | Code::AlreadyRecording
+        | Code::ConsentNeeded
         | Code::PayoutMissing => StatusCode::CONFLICT,
         Code::Gone => StatusCode::GONE,
         Code::PreconditionFailed => StatusCode::PRECONDITION_FAILED,

@@ -16,6 +16,7 @@ use super::error::Problem;
 use crate::core::ids::{Identity, MessageId, RoomName, SessionId};
 use crate::core::ledger::InvoiceId;
 use crate::core::protocol::{Code, OFFER_BYTES_MAX};
+use crate::core::recording::RecordingId;
 
 /// A larger body is refused, unless a route takes more.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -111,6 +112,29 @@ impl<S: Send + Sync> FromRequestParts<S> for OfStream {
             track: path_part(parts, state, "track").await?,
             file: path_part(parts, state, "file").await?,
         })
+    }
+}
+
+/// The `{recording}` of a path. What is no id is no recording: 404.
+pub struct OfRecording(pub RecordingId);
+
+impl<S: Send + Sync> FromRequestParts<S> for OfRecording {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let id = RecordingId::parse(&path_part(parts, state, "recording").await?);
+        id.map(Self).ok_or_else(|| Problem::new(Code::NotFound, "there is no such recording"))
+    }
+}
+
+/// The `{name}` of a path: of a file within something that knows its files' names.
+pub struct OfName(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for OfName {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        path_part(parts, state, "name").await.map(Self)
     }
 }
 

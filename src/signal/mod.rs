@@ -20,6 +20,8 @@ mod page;
 mod participants;
 mod payments;
 mod paywall;
+mod ranges;
+mod recordings;
 mod restreams;
 mod rooms;
 mod router;
@@ -41,6 +43,7 @@ use crate::billing::Billing;
 use crate::config::Config;
 use crate::control::Control;
 use crate::files::Files;
+use crate::record::Recordings;
 use crate::stream::Streams;
 use auth::Authority;
 use files::Links;
@@ -61,6 +64,7 @@ struct Signal {
     trusted_proxies: Vec<IpAddr>,
     metrics: PrometheusHandle,
     files: Files,
+    recordings: Recordings,
     links: Links,
     billing: Billing,
     streams: Streams,
@@ -76,7 +80,7 @@ impl Signal {
     fn new(
         config: &Config,
         control: Control,
-        files: Files,
+        (files, recordings): (Files, Recordings),
         billing: Billing,
         metrics: PrometheusHandle,
     ) -> Self {
@@ -91,6 +95,7 @@ impl Signal {
             trusted_proxies: config.http.trusted_proxies.clone(),
             metrics,
             files,
+            recordings,
             links: Links::new(config),
             billing,
             streams,

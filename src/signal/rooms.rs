@@ -20,6 +20,7 @@ use crate::control::NewRoom;
 use crate::core::ids::RoomName;
 use crate::core::ledger::Offer;
 use crate::core::protocol::{Access, Code, Mode, RoomChange, RoomState};
+use crate::core::recording::ConsentRule;
 use crate::core::stats::RoomSummary;
 use crate::token::EVERY_ROOM;
 
@@ -41,6 +42,8 @@ pub struct RoomWish {
     e2ee: bool,
     /// Absent: the node's limit.
     participants_max: Option<u32>,
+    /// Whether people are asked before they are recorded. Absent: as the node has it.
+    recording_consent: Option<ConsentRule>,
 }
 
 /// A change of a room's settings; absent fields stay.
@@ -108,8 +111,17 @@ pub async fn create(
     let name = wish.name.as_deref().map(RoomName::parse).transpose()?;
     let caller = signal.authority.caller(&headers)?;
     signal.authority.may_create(&caller, name.as_ref())?;
-    let RoomWish { mode, access, lobby, e2ee, participants_max, .. } = wish;
-    let new = NewRoom { name, mode, access, lobby, e2ee, participants_max, first_is_admin: false };
+    let RoomWish { mode, access, lobby, e2ee, participants_max, recording_consent, .. } = wish;
+    let new = NewRoom {
+        name,
+        mode,
+        access,
+        lobby,
+        e2ee,
+        participants_max,
+        recording_consent,
+        first_is_admin: false,
+    };
     let name = match signal.control.create_room(new).await {
         Ok(room) => room.name,
         Err(turned) => return home::turned(turned, &uri),

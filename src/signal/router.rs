@@ -28,7 +28,7 @@ use super::error::Problem;
 use super::extract::{BODY_BYTES_MAX, FRAGMENT, SDP};
 use super::{
     Signal, backdrop, files, health, hls, home, ice_servers, join, member, messages, openapi, page,
-    participants, payments, restreams, rooms, sales, sessions, stats, whip,
+    participants, payments, recordings, restreams, rooms, sales, sessions, stats, whip,
 };
 use crate::core::protocol::{Code, OFFER_BYTES_MAX};
 
@@ -77,6 +77,10 @@ pub fn api() -> OpenApiRouter<Arc<Signal>> {
         .routes(routes!(participants::remove))
         .routes(routes!(participants::mute))
         .routes(routes!(sessions::patch, sessions::leave))
+        .routes(routes!(recordings::start, recordings::list))
+        .routes(routes!(recordings::show, recordings::delete))
+        .routes(routes!(recordings::stop))
+        .routes(routes!(recordings::link))
         .routes(routes!(ice_servers::list))
         .routes(routes!(stats::show))
         .routes(routes!(messages::page))
@@ -95,13 +99,15 @@ pub fn api() -> OpenApiRouter<Arc<Signal>> {
         .routes(routes!(health::metrics))
 }
 
-/// The calls that concern files: bodies as long as they are, for as long as they take, and as they are.
+/// The calls that concern files and recordings: bodies as long as they are, for as long as they take, and as
+/// they are.
 pub fn streams() -> OpenApiRouter<Arc<Signal>> {
     OpenApiRouter::with_openapi(openapi::base())
         .routes(routes!(files::list, files::create))
         .routes(routes!(files::contents, files::receive, files::cancel))
         .routes(routes!(files::thumbnail))
         .routes(routes!(files::link))
+        .routes(routes!(recordings::contents))
         .route("/v1/rooms/{room}/files/{file}", post(files::overridden))
 }
 

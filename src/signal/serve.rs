@@ -14,6 +14,7 @@ use crate::billing::Billing;
 use crate::config::Config;
 use crate::control::Control;
 use crate::files;
+use crate::record::Recordings;
 
 /// What open requests get to end by, once the node stops.
 const GRACE: Duration = Duration::from_secs(5);
@@ -45,7 +46,7 @@ impl Server {
     pub fn bind(
         config: &Config,
         control: Control,
-        files: files::Files,
+        kept: (files::Files, Recordings),
         billing: Billing,
         metrics: PrometheusHandle,
     ) -> Result<Self, ServeError> {
@@ -56,7 +57,7 @@ impl Server {
             (Some(cert), Some(key)) => Some(Files::load(cert, key)?),
             _ => None,
         };
-        let signal = Arc::new(Signal::new(config, control, files, billing, metrics));
+        let signal = Arc::new(Signal::new(config, control, kept, billing, metrics));
         Ok(Self { listener, address, tls, signal })
     }
 

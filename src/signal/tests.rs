@@ -27,6 +27,7 @@ use crate::core::protocol::OFFER_BYTES_MAX;
 use crate::events::memory::MemoryLog;
 use crate::events::writer::EventWriter;
 use crate::files::{Files, Store};
+use crate::record::Recordings;
 use crate::token::{Keys, RoomGrant, Token};
 
 const SESSION: &str = "/v1/rooms/abc/sessions/00000000000000000000000000000007";
@@ -39,8 +40,14 @@ const JSON: (&str, &str) = ("content-type", "application/json");
 pub fn signal(config: &Config) -> Signal {
     let control = Control::unplugged();
     let files = files(config, &control);
-    let billing = Billing::unplugged();
-    Signal::new(config, control, files, billing, PrometheusBuilder::new().build_recorder().handle())
+    let metrics = PrometheusBuilder::new().build_recorder().handle();
+    Signal::new(config, control, (files, recordings(config)), Billing::unplugged(), metrics)
+}
+
+/// In a folder that is not there.
+fn recordings(config: &Config) -> Recordings {
+    let folder = tempfile::tempdir().expect("a temporary directory").path().join("recordings");
+    Recordings::new(config, "antiphon".into(), folder)
 }
 
 /// Files in memory, staged in a directory that is made for the first.
@@ -174,6 +181,13 @@ fn the_document_has_every_call_of_the_contract() {
         "POST /v1/rooms/{room}/participants",
         "DELETE /v1/rooms/{room}/participants/{identity}",
         "POST /v1/rooms/{room}/participants/{identity}/mute",
+        "GET /v1/rooms/{room}/recordings",
+        "POST /v1/rooms/{room}/recordings",
+        "GET /v1/rooms/{room}/recordings/{recording}",
+        "DELETE /v1/rooms/{room}/recordings/{recording}",
+        "POST /v1/rooms/{room}/recordings/{recording}/stop",
+        "GET /v1/rooms/{room}/recordings/{recording}/files/{name}",
+        "POST /v1/rooms/{room}/recordings/{recording}/files/{name}/link",
         "PATCH /v1/rooms/{room}/sessions/{session}",
         "DELETE /v1/rooms/{room}/sessions/{session}",
         "GET /v1/rooms/{room}/payout",
@@ -199,6 +213,8 @@ async fn the_router_takes_what_is_described_and_nothing_else() {
             .replace("{identity}", "ann")
             .replace("{file}", "f1")
             .replace("{invoice}", "00000000000000000000000000000007")
+            .replace("{recording}", "r1")
+            .replace("{name}", "mix.mp4")
             .replace("{session}", "00000000000000000000000000000007");
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
             let answer = ask(&service, method, &real, &[], "").await;
@@ -226,6 +242,41 @@ async fn the_document_is_served_with_its_schemas() {
         assert!(schemas.contains_key(name), "{name}");
     }
     assert_eq!(document["components"]["securitySchemes"]["token"]["scheme"], "bearer");
+}
+
+#[tokio::test]
+async fn recordings_are_for_a_rooms_admins_alone() {
+    let config = config(false, true);
+    let service = service(&config);
+    let token = |admin| {
+        let room = RoomGrant { admin, ..RoomGrant::owner(&RoomName::parse("abc").unwrap()) };
+        let token = Token { identity: Identity::parse("ann").unwrap(), name: None, room };
+        let expires_at_s = jsonwebtoken::get_current_timestamp() + 60;
+        format!("Bearer {}", Keys::new(&config.auth.keys).sign(token, expires_at_s).unwrap())
+    };
+    let (member, admin) = (token(false), token(true));
+    for (method, path) in [
+        ("GET", "/v1/rooms/abc/recordings"),
+        ("POST", "/v1/rooms/abc/recordings"),
+        ("GET", "/v1/rooms/abc/recordings/r1"),
+        ("DELETE", "/v1/rooms/abc/recordings/r1"),
+        ("POST", "/v1/rooms/abc/recordings/r1/stop"),
+        ("GET", "/v1/rooms/abc/recordings/r1/files/mix.mp4"),
+        ("POST", "/v1/rooms/abc/recordings/r1/files/mix.mp4/link"),
+    ] {
+        let unknown = ask(&service, method, path, &[], "").await.verdict();
+        assert_eq!(unknown, is(401, "unauthorized"), "{method} {path}");
+        let shown = [("authorization", member.as_str())];
+        let refused = ask(&service, method, path, &shown, "").await.verdict();
+        assert_eq!(refused, is(403, "forbidden"), "{method} {path}");
+    }
+    let shown = [("authorization", admin.as_str())];
+    let listed = ask(&service, "GET", "/v1/rooms/abc/recordings", &shown, "").await;
+    assert_eq!((listed.status.as_u16(), listed.json()), (200, json!({ "recordings": [] })));
+    for path in ["r1", "..%2f..", "r1/files/..%2f..%2frecording.json"] {
+        let path = format!("/v1/rooms/abc/recordings/{path}");
+        assert_eq!(verdict(&service, "GET", &path, &shown).await, is(404, "not_found"), "{path}");
+    }
 }
 
 #[tokio::test]
@@ -455,7 +506,8 @@ async fn a_real_port_serves_until_it_is_told_to_stop() {
     let metrics = PrometheusBuilder::new().build_recorder().handle();
     let control = Control::unplugged();
     let files = files(&config, &control);
-    let server = Server::bind(&config, control, files, Billing::unplugged(), metrics).unwrap();
+    let kept = (files, recordings(&config));
+    let server = Server::bind(&config, control, kept, Billing::unplugged(), metrics).unwrap();
     let url = format!("http://{}", server.address());
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let running = tokio::spawn(server.run(async { drop(stopped.await) }));
@@ -478,8 +530,10 @@ fn a_port_that_is_taken_is_named() {
     let metrics = PrometheusBuilder::new().build_recorder().handle();
     let control = Control::unplugged();
     let files = files(&config, &control);
-    let error =
-        Server::bind(&config, control, files, Billing::unplugged(), metrics).err().unwrap().to_string();
+    let error = Server::bind(&config, control, (files, recordings(&config)), Billing::unplugged(), metrics)
+        .err()
+        .unwrap()
+        .to_string();
     assert!(error.contains(&config.http.listen.to_string()) && error.contains("http.listen"), "{error}");
 }
 

@@ -13,8 +13,8 @@ use tokio::sync::mpsc;
 use super::wire::{News, Reader};
 use crate::core::mix::MixPacket;
 use crate::core::stream::Task;
-use crate::mcu::process::{self, Spawned};
-use crate::mcu::wire::{self as mix_wire, MESSAGE_BYTES_MAX};
+use crate::worker::process::{self, Spawned};
+use crate::worker::wire::{self as mix_wire, MESSAGE_BYTES_MAX};
 
 /// A process that takes no words for so long does not stream either.
 const SAY_WITHIN: Duration = Duration::from_secs(5);

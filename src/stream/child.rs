@@ -16,8 +16,8 @@ use socket2::Socket;
 use super::wire;
 use crate::core::mix::MixPacket;
 use crate::core::stream::{FromStream, Task};
-use crate::mcu::process;
-use crate::mcu::wire::{self as mix_wire, MESSAGE_BYTES_MAX, Message, WireError};
+use crate::worker::process;
+use crate::worker::wire::{self as mix_wire, MESSAGE_BYTES_MAX, Message, WireError};
 
 /// Why a streaming process ends before it is told to.
 #[derive(Debug, thiserror::Error)]
@@ -36,13 +36,16 @@ pub enum StreamError {
     Wire(#[from] WireError),
 }
 
+/// Of writable memory, of which what the allocator only reserves is a part.
+const MEMORY_BYTES_MAX: u64 = 3 << 30;
+
 /// Streams until the node closes the socket.
 ///
 /// # Errors
 /// [`StreamError`]: it was started by hand, or FFmpeg fails.
 pub fn run() -> Result<(), StreamError> {
     let socket = process::inherited_socket().map_err(StreamError::NoSocket)?;
-    process::limit();
+    process::limit(MEMORY_BYTES_MAX);
     ffmpeg::init()?;
     // What it would say may hold a stream's key.
     ffmpeg::log::set_level(ffmpeg::log::Level::Quiet);

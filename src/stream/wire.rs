@@ -4,7 +4,7 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::core::stream::{FromStream, Init, Part, Track};
-use crate::mcu::wire::{self, Message, WireError};
+use crate::worker::wire::{self, Message, WireError};
 
 /// In place of the byte that tells words from packets.
 const CHUNK: u8 = 3;

@@ -131,6 +131,35 @@ const CATALOGUE: &[Metric] = &[
         AtNought,
         "Packets that no decoder could use",
     ),
+    Metric(Gauge, "antiphon_recordings_running", AtNought, "Running recorders"),
+    Metric(Gauge, "antiphon_recordings_resident_memory_bytes", AtNought, "Memory of all recorders"),
+    Metric(Gauge, "antiphon_recordings_disk_bytes", AtNought, "What all recordings take"),
+    Metric(Counter, "antiphon_recordings_recorder_starts_total", AtNought, "Recorders started"),
+    Metric(
+        Counter,
+        "antiphon_recordings_recorder_failures_total",
+        AtNought,
+        "Recorders that ended without being asked to",
+    ),
+    Metric(Counter, "antiphon_recordings_cpu_milliseconds_total", AtNought, "CPU time of all recorders"),
+    Metric(Counter, "antiphon_recordings_packets_total", AtNought, "Packets that recorders took"),
+    Metric(Counter, "antiphon_recordings_packets_lost_total", AtNought, "Packets that never came"),
+    Metric(Counter, "antiphon_recordings_units_total", AtNought, "Pictures and packets of sound recorded"),
+    Metric(
+        Counter,
+        "antiphon_recordings_keyframes_asked_total",
+        AtNought,
+        "Key frames that recorders asked for",
+    ),
+    Metric(Counter, "antiphon_recordings_written_bytes_total", AtNought, "What recorders wrote"),
+    Metric(Counter, "antiphon_recordings_sent_bytes_total", AtNought, "What was fetched of recordings"),
+    Metric(
+        Counter,
+        "antiphon_recordings_repaired_total",
+        AtNought,
+        "Recordings that were cut and finished later",
+    ),
+    Metric(Counter, "antiphon_recordings_expired_total", AtNought, "Recordings whose time was over"),
 ];
 
 /// Tells the recorder of all of them, and starts what counts.

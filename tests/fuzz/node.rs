@@ -92,6 +92,8 @@ impl Node {
             lobby: false,
             participants_max: 10,
             opened_at_ms: 0,
+            recording: None,
+            recording_consent: Default::default(),
         };
         let settings = Settings {
             state,
@@ -105,6 +107,7 @@ impl Node {
             initial_estimate_bps: 1_000_000,
             first_is_admin: false,
             mix: None,
+            may_record: true,
             epoch: 1,
         };
         node.shard.handle_command(now, Command::Open(Box::new(settings)));

@@ -12,7 +12,7 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app::{AppSink, AppSrc};
 
-use crate::source::record_colours;
+use crate::clip::record_colours;
 use crate::stand::{News, PATIENCE, Stand};
 use crate::tone::{self, Listener};
 use crate::{BACKGROUND, tile, turn};

@@ -2,9 +2,11 @@
 //!
 //! Nothing here depends on how fast the machine is, up to [`stand::PATIENCE`].
 
+mod clip;
 mod compare;
 mod lips;
 mod people;
+mod sound;
 mod source;
 mod stand;
 mod tone;

@@ -13,8 +13,8 @@ use antiphon::core::mix::{
 use antiphon::core::payload::Codec;
 use antiphon::mcu::graph::{Graph, Stage};
 use antiphon::mcu::mixer::picture::Colour;
-use antiphon::mcu::process::{Spawned, spawn};
-use antiphon::mcu::wire::{self, MESSAGE_BYTES_MAX, Message};
+use antiphon::worker::process::{Spawned, spawn};
+use antiphon::worker::wire::{self, MESSAGE_BYTES_MAX, Message};
 use gstreamer as gst;
 use gstreamer_video::{VideoFrameExt, VideoFrameRef, VideoInfo};
 
@@ -261,7 +261,7 @@ impl Viewer {
     pub fn line(&self) -> u8 {
         match self.place {
             Place::Line { line, .. } => line,
-            Place::Slot(_) => unreachable!("a viewer takes lines"),
+            Place::Slot(_) | Place::Track { .. } => unreachable!("a viewer takes lines"),
         }
     }
 

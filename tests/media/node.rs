@@ -135,6 +135,8 @@ impl Node {
                 lobby: false,
                 participants_max: 100,
                 opened_at_ms: 0,
+                recording: None,
+                recording_consent: Default::default(),
             },
             publishers_max: 100,
             viewers_max: 100,
@@ -146,6 +148,7 @@ impl Node {
             initial_estimate_bps: INITIAL_ESTIMATE_BPS,
             first_is_admin: true,
             mix: None,
+            may_record: true,
             epoch: 1,
         }
     }

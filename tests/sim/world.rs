@@ -75,6 +75,8 @@ impl World {
             lobby: rng.random_bool(0.3),
             participants_max: rng.random_range(3..8),
             opened_at_ms: 0,
+            recording: None,
+            recording_consent: Default::default(),
         };
         let settings = Settings {
             state,
@@ -88,6 +90,7 @@ impl World {
             initial_estimate_bps: 1_000_000,
             first_is_admin: true,
             mix: None,
+            may_record: true,
             epoch: seed,
         };
         let mut room = Room::new(Now { instant: start, unix_ms: 0 }, settings);

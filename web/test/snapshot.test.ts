@@ -31,6 +31,7 @@ const WELCOME: Extract<ServerMessage, { type: 'welcome' }> = {
     participants_max: 100,
     hls: false,
     restreams: 0,
+    recording_consent: 'notice',
     opened_at_ms: 0,
   },
   me: 'me',

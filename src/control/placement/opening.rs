@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::mixers::mix_settings;
+use super::super::workers::mix_settings;
 use super::super::{NewRoom, overloaded};
 use super::{OpenRoom, Placement, unix_ms};
 use crate::cluster::Won;
@@ -15,6 +15,7 @@ use crate::core::mix::colour::Colour;
 use crate::core::mix::layout::Layout;
 use crate::core::placement::NodeLoad;
 use crate::core::protocol::{Mode, RoomState};
+use crate::core::recording::ConsentRule;
 use crate::core::refusal::{Code, Refusal};
 use crate::core::room::{Settings, no_mix_of_ciphertext};
 use crate::media::shard::{Command, RoomCommand};
@@ -84,6 +85,12 @@ impl Placement {
             hls: false,
             restreams: 0,
             opened_at_ms: unix_ms(),
+            recording: None,
+            recording_consent: new.recording_consent.unwrap_or(if self.config.recordings.ask_consent {
+                ConsentRule::Ask
+            } else {
+                ConsentRule::Notice
+            }),
         })
     }
 
@@ -117,6 +124,7 @@ impl Placement {
             initial_estimate_bps: self.config.media.initial_estimate_bps,
             first_is_admin,
             mix: self.mixers.as_ref().map(|_| mix_settings(&self.config.mcu)),
+            may_record: self.recordings.is_some(),
             state,
         };
         let shard = self.least_busy();
@@ -138,9 +146,18 @@ impl Placement {
         self.admit()?;
         let kept = won.settings.as_deref().and_then(|kept| serde_json::from_str::<Kept>(kept).ok());
         let (state, first_is_admin) = match kept.filter(|kept| kept.state.name == *room) {
-            // Pictures and streams stay with the node that had them. Who came first came there; an owner
-            // comes back by its seat.
-            Some(kept) => (RoomState { has_backdrop: false, hls: false, restreams: 0, ..kept.state }, false),
+            // Pictures, streams and recordings stay with the node that had them. Who came first came there; an
+            // owner comes back by its seat.
+            Some(kept) => {
+                let gone = RoomState {
+                    has_backdrop: false,
+                    hls: false,
+                    restreams: 0,
+                    recording: None,
+                    ..kept.state
+                };
+                (gone, false)
+            }
             None => (self.new_state(room, &NewRoom::default())?, true),
         };
         self.open(state, first_is_admin, won).map(drop)

@@ -69,6 +69,12 @@ pub(super) fn inspect(payload: &[u8]) -> FrameInfo {
     }
 }
 
+/// What follows the payload descriptor, and whether it is the beginning of a picture.
+pub fn body(payload: &[u8]) -> Option<(&[u8], bool)> {
+    let (_, body) = read_rest(payload)?;
+    Some((body, payload.first()? & 0x17 == 0x10))
+}
+
 struct Extra {
     wide_picture_id: bool,
     tl0_offset: u8,

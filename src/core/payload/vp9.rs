@@ -76,6 +76,11 @@ pub(super) fn inspect(payload: &[u8]) -> FrameInfo {
     }
 }
 
+/// The payload descriptor, and the layer frame's bytes after it.
+pub fn body(payload: &[u8]) -> Option<(Descriptor, &[u8])> {
+    parse(payload, &mut [None; SPATIAL_LAYERS_MAX])
+}
+
 /// The descriptor, and the VP9 frame's bytes after it. `None` where it is cut short or breaks a rule.
 fn parse<'a>(
     payload: &'a [u8],

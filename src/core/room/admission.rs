@@ -322,5 +322,6 @@ impl Room {
         self.viewers_changed |= self.has_branches();
         self.tell_viewers();
         self.note_emptiness(now.instant);
+        self.end_recording_if_empty(now);
     }
 }

@@ -29,7 +29,11 @@ impl Room {
             }
             mixer_changed |= self.mixer_seat() == Some(key);
             for kind in [Kind::Audio, Kind::Video] {
-                self.bind_kind(key, kind);
+                if self.recorder_seat() == Some(key) {
+                    self.bind_recorder(key, kind);
+                } else {
+                    self.bind_kind(key, kind);
+                }
             }
             self.allocate(now, key);
             self.tell_slots(key);
@@ -38,6 +42,7 @@ impl Room {
         if mixer_changed {
             self.tell_scene();
         }
+        self.tell_recorded_tracks();
     }
 
     fn bind_kind(&mut self, key: ParticipantKey, kind: Kind) {
@@ -162,7 +167,7 @@ impl Room {
             || format == crate::core::format::Format::RED && takes(crate::core::format::Format::OPUS)
     }
 
-    fn bind(&mut self, key: ParticipantKey, slot_key: SlotKey, track: Option<TrackKey>) {
+    pub(super) fn bind(&mut self, key: ParticipantKey, slot_key: SlotKey, track: Option<TrackKey>) {
         let Some(participant) = self.participant_mut(key) else { return };
         let Some(slot) = participant.slots.get_mut(usize::from(slot_key.0)) else { return };
         if slot.track == track {

@@ -84,6 +84,10 @@ impl Room {
                 let by = self.admin(key)?;
                 self.change(now, change, Some(by))?;
             }
+            M::RecordingStart { .. }
+            | M::RecordingStop
+            | M::RecordingMark { .. }
+            | M::RecordingConsent { .. } => return self.record(now, key, request, message),
             M::RoomClose => {
                 self.admin(key)?;
                 self.close(now, CloseReason::Closed);
@@ -107,7 +111,7 @@ impl Room {
         Ok(Answer::Ok)
     }
 
-    fn admin(&self, key: ParticipantKey) -> Result<Identity, Refusal> {
+    pub(super) fn admin(&self, key: ParticipantKey) -> Result<Identity, Refusal> {
         let participant = self.participant(key).filter(|participant| participant.grant.admin);
         participant
             .map(|participant| participant.identity.clone())
@@ -218,6 +222,9 @@ impl Room {
         if let Some(layout) = &change.layout {
             layout.check()?;
         }
+        if let Some(rule) = change.recording_consent {
+            self.check_consent_rule(rule)?;
+        }
         let ceiling = self.settings.state.participants_max;
         if let Some(max) = change.participants_max
             && !(1..=ceiling).contains(&max)
@@ -226,6 +233,7 @@ impl Room {
             return Err(Refusal::new(Code::Malformed, words));
         }
         change.apply(&mut self.state);
+        self.rebind_recorder(now.instant);
         let room = self.state.clone();
         self.mirror_is_stale = true;
         self.poll_mixing(now.instant);
@@ -249,7 +257,8 @@ impl Room {
 impl RoomChange {
     /// What it names becomes so; the rest stays.
     pub fn apply(&self, state: &mut RoomState) {
-        let Self { mode, layout, background, access, locked, lobby, participants_max } = self;
+        let Self { mode, layout, background, access, locked, lobby, participants_max, recording_consent } =
+            self;
         state.mode = mode.unwrap_or(state.mode);
         if let Some(layout) = layout {
             state.layout.clone_from(layout);
@@ -259,6 +268,7 @@ impl RoomChange {
         state.locked = locked.unwrap_or(state.locked);
         state.lobby = lobby.unwrap_or(state.lobby);
         state.participants_max = participants_max.unwrap_or(state.participants_max);
+        state.recording_consent = recording_consent.unwrap_or(state.recording_consent);
     }
 }
 

@@ -121,6 +121,7 @@ impl Room {
                 ChatOutput::Append(event) => self.outputs.push_back(Output::Append(event)),
                 ChatOutput::Read(id) => self.outputs.push_back(Output::ReadMessage(id)),
                 ChatOutput::Publish(message) => {
+                    self.record_message(&message);
                     self.tell(Audience::All, ServerMessage::ChatMessage { message });
                 }
                 ChatOutput::Ack(asker) => self.answer(&asker, Ok(())),

@@ -198,6 +198,7 @@ impl Room {
         self.settings.mix.is_some()
             && !self.state.e2ee
             && (self.takers().any()
+                || self.records_mix()
                 || self.seated().any(|(_, p)| self.wants_mix(p))
                 || elsewhere && self.state.mode == Mode::Mcu)
     }
@@ -358,7 +359,7 @@ impl Room {
         }
     }
 
-    fn mixer_track(&self, line: u8) -> Option<TrackKey> {
+    pub(super) fn mixer_track(&self, line: u8) -> Option<TrackKey> {
         self.participant(self.mixing.seat?)?.line_tracks.get(usize::from(line)).copied()?
     }
 

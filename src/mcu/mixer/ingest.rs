@@ -13,9 +13,9 @@ use gstreamer::prelude::*;
 use gstreamer_app::{AppSink, AppSinkCallbacks};
 use gstreamer_video::{ForceKeyUnitEvent, VideoFrame, VideoFrameExt, VideoInfo, video_frame::Readable};
 
-use super::av1::{Depacketizer, Outcome};
 use super::painter::Frame;
 use super::picture::{Pixels, Plane, View};
+use crate::core::depacketize::av1::{Depacketizer, Outcome};
 use crate::core::mix::MixPacket;
 use crate::core::payload::Codec;
 use crate::mcu::graph::{Graph, GraphError, Stage};

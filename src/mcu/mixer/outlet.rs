@@ -11,7 +11,7 @@ use serde::Serialize;
 use socket2::Socket;
 
 use crate::core::mix::MixPacket;
-use crate::mcu::wire::{self, WireError};
+use crate::worker::wire::{self, WireError};
 
 /// Packets that may wait: more than two key frames of every rendition.
 const MEDIA_MAX: usize = 1_024;

@@ -20,7 +20,7 @@ use super::picture::{Picture, Pixels};
 use super::scale::Scaler;
 use crate::core::mix::{Figures, FromMixer, LINE_H264, LINE_VP8, MixSettings, Scene, Size};
 use crate::mcu::graph::Stage;
-use crate::mcu::process;
+use crate::worker::process;
 
 /// Commands that may wait. Full: the reader of the socket waits, and with it the node's messages.
 const COMMANDS_MAX: usize = 256;
@@ -29,6 +29,8 @@ const PICTURES_MAX: usize = 8;
 const SECOND: Duration = Duration::from_secs(1);
 /// Between two signs of life.
 const PULSE_INTERVAL: Duration = Duration::from_millis(200);
+/// Of pictures: behind the node, which forwards packets, and behind sound, which a late tick breaks.
+const NICENESS: i32 = 5;
 
 /// What the slots show.
 pub type Feeds = Arc<Mutex<BTreeMap<u16, Arc<Feed>>>>;
@@ -103,7 +105,7 @@ impl Video {
             sound_ticks,
         );
         thread::Builder::new().name("video".into()).spawn(move || {
-            process::step_back();
+            process::step_back(NICENESS);
             show.run(&received);
         })?;
         Ok(Self { commands, encoders })
@@ -204,7 +206,7 @@ impl Show {
             ticks_of_sound: 0,
             pulsed: now,
             reviewed: now,
-            cpu_before: cpu_time(),
+            cpu_before: process::cpu_time(),
             frames: 0,
             ticks: 0,
             skipped: 0,
@@ -323,7 +325,7 @@ impl Show {
             );
             self.punctuality.set_interval(self.pace.interval());
         }
-        let cpu = cpu_time();
+        let cpu = process::cpu_time();
         let elapsed_s = now.saturating_duration_since(self.reviewed).as_secs_f64();
         let undecodable = {
             let feeds = self.feeds.lock().unwrap_or_else(PoisonError::into_inner);
@@ -336,7 +338,7 @@ impl Show {
             sound_ticks: std::mem::take(&mut self.ticks_of_sound),
             undecodable,
             cpu: cpu.saturating_sub(self.cpu_before).as_secs_f64() / elapsed_s,
-            rss_bytes: rss_bytes(),
+            rss_bytes: process::rss_bytes(),
             frames_per_second: self.pace.frames_per_second(),
         };
         (self.cpu_before, self.reviewed) = (cpu, now);
@@ -353,17 +355,4 @@ impl Show {
 fn shown(feeds: &Feeds, slot: u16, now: Instant) -> Option<Arc<Frame>> {
     let feed = feeds.lock().unwrap_or_else(PoisonError::into_inner).get(&slot).map(Arc::clone);
     feed.and_then(|feed| feed.at(now))
-}
-
-/// Of this process, all threads together.
-fn cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::try_from(time).unwrap_or_default()
-}
-
-/// Memory in use; 0 where the system does not tell (proc(5), statm).
-fn rss_bytes() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
-    pages.unwrap_or_default() * rustix::param::page_size() as u64
 }

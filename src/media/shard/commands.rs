@@ -13,6 +13,7 @@ use crate::core::ids::{Identity, RoomName, SessionId, ShardId};
 use crate::core::mix::backdrop::Backdrop;
 use crate::core::participant::{Entrant, Member};
 use crate::core::protocol::{ParticipantState, RoomChange, RoomState, Source};
+use crate::core::recording::{RecordingId, RecordingState, RecordingWish};
 use crate::core::refusal::{Code, Refusal};
 use crate::core::room::{ParticipantKey, Room, Settings};
 use crate::core::stats::{RoomStats, RoomSummary};
@@ -114,6 +115,23 @@ pub enum RoomCommand {
     Kept {
         asker: Asker,
         result: Result<(), Refusal>,
+    },
+    /// Begins a recording.
+    Record {
+        wish: RecordingWish,
+        by: Option<Identity>,
+        reply: Reply<RecordingState>,
+    },
+    /// Whether the node has room for the recording that a participant wants.
+    RecordAsked {
+        asker: Asker,
+        wish: Result<RecordingWish, Refusal>,
+        by: Identity,
+    },
+    StopRecording {
+        id: RecordingId,
+        by: Option<Identity>,
+        reply: Reply<RecordingState>,
     },
     /// `random` makes the new credentials of a restart.
     Patch {
@@ -246,6 +264,13 @@ impl Shard {
                 seat.last_said += 1;
                 seat.said.insert(seat.last_said, reply);
                 room.handle_said(stamp, seat.last_said, author, command);
+            }
+            RoomCommand::Record { wish, by, reply } => answer(reply, room.start_recording(stamp, wish, by)),
+            RoomCommand::RecordAsked { asker, wish, by } => {
+                room.handle_recording_wish(stamp, &asker, wish, by);
+            }
+            RoomCommand::StopRecording { id, by, reply } => {
+                answer(reply, room.stop_recording(stamp, Some(id.as_str()), by));
             }
             RoomCommand::Kept { asker, result } => room.handle_kept(&asker, result),
             RoomCommand::Displace(identity) => room.displace(stamp, &identity),
@@ -401,7 +426,14 @@ pub(super) fn gone() -> Refusal {
 fn refuse_all(command: RoomCommand) {
     match command {
         RoomCommand::Join(join) => answer(join.reply, Err(gone())),
-        RoomCommand::Log(_) | RoomCommand::Displace(_) | RoomCommand::Kept { .. } | RoomCommand::Move => {}
+        RoomCommand::Log(_)
+        | RoomCommand::Displace(_)
+        | RoomCommand::Kept { .. }
+        | RoomCommand::RecordAsked { .. }
+        | RoomCommand::Move => {}
+        RoomCommand::Record { reply, .. } | RoomCommand::StopRecording { reply, .. } => {
+            answer(reply, Err(gone()));
+        }
         RoomCommand::Summary(reply) => answer(reply, Err(gone())),
         RoomCommand::Change(_, reply) | RoomCommand::Backdrop(_, reply) => answer(reply, Err(gone())),
         RoomCommand::Close(reply)

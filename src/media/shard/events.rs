@@ -8,7 +8,7 @@ use str0m::rtp::RtpPacket;
 use str0m::{Event, IceConnectionState};
 
 use super::mixer::captured_us;
-use super::{PeerIndex, Shard};
+use super::{PeerIndex, Shard, worker};
 use crate::core::protocol::{CONTROL_LABEL, LOSSY_LABEL};
 use crate::core::refusal::{Code, Refusal};
 use crate::core::room::{Forward, Replayed};
@@ -60,13 +60,13 @@ impl Shard {
             return;
         };
         let Some(seat) = self.rooms.get_mut(room.0 as usize).and_then(Option::as_mut) else { return };
-        let is_mixed = seat.mixer.is_some();
+        let has_workers = seat.mixer.is_some() || seat.recorder.is_some();
         let mut forwards = std::mem::take(&mut self.forwards);
         let taken = seat.room.handle_rtp(now, who, &arrival, &mut forwards);
         if !taken {
             self.counters.dropped.refused += 1;
         }
-        let captured_us = if is_mixed { captured_us(packet) } else { None };
+        let captured_us = if has_workers { captured_us(packet) } else { None };
         self.fan_out(now, room, &packet.payload, &passed, captured_us, &mut forwards);
         self.forwards = forwards;
         if taken {
@@ -75,7 +75,7 @@ impl Shard {
         self.flush_room(now, room);
     }
 
-    /// Gives each receiver its own of a packet; `captured_us` is for the mixer.
+    /// Gives each receiver its own of a packet; `captured_us` is for the room's workers.
     pub(super) fn fan_out(
         &mut self,
         now: Instant,
@@ -88,11 +88,13 @@ impl Shard {
         let Some(seat) = self.rooms.get(room.0 as usize).and_then(Option::as_ref) else { return };
         for Forward { to, slot, format, rewritten, replayed } in forwards.drain(..) {
             let Some(to) = seat.peer_of(to) else {
-                let mixer = seat.mixer.as_ref().filter(|_| seat.room.mixer_seat() == Some(to));
                 let captured_us = captured_us.filter(|_| replayed.is_none());
                 let payload = replayed.as_ref().map_or(payload, |replayed| &replayed.payload);
-                if mixer.is_some_and(|mixer| !mixer.push(slot, format, &rewritten, payload, captured_us)) {
-                    self.counters.dropped.mixer_full += 1;
+                let Some((queue, place, is_recorder)) = seat.worker_of(to, slot) else { continue };
+                let packet = worker::packet(place, format, &rewritten, payload, captured_us);
+                if !packet.is_some_and(|packet| queue.send(packet)) {
+                    let dropped = &mut self.counters.dropped;
+                    *if is_recorder { &mut dropped.recorder_full } else { &mut dropped.mixer_full } += 1;
                 }
                 continue;
             };

@@ -1,66 +1,23 @@
 //! A room's mixer as its shard knows it: what it is sent, and the way of what it makes.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use str0m::rtp::{RedDecoder, RtpPacket};
+use str0m::rtp::RtpPacket;
 
+use super::worker::WorkerLink;
 use super::{Notice, Shard};
 use crate::core::format::Format;
-use crate::core::forward::Rewritten;
 use crate::core::mix::{FromMixer, MixPacket, MixerOrder, Place, ToMixer};
-use crate::core::payload::{Codec, PayloadPatch};
+use crate::core::payload::Codec;
 use crate::core::replay::{Contributors, Rare};
-use crate::core::room::{Arrival, Room, SlotKey};
-use crate::mailbox::{ControlSender, LossySender};
+use crate::core::room::{Arrival, Room};
 use crate::media::egress::Passed;
 use crate::media::peer::RoomIndex;
 
 /// A packet of the mix is on its way to its shard for less.
 const AGE_US_MAX: i64 = 2_000_000;
 
-/// The way to a mixer.
-#[derive(Debug)]
-pub struct MixerLink {
-    /// Tells it from those that the room had before: what they still say concerns nobody.
-    pub serial: u64,
-    pub words: ControlSender<ToMixer>,
-    pub packets: LossySender<MixPacket>,
-}
-
-impl MixerLink {
-    /// Gives the mixer a packet for one of its slots. False where it cannot take it.
-    pub(super) fn push(
-        &self,
-        slot: SlotKey,
-        format: Format,
-        rewritten: &Rewritten,
-        payload: &Arc<[u8]>,
-        captured_us: Option<i64>,
-    ) -> bool {
-        let (codec, payload) = if format == Format::RED {
-            // What is repeated has come before, or the jitter buffer conceals it (RFC 2198 §3).
-            let Ok(blocks) = RedDecoder::decode(payload) else { return false };
-            let Some(primary) = blocks.last() else { return false };
-            (Codec::Opus, Arc::from(primary.payload))
-        } else if rewritten.patch == PayloadPatch::None {
-            (format.codec, Arc::clone(payload))
-        } else {
-            let mut patched = Vec::with_capacity(payload.len());
-            rewritten.patch.write(payload, &mut patched);
-            (format.codec, Arc::from(patched))
-        };
-        self.packets.send(MixPacket {
-            place: Place::Slot(slot.0),
-            codec,
-            seq_no: rewritten.seq_no,
-            rtp_time: rewritten.rtp_time,
-            captured_us,
-            marker: rewritten.marker,
-            payload,
-        })
-    }
-}
+pub type MixerLink = WorkerLink<ToMixer>;
 
 impl Shard {
     /// Carries out what a room has decided about its mixer.
@@ -129,7 +86,7 @@ impl Shard {
             self.counters.packets_received += 1;
             let mut forwards = std::mem::take(&mut self.forwards);
             let taken = seat.room.handle_rtp(now, who, &arrival, &mut forwards);
-            self.fan_out(now, index, &packet.payload, &passed, None, &mut forwards);
+            self.fan_out(now, index, &packet.payload, &passed, packet.captured_us, &mut forwards);
             self.forwards = forwards;
             if taken {
                 self.relay(now, index, who, &arrival, &passed);
@@ -157,7 +114,7 @@ pub(super) fn captured_us(packet: &RtpPacket) -> Option<i64> {
 fn passed(now: Instant, packet: &MixPacket, room: &Room) -> Passed {
     let contributors = match packet.place {
         Place::Line { line, .. } => room.contributors(line),
-        Place::Slot(_) => Contributors::new(),
+        Place::Slot(_) | Place::Track { .. } => Contributors::new(),
     };
     let rare = Rare { orientation: None, playout_delay: None, contributors };
     let unix_us = SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|since| since.as_micros() as i64);

@@ -86,6 +86,10 @@ impl Shard {
                     commands::answer(reply, result);
                 }
             }
+            Output::Recorder(order) => self.order_recorder(now, index, order),
+            Output::StartRecording { asker, tracks, mix, by } => {
+                self.ask_for_recording(now, index, super::RecordingAsked { asker, tracks, mix, by });
+            }
             Output::Mixer(order) => self.order_mixer(now, index, order),
             Output::Downstream { to, news } => self.tell_branch(index, to, news),
             Output::Upstream(news) => self.tell_home(index, news),

@@ -154,6 +154,8 @@ impl Shard {
             Freight::Packets(packets) => return self.handle_relayed(now, index, &packets),
             Freight::MixerLink(link) => self.handle_mixer_link(index, link),
             Freight::Mixer { serial, news } => self.handle_mixer_news(now, index, serial, news),
+            Freight::RecorderLink(link) => self.handle_recorder_link(index, link),
+            Freight::Recorder { serial, news } => self.handle_recorder_news(now, index, serial, news),
             Freight::Mixed { serial, packets } => self.handle_mixed(now, index, serial, &packets),
             Freight::Up(news) => {
                 if let Some(seat) = self.seat_mut(index) {

@@ -57,9 +57,9 @@ impl Links {
         Self { key: hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref()) }
     }
 
-    fn sign(&self, room: &RoomName, id: &MessageId, until: u64) -> String {
-        // Neither name has a slash in it.
-        let signed = hmac::sign(&self.key, format!("{room}/{id}/{until}").as_bytes());
+    /// Of a path in this API.
+    fn sign(&self, path: &str, until: u64) -> String {
+        let signed = hmac::sign(&self.key, format!("{path}?{until}").as_bytes());
         signed.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
@@ -67,23 +67,24 @@ impl Links {
     ///
     /// # Errors
     /// 401 for one that claims to be ours and is not, or not any more.
-    pub fn admits(&self, room: &RoomName, id: &MessageId, claim: &Signature) -> Result<bool, Problem> {
-        self.admits_at(unix_ms(), room, id, claim)
+    pub fn admits(&self, path: &str, claim: &Signature) -> Result<bool, Problem> {
+        self.admits_at(unix_ms(), path, claim)
     }
 
-    fn admits_at(
-        &self,
-        now_ms: u64,
-        room: &RoomName,
-        id: &MessageId,
-        claim: &Signature,
-    ) -> Result<bool, Problem> {
+    /// An address of this path that holds from now on.
+    pub fn link(&self, path: &str) -> Link {
+        let expires_at_ms = unix_ms() + HOLDS_MS;
+        let signature = self.sign(path, expires_at_ms);
+        Link { url: format!("{path}?until={expires_at_ms}&signature={signature}"), expires_at_ms }
+    }
+
+    fn admits_at(&self, now_ms: u64, path: &str, claim: &Signature) -> Result<bool, Problem> {
         let (until, signature) = match claim {
             Signature { until: None, signature: None } => return Ok(false),
             Signature { until: Some(until), signature: Some(signature) } => (*until, signature),
             _ => return Err(Problem::new(Code::Unauthorized, "this address is not whole")),
         };
-        let ours = self.sign(room, id, until);
+        let ours = self.sign(path, until);
         let is_ours = constant_time::verify_slices_are_equal(ours.as_bytes(), signature.as_bytes()).is_ok();
         if is_ours && now_ms < until {
             return Ok(true);
@@ -115,10 +116,12 @@ pub async fn link(
 ) -> Result<Json<Link>, Problem> {
     may_fetch(&signal, &headers, &room).await?;
     signal.files.kept(&room, &id).await?;
-    let expires_at_ms = unix_ms() + HOLDS_MS;
-    let signature = signal.links.sign(&room, &id, expires_at_ms);
-    let url = format!("/v1/rooms/{room}/files/{id}?until={expires_at_ms}&signature={signature}");
-    Ok(Json(Link { url, expires_at_ms }))
+    Ok(Json(signal.links.link(&path(&room, &id))))
+}
+
+/// Of a file in this API.
+pub fn path(room: &RoomName, id: &MessageId) -> String {
+    format!("/v1/rooms/{room}/files/{id}")
 }
 
 #[cfg(test)]
@@ -128,17 +131,20 @@ mod tests {
     #[test]
     fn an_address_holds_for_its_file_and_its_time() {
         let links = Links::new(&Config::default());
-        let (room, id) = (RoomName::parse("room").unwrap(), MessageId::parse("f1").unwrap());
+        let path = |room: &str, id: &str| {
+            super::path(&RoomName::parse(room).unwrap(), &MessageId::parse(id).unwrap())
+        };
+        let ours = path("room", "f1");
         let claim =
             |until, signature: &str| Signature { until: Some(until), signature: Some(signature.into()) };
-        let good = claim(1_000, &links.sign(&room, &id, 1_000));
-        assert_eq!(links.admits_at(999, &room, &id, &good), Ok(true));
-        assert!(links.admits_at(1_000, &room, &id, &good).is_err());
-        assert!(links.admits_at(999, &room, &MessageId::parse("f2").unwrap(), &good).is_err());
-        assert!(links.admits_at(999, &RoomName::parse("other").unwrap(), &id, &good).is_err());
-        let later = claim(2_000, &links.sign(&room, &id, 1_000));
-        assert!(links.admits_at(999, &room, &id, &later).is_err());
-        assert!(Links::new(&Config::default()).admits_at(999, &room, &id, &good).is_err());
-        assert_eq!(links.admits_at(999, &room, &id, &Signature::default()), Ok(false));
+        let good = claim(1_000, &links.sign(&ours, 1_000));
+        assert_eq!(links.admits_at(999, &ours, &good), Ok(true));
+        assert!(links.admits_at(1_000, &ours, &good).is_err());
+        assert!(links.admits_at(999, &path("room", "f2"), &good).is_err());
+        assert!(links.admits_at(999, &path("other", "f1"), &good).is_err());
+        let later = claim(2_000, &links.sign(&ours, 1_000));
+        assert!(links.admits_at(999, &ours, &later).is_err());
+        assert!(Links::new(&Config::default()).admits_at(999, &ours, &good).is_err());
+        assert_eq!(links.admits_at(999, &ours, &Signature::default()), Ok(false));
     }
 }

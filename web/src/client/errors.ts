@@ -29,6 +29,8 @@ const WORDS: Record<RefusalCode, string> = {
   precondition_failed: 'The connection has changed in the meantime.',
   precondition_required: 'The connection has changed in the meantime.',
   end_to_end_encrypted: 'The room is encrypted end to end, so the server cannot mix it.',
+  already_recording: 'The room is being recorded already.',
+  consent_needed: 'In this room people are asked first, so the mix cannot be recorded.',
   wrong_offset: 'The upload went on elsewhere. Try again.',
   upload_busy: 'The upload is still being taken. Try again in a moment.',
   checksum_mismatch: 'The file was damaged on its way. Try again.',

@@ -2,7 +2,7 @@
 
 import type { Refused } from './errors';
 import type { SlotCounts } from './peer';
-import type { Identity, LeaveReason, SlotStats, Source } from './protocol';
+import type { EndReason, Identity, LeaveReason, SlotStats, Source } from './protocol';
 import type { Delivery, Snapshot } from './snapshot';
 
 export interface RoomOptions {
@@ -40,6 +40,8 @@ export interface RoomEvents {
   reaction: { identity: Identity; emoji: string };
   /** An admin silenced one of our tracks. */
   muted: { source: Source; by: Identity };
+  /** The room is not recorded any more. */
+  recordingEnded: { id: string; reason: EndReason; by?: Identity };
   stats: ServerStats;
   /** Application data from the `lossy` channel. */
   data: string | ArrayBuffer;

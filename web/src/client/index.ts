@@ -30,6 +30,7 @@ export {
 } from './payments';
 export { SLOTS_DEFAULT, type SlotCounts, VIDEO_SLOTS_MAX } from './peer';
 export * from './protocol';
+export { END_WORDS, type RecordedFile, type Recording, type Recordings } from './recordings';
 export { Room } from './room';
 export { createRoom, type NewRoom, presentIdentities } from './signaling';
 export { MIXER, type Slot, type View, viewKey } from './slots';

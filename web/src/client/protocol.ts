@@ -71,6 +71,46 @@ fit?: Fit, };
 export type Layout = { "kind": "grid" } | { "kind": "speaker" } | { "kind": "presenter" } | { "kind": "picture_in_picture" } | { "kind": "custom", boxes: Array<LayoutBox>, };
 
 /**
+ * Whether people are asked before they are recorded.
+ */
+export type ConsentRule = "notice" | "ask";
+
+/**
+ * Why a recording is over.
+ */
+export type EndReason = "stopped" | "empty" | "closed" | "disk_full" | "too_large" | "failed";
+
+/**
+ * Names a recording within its room; also its folder.
+ */
+export type RecordingId = string;
+
+/**
+ * A recording that runs, as everyone in the room sees it.
+ */
+export type RecordingState = { id: RecordingId, 
+/**
+ * Each track is recorded, in a file of its own.
+ */
+tracks: boolean, 
+/**
+ * The mix is recorded.
+ */
+mix: boolean, 
+/**
+ * False until its recorder runs, and while a failed one is replaced.
+ */
+active: boolean, 
+/**
+ * Milliseconds since the Unix epoch.
+ */
+started_at_ms: number, 
+/**
+ * Who started it; absent when the API did.
+ */
+by?: Identity, };
+
+/**
  * The room as everyone in it sees it.
  */
 export type RoomState = { name: RoomName, mode: Mode, 
@@ -110,12 +150,20 @@ restreams: number,
 /**
  * Milliseconds since the Unix epoch.
  */
-opened_at_ms: number, };
+opened_at_ms: number, 
+/**
+ * The recording that runs.
+ */
+recording?: RecordingState, 
+/**
+ * Whether people are asked before they are recorded.
+ */
+recording_consent: ConsentRule, };
 
 /**
  * A change of a room's settings; absent fields stay. The body of `PATCH /v1/rooms/{room}` too.
  */
-export type RoomChange = { mode?: Mode, layout?: Layout, background?: Colour, access?: Access, locked?: boolean, lobby?: boolean, participants_max?: number, };
+export type RoomChange = { mode?: Mode, layout?: Layout, background?: Colour, access?: Access, locked?: boolean, lobby?: boolean, participants_max?: number, recording_consent?: ConsentRule, };
 
 /**
  * What a participant may do: a token's `room` grant, without the room's name.
@@ -140,7 +188,11 @@ connected: boolean,
 /**
  * Names it among the CSRCs of mixed packets (RFC 3550 §5.1).
  */
-csrc: number, joined_at_ms: number, };
+csrc: number, joined_at_ms: number, 
+/**
+ * Whether it may be recorded, once it was asked.
+ */
+recording_consent?: boolean, };
 
 /**
  * What a receive slot carries now. A slot with no `participant` is silent.
@@ -255,12 +307,12 @@ export type LeaveReason = "left" | "lost" | "removed" | "denied" | "replaced" | 
 /**
  * Why something was refused: stable strings, the same on the `control` channel and in the HTTP API.
  */
-export type Code = "malformed" | "unknown_type" | "too_large" | "rate_limited" | "unauthorized" | "payment_required" | "payout_missing" | "forbidden" | "not_found" | "room_exists" | "room_locked" | "room_full" | "room_private" | "node_full" | "draining" | "bad_offer" | "unsupported_media_type" | "precondition_failed" | "precondition_required" | "end_to_end_encrypted" | "wrong_offset" | "upload_busy" | "checksum_mismatch" | "quota_exceeded" | "storage_full" | "gone" | "range_not_satisfiable" | "unavailable" | "internal";
+export type Code = "malformed" | "unknown_type" | "too_large" | "rate_limited" | "unauthorized" | "payment_required" | "payout_missing" | "forbidden" | "not_found" | "room_exists" | "room_locked" | "room_full" | "room_private" | "node_full" | "draining" | "bad_offer" | "unsupported_media_type" | "precondition_failed" | "precondition_required" | "end_to_end_encrypted" | "already_recording" | "consent_needed" | "wrong_offset" | "upload_busy" | "checksum_mismatch" | "quota_exceeded" | "storage_full" | "gone" | "range_not_satisfiable" | "unavailable" | "internal";
 
 /**
  * From the client to the server.
  */
-export type ClientMessage = { "type": "publish", tracks: Array<PublishedTrack>, } | { "type": "slots.wish", slots: Array<SlotWish>, } | { "type": "chat.send", id: MessageId, text: string, reply_to?: MessageId, } | { "type": "chat.edit", id: MessageId, text: string, } | { "type": "chat.delete", id: MessageId, } | { "type": "chat.react", id: MessageId, emoji: string, on: boolean, } | { "type": "chat.typing", typing: boolean, } | { "type": "file.send", id: MessageId, name: string, size_bytes: number, data: string, } | { "type": "chat.history", before?: number, } | { "type": "react", emoji: string, } | { "type": "me.update", name?: string, hand_raised?: boolean, } | { "type": "moderate.mute", participant: Identity, source?: Source, } | { "type": "moderate.remove", participant: Identity, } | { "type": "moderate.admit", participant: Identity, } | { "type": "moderate.deny", participant: Identity, } | { "type": "room.update" } & RoomChange | { "type": "room.close" } | { "type": "mode.choose", mode?: Mode, } | { "type": "device.strained", strained: boolean, } | { "type": "stats.watch", on: boolean, } | { "type": "ping" };
+export type ClientMessage = { "type": "publish", tracks: Array<PublishedTrack>, } | { "type": "slots.wish", slots: Array<SlotWish>, } | { "type": "chat.send", id: MessageId, text: string, reply_to?: MessageId, } | { "type": "chat.edit", id: MessageId, text: string, } | { "type": "chat.delete", id: MessageId, } | { "type": "chat.react", id: MessageId, emoji: string, on: boolean, } | { "type": "chat.typing", typing: boolean, } | { "type": "file.send", id: MessageId, name: string, size_bytes: number, data: string, } | { "type": "chat.history", before?: number, } | { "type": "react", emoji: string, } | { "type": "me.update", name?: string, hand_raised?: boolean, } | { "type": "moderate.mute", participant: Identity, source?: Source, } | { "type": "moderate.remove", participant: Identity, } | { "type": "moderate.admit", participant: Identity, } | { "type": "moderate.deny", participant: Identity, } | { "type": "room.update" } & RoomChange | { "type": "room.close" } | { "type": "recording.start", tracks: boolean, mix: boolean, } | { "type": "recording.stop" } | { "type": "recording.mark", title: string, } | { "type": "recording.consent", agreed: boolean, } | { "type": "mode.choose", mode?: Mode, } | { "type": "device.strained", strained: boolean, } | { "type": "stats.watch", on: boolean, } | { "type": "ping" };
 
 /**
  * From the server to the client.
@@ -281,7 +333,11 @@ knocking: Array<Identity>,
 /**
  * Seconds during which a lost connection may resume.
  */
-resume_seconds: number, } | { "type": "waiting", room: RoomName, } | { "type": "room", room: RoomState, } | { "type": "participant.joined", participant: ParticipantState, } | { "type": "participant.updated", participant: ParticipantState, } | { "type": "participant.left", identity: Identity, reason: LeaveReason, } | { "type": "slots", slots: Array<SlotState>, } | { "type": "mode", mode: Mode, reason: ModeReason, } | { "type": "speakers", speakers: Array<Identity>, } | { "type": "layers", mid: string, active: Array<string>, } | { "type": "chat.message", message: ChatMessage, } | { "type": "chat.history", messages: Array<ChatMessage>, more: boolean, } | { "type": "chat.typing", identity: Identity, typing: boolean, } | { "type": "react", identity: Identity, emoji: string, } | { "type": "knock", identity: Identity, name: string, } | { "type": "knock.gone", identity: Identity, } | { "type": "muted", source: Source, by: Identity, } | { "type": "removed", reason: LeaveReason, } | { "type": "stats", 
+resume_seconds: number, } | { "type": "waiting", room: RoomName, } | { "type": "room", room: RoomState, } | { "type": "participant.joined", participant: ParticipantState, } | { "type": "participant.updated", participant: ParticipantState, } | { "type": "participant.left", identity: Identity, reason: LeaveReason, } | { "type": "slots", slots: Array<SlotState>, } | { "type": "mode", mode: Mode, reason: ModeReason, } | { "type": "speakers", speakers: Array<Identity>, } | { "type": "layers", mid: string, active: Array<string>, } | { "type": "chat.message", message: ChatMessage, } | { "type": "chat.history", messages: Array<ChatMessage>, more: boolean, } | { "type": "chat.typing", identity: Identity, typing: boolean, } | { "type": "react", identity: Identity, emoji: string, } | { "type": "knock", identity: Identity, name: string, } | { "type": "knock.gone", identity: Identity, } | { "type": "muted", source: Source, by: Identity, } | { "type": "recording.ended", id: RecordingId, reason: EndReason, 
+/**
+ * Who stopped it; absent when nobody in the room did.
+ */
+by?: Identity, } | { "type": "removed", reason: LeaveReason, } | { "type": "stats", 
 /**
  * Send-side bandwidth estimate towards this client.
  */

@@ -22,8 +22,9 @@ import type {
   Source,
 } from './protocol';
 import { Reconnector } from './reconnect';
+import { Recordings } from './recordings';
 import { Relays } from './relays';
-import { type Address, filesAccess, setBackdrop } from './signaling';
+import { type Address, accessTo, setBackdrop } from './signaling';
 import { SlotTable, type View } from './slots';
 import { EMPTY, LEAVE_WORDS, reduce, type Snapshot } from './snapshot';
 import { Streams } from './streams';
@@ -37,6 +38,7 @@ export class Room extends Emitter<RoomEvents> {
   readonly chat: Chat;
   readonly files: Files;
   readonly streams: Streams;
+  readonly recordings: Recordings;
   status: Status = { phase: 'joining' };
   snapshot: Snapshot = EMPTY;
   #link: Link | undefined;
@@ -57,9 +59,13 @@ export class Room extends Emitter<RoomEvents> {
     this.#relays = new Relays(this.#address);
     void this.#relays.servers();
     this.chat = new Chat((message) => this.request(message));
-    this.streams = new Streams(() => filesAccess(this.#address, this.#link?.session));
+    this.streams = new Streams(() => accessTo('files', this.#address, this.#link?.session));
     this.files = new Files(
-      () => filesAccess(this.#address, this.#link?.session),
+      () => accessTo('files', this.#address, this.#link?.session),
+      (message) => this.request(message),
+    );
+    this.recordings = new Recordings(
+      () => accessTo('recordings', this.#address, this.#link?.session),
       (message) => this.request(message),
     );
     this.local.on('change', (source) => void this.#publishChange(source));
@@ -267,6 +273,9 @@ export class Room extends Emitter<RoomEvents> {
       case 'muted':
         this.local.silence(message.source);
         this.emit('muted', message);
+        break;
+      case 'recording.ended':
+        this.emit('recordingEnded', message);
         break;
       case 'react':
         this.emit('reaction', message);

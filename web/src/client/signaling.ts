@@ -81,12 +81,16 @@ function roomUrl(address: Pick<Address, 'base' | 'room'>): string {
 }
 
 /**
- * Where files are sent and fetched, and as whom: the session says who we are in the room. By the node that
- * has the session, which need not be the one that the page came from.
+ * Where files or recordings are sent and fetched, and as whom: the session says who we are in the room. By the
+ * node that has the session, which need not be the one that the page came from.
  */
-export function filesAccess(address: Address, session: Session | undefined): Access | undefined {
+export function accessTo(
+  what: 'files' | 'recordings',
+  address: Address,
+  session: Session | undefined,
+): Access | undefined {
   if (!session) return undefined;
-  const url = `${roomUrl({ base: new URL(session.url).origin, room: address.room })}/files`;
+  const url = `${roomUrl({ base: new URL(session.url).origin, room: address.room })}/${what}`;
   return { url, headers: { ...headers(address.token), 'Antiphon-Session': session.id } };
 }
 

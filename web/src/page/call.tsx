@@ -10,6 +10,7 @@ import { Icon, Mark } from './icons';
 import { PaidTimeChip } from './paid-time';
 import { Knocking, PeoplePanel } from './people';
 import { ModeSwitch, PictureMenu } from './picture';
+import { ConsentDialog, RecordingSign, RecordMenu } from './recordings';
 import { SalesButton } from './sales';
 import type { Panel, Session } from './session';
 import { listenForShortcuts } from './shortcuts';
@@ -37,10 +38,12 @@ function TopBar(props: { session: Session; paid: PaidTime | undefined; onSheet: 
           <Icon name="lock" /> <span class="roomy-text">Locked</span>
         </span>
       )}
+      <RecordingSign session={session} />
       <span class="quiet count">{count === 1 ? 'only you' : `${count} people`}</span>
       <span class="spring" />
       {paid && <PaidTimeChip session={session} paid={paid} />}
       <ModeSwitch session={session} />
+      {session.grant.value.admin && <RecordMenu session={session} />}
       {session.grant.value.admin && <PictureMenu session={session} />}
       {session.grant.value.admin && <SalesButton room={session.as.room} />}
       <StreamButton session={session} onOpen={() => onSheet('stream')} />
@@ -156,6 +159,7 @@ export function Call({ session, paid }: { session: Session; paid?: PaidTime | un
       />
       <Voices session={session} />
       <FileDrop session={session} />
+      {session.asksConsent.value && <ConsentDialog session={session} />}
       {sheet.value === 'devices' && <DevicesSheet session={session} onClose={close} />}
       {sheet.value === 'shortcuts' && <ShortcutsSheet onClose={close} />}
       {sheet.value === 'stream' && <StreamSheet session={session} onClose={close} />}

@@ -5,6 +5,7 @@ import type { FileState, MessageId } from '../client';
 import { Dialog } from './dialog';
 import { Icon } from './icons';
 import { readableSize, readableTime } from './measures';
+import { saveFrom } from './save';
 import type { Session } from './session';
 
 interface Props {
@@ -26,18 +27,9 @@ function facts(file: FileState): string {
   return parts.join(' · ');
 }
 
-/** Saves under the name that the server says, by an address that soon ends. */
+/** By an address that soon ends. */
 async function download(session: Session, id: MessageId): Promise<void> {
-  await session.attempt(
-    session.room.files.link(id).then((url) => {
-      const link = document.createElement('a');
-      link.href = url;
-      link.download = '';
-      document.body.append(link);
-      link.click();
-      link.remove();
-    }),
-  );
+  await session.attempt(session.room.files.link(id).then(saveFrom));
 }
 
 function Line({ session, id, file }: Props) {

@@ -9,6 +9,7 @@ import {
   type ClientMessage,
   Comparison,
   DeviceProblem,
+  END_WORDS,
   type Identity,
   type Mode,
   type ModeReason,
@@ -84,6 +85,10 @@ export class Session {
   readonly speakers;
   readonly state;
   readonly delivery;
+  /** The recording that runs. */
+  readonly recording;
+  /** One has to say whether one may be in it. */
+  readonly asksConsent;
   readonly wantedMode;
   /** Wanted, but not flowing yet, or not any more. */
   readonly mixIsComing;
@@ -117,6 +122,12 @@ export class Session {
     this.speakers = computed(() => this.snapshot.value.speakers);
     this.state = computed(() => this.snapshot.value.room);
     this.delivery = computed(() => this.snapshot.value.delivery);
+    this.recording = computed(() => this.snapshot.value.room?.recording);
+    this.asksConsent = computed(() => {
+      const { room: state, participants, me } = this.snapshot.value;
+      const isAsked = state?.recording !== undefined && state.recording_consent === 'ask';
+      return isAsked && participants.get(me)?.recording_consent === undefined;
+    });
     this.wantedMode = computed(() => wantedMode(this.delivery.value));
     this.mixIsComing = computed(() => COMING.has(this.delivery.value.reason));
     this.knocking = computed(() => this.snapshot.value.knocking);
@@ -256,6 +267,11 @@ export class Session {
     room.on('refused', (refused) => {
       // The mix is all that is taken back later; the rest is no news to a person.
       if (refused.code === 'unavailable') this.#refused(refused);
+    });
+    room.on('recordingEnded', ({ reason, by }) => {
+      const words =
+        by && reason === 'stopped' ? `${this.nameOf(by)} stopped the recording.` : END_WORDS[reason];
+      toast(words, reason === 'stopped' || reason === 'closed' ? 'note' : 'problem');
     });
     room.on('muted', ({ source, by }) => {
       toast(`${this.nameOf(by)} turned off your ${source.replace('-', ' ')}.`, 'note');

@@ -61,6 +61,8 @@ impl World {
             lobby: false,
             participants_max: 10,
             opened_at_ms: 0,
+            recording: None,
+            recording_consent: Default::default(),
         };
         let settings = Settings {
             state,
@@ -74,6 +76,7 @@ impl World {
             initial_estimate_bps: 5_000_000,
             first_is_admin: true,
             mix: Some(MixSettings::default()),
+            may_record: true,
             epoch: 1,
         };
         let now = Instant::now();

@@ -31,6 +31,8 @@ fn room() -> Room {
         lobby: false,
         participants_max: 10,
         opened_at_ms: 0,
+        recording: None,
+        recording_consent: Default::default(),
     };
     let settings = Settings {
         state,
@@ -44,6 +46,7 @@ fn room() -> Room {
         initial_estimate_bps: 5_000_000,
         first_is_admin: false,
         mix: None,
+        may_record: true,
         epoch: 1,
     };
     Room::new(now(), settings)

@@ -1,9 +1,9 @@
-//! What crosses the socket between a node and a mixer: one message a datagram (`SOCK_SEQPACKET`).
+//! What crosses the socket between a node and a worker: one message a datagram (`SOCK_SEQPACKET`).
 //!
 //! The first byte tells packets from words. A packet is its place, its codec, its marker, its extended
 //! sequence number, its timestamp and its capture time, then the payload; words are JSON. Numbers are
 //! big-endian. Both sides are ours and of one build, yet a message that cannot be read is an error and no
-//! panic: a mixer may be broken.
+//! panic: a worker may be broken.
 
 use std::sync::Arc;
 
@@ -19,8 +19,9 @@ pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 const WORDS: u8 = 0;
 const SLOT_PACKET: u8 = 1;
 const LINE_PACKET: u8 = 2;
+const TRACK_PACKET: u8 = 3;
 /// Of a packet before its payload.
-const HEAD_BYTES: usize = 26;
+const HEAD_BYTES: usize = 29;
 /// In place of a capture time that is not known.
 const UNKNOWN_US: i64 = i64::MIN;
 
@@ -61,10 +62,16 @@ pub fn write_packet(packet: &MixPacket, out: &mut Vec<u8>) {
         Place::Slot(slot) => {
             out.push(SLOT_PACKET);
             out.extend(slot.to_be_bytes());
+            out.extend([0; 4]);
         }
-        Place::Line { line, encoding } => out.extend([LINE_PACKET, line, encoding]),
+        Place::Line { line, encoding } => out.extend([LINE_PACKET, line, encoding, 0, 0, 0, 0]),
+        Place::Track { slot, serial } => {
+            out.push(TRACK_PACKET);
+            out.extend(slot.to_be_bytes());
+            out.extend(serial.to_be_bytes());
+        }
     }
-    out.extend([codec, u8::from(packet.marker), 0]);
+    out.extend([codec, u8::from(packet.marker)]);
     out.extend(packet.seq_no.to_be_bytes());
     out.extend(packet.rtp_time.to_be_bytes());
     out.extend(packet.captured_us.unwrap_or(UNKNOWN_US).to_be_bytes());
@@ -79,10 +86,14 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<Message<T>, WireError> 
     }
     let malformed = || WireError::Malformed(bytes.len());
     let (head, payload) = bytes.split_first_chunk::<HEAD_BYTES>().ok_or_else(malformed)?;
-    let [kind, a, b, codec, marker, _, rest @ ..] = *head;
+    let [kind, a, b, t0, t1, t2, t3, codec, marker, rest @ ..] = *head;
     let place = match kind {
         SLOT_PACKET => Place::Slot(u16::from_be_bytes([a, b])),
         LINE_PACKET => Place::Line { line: a, encoding: b },
+        TRACK_PACKET => {
+            let (slot, serial) = (u16::from_be_bytes([a, b]), u32::from_be_bytes([t0, t1, t2, t3]));
+            Place::Track { slot, serial }
+        }
         _ => return Err(malformed()),
     };
     let codec = *CODECS.get(usize::from(codec)).ok_or_else(malformed)?;
@@ -106,7 +117,7 @@ mod tests {
 
     fn packet(place: Place) -> MixPacket {
         let payload = Arc::from(&b"payload"[..]);
-        let captured_us = matches!(place, Place::Slot(_)).then_some(-7);
+        let captured_us = (!matches!(place, Place::Line { .. })).then_some(-7);
         let (codec, seq_no, rtp_time) = (Codec::H264, 1 << 40 | 7, 90_001);
         MixPacket { place, codec, seq_no, rtp_time, captured_us, marker: true, payload }
     }
@@ -114,7 +125,8 @@ mod tests {
     #[test]
     fn a_packet_and_words_survive_the_socket() {
         let mut bytes = vec![1, 2, 3];
-        for place in [Place::Slot(0x1234), Place::Line { line: 3, encoding: 1 }] {
+        let track = Place::Track { slot: 0x1234, serial: 0x1234_5678 };
+        for place in [Place::Slot(0x1234), Place::Line { line: 3, encoding: 1 }, track] {
             write_packet(&packet(place), &mut bytes);
             assert_eq!(read::<ToMixer>(&bytes).unwrap(), Message::Packet(packet(place)));
         }

@@ -7,13 +7,13 @@
 
 use std::collections::BTreeMap;
 
+use super::UNIT_BYTES_MAX;
 use crate::core::mix::MixPacket;
 
 /// Packets kept while one before them is missing: some 100 ms of a camera at 2 Mb/s.
 const WAITING_MAX: usize = 32;
-/// A unit that grows larger is no picture of a call; what is broken must not fill the memory.
-const UNIT_BYTES_MAX: usize = 4 << 20;
 
+const OBU_SEQUENCE_HEADER: u8 = 1;
 const OBU_TEMPORAL_DELIMITER: u8 = 2;
 const OBU_TILE_LIST: u8 = 8;
 const HAS_EXTENSION: u8 = 0x04;
@@ -32,12 +32,7 @@ pub struct Depacketizer {
     /// The next sequence number; none before the first packet.
     next_seq_no: Option<u64>,
     waiting: BTreeMap<u64, MixPacket>,
-    unit: Vec<u8>,
-    /// An OBU whose end has not come.
-    fragment: Vec<u8>,
-    /// Nothing is missing since the beginning of a coded video sequence.
-    whole: bool,
-    rtp_time: u32,
+    units: Units,
 }
 
 impl Depacketizer {
@@ -55,18 +50,32 @@ impl Depacketizer {
                 if self.waiting.len() <= WAITING_MAX {
                     break;
                 }
-                self.lose(&mut outcomes);
+                self.units.lose(&mut outcomes);
                 self.next_seq_no = Some(seq_no);
                 continue;
             }
             let packet = entry.remove();
             self.next_seq_no = Some(seq_no + 1);
-            self.take(&packet, &mut outcomes);
+            self.units.take(&packet, &mut outcomes);
         }
         outcomes
     }
+}
 
-    fn lose(&mut self, outcomes: &mut Vec<Outcome>) {
+/// The same of packets that come in order.
+#[derive(Debug, Default)]
+pub struct Units {
+    unit: Vec<u8>,
+    /// An OBU whose end has not come.
+    fragment: Vec<u8>,
+    /// Nothing is missing since the beginning of a coded video sequence.
+    whole: bool,
+    rtp_time: u32,
+}
+
+impl Units {
+    /// Packets before the next one are missing.
+    pub fn lose(&mut self, outcomes: &mut Vec<Outcome>) {
         self.whole = false;
         self.unit.clear();
         self.fragment.clear();
@@ -74,7 +83,7 @@ impl Depacketizer {
     }
 
     /// A packet in its turn.
-    fn take(&mut self, packet: &MixPacket, outcomes: &mut Vec<Outcome>) {
+    pub fn take(&mut self, packet: &MixPacket, outcomes: &mut Vec<Outcome>) {
         let Some((&aggregation, elements)) = packet.payload.split_first() else { return };
         let (continues, starts) = (aggregation & 0x80 != 0, aggregation & 0x08 != 0);
         if packet.rtp_time != self.rtp_time {
@@ -130,6 +139,12 @@ impl Depacketizer {
         }
         (count == 0 || index == count).then_some(())
     }
+}
+
+/// Whether a unit begins with a sequence header, as one does with which a decoder can begin.
+pub fn begins_sequence(unit: &[u8]) -> bool {
+    // After the temporal delimiter that each unit has here.
+    unit.get(2).is_some_and(|header| header >> 3 & 0x0f == OBU_SEQUENCE_HEADER)
 }
 
 /// Appends an OBU with its size, whether or not it has one.
