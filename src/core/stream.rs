@@ -68,7 +68,7 @@ impl Track {
             Place::Line { line: LINE_H264, encoding: 0 } => Some(Self::Low),
             Place::Line { line: LINE_H264, encoding: 1 } => Some(Self::High),
             Place::Line { line: LINE_SOUND, .. } => Some(Self::Sound),
-            Place::Line { .. } | Place::Slot(_) => None,
+            Place::Line { .. } | Place::Slot(_) | Place::Track { .. } => None,
         }
     }
 

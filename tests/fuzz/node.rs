@@ -266,7 +266,8 @@ impl Node {
                 Notice::Append { event, .. } => LogAnswer::AppendFailed(event.id),
                 Notice::ReadMessage { id, .. } => LogAnswer::Message { id, read: Ok(None) },
                 Notice::ReadHistory { to, .. } => LogAnswer::History { to, page: Err(()) },
-                Notice::BranchOpened { .. } | Notice::BranchEnded { .. } | Notice::StartMixer { .. } => {
+                Notice::BranchOpened { .. } | Notice::BranchEnded { .. } => continue,
+                Notice::StartMixer { .. } | Notice::StartRecorder { .. } | Notice::AskRecording { .. } => {
                     continue;
                 }
                 Notice::Ended { .. } | Notice::Load { .. } | Notice::KeepFile { .. } => continue,

@@ -454,6 +454,7 @@ impl World {
                 Output::Downstream { .. } | Output::Upstream(_) => unreachable!("this room has no branch"),
                 Output::Said { .. } | Output::KeepFile(_) => unreachable!("here are no files"),
                 Output::Mixer(_) => unreachable!("this node has no mixer"),
+                Output::Recorder(_) | Output::StartRecording { .. } => unreachable!("nobody records"),
                 Output::RequestKeyframe { from, mid, rid } => {
                     self.checker.reached.count("keyframe request");
                     let client = self.clients.iter_mut().find(|client| client.key == from);

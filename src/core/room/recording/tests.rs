@@ -44,6 +44,8 @@ impl World {
             lobby: false,
             participants_max: 10,
             opened_at_ms: 0,
+            hls: false,
+            restreams: 0,
             recording: None,
             recording_consent: rule,
         };
