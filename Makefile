@@ -33,7 +33,7 @@ test-bitcoin: ## Payments on real Bitcoin and Lightning nodes; builds lnd the fi
 	@scripts/setup.sh test
 	@scripts/bitcoin.sh get
 	ANTIPHON_TEST_LIGHTNING=1 cargo test --locked --test conformance -- wallet
-	cargo build --locked
+	cargo test --locked --no-run --test protocol
 	cd tests/e2e && npm run --silent bitcoin
 
 check: ## Form: rustfmt, clippy, cargo-deny, vendor/, the client's types and lint

@@ -18,17 +18,18 @@ use metrics::counter;
 use serde::{Deserialize, Serialize};
 
 use super::Signal;
-use super::auth::Read;
+use super::auth::{Caller, Read};
 use super::error::{Problem, ProblemBody};
 use super::extract::{InRoom, OfStream, Params};
 use super::member::{may_change, member};
 use super::rooms::readable;
 use crate::core::ids::RoomName;
+use crate::core::participant::Member;
 use crate::core::protocol::Code;
 use crate::core::stream::Track;
 use crate::core::stream::reload::Wish;
 use crate::stream::{Live, LiveState};
-pub use pass::Passes;
+pub use pass::{Holder, Passes};
 
 const PLAYLIST: &str = "application/vnd.apple.mpegurl";
 /// Nothing of a stream is kept here for longer than about that.
@@ -159,9 +160,9 @@ pub async fn multivariant(
     Params(params): Params<WatchParams>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    may_watch(&signal, &headers, &room, &params).await?;
+    let holder = may_watch(&signal, &headers, &room, &params).await?;
     let live = live(&signal, &room)?;
-    let place = format!("{}/", signal.passes.issue(&room));
+    let place = format!("{}/", signal.passes.issue(&room, &holder));
     let text = live.multivariant(&place).await?;
     counter!("antiphon_hls_requests_total", "kind" => "multivariant").increment(1);
     Ok(served(PLAYLIST, NOT_AT_ALL, Bytes::from(text)))
@@ -181,7 +182,7 @@ pub async fn multivariant(
     responses(
         (status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
         (status = "4XX", body = ProblemBody, content_type = "application/problem+json",
-            description = "400 malformed, 403 forbidden, 404 not_found, 410 gone"),
+            description = "400 malformed, 402 payment_required, 403 forbidden, 404 not_found, 410 gone"),
         (status = 503, body = ProblemBody, content_type = "application/problem+json",
             description = "unavailable: it did not come in time"),
     )
@@ -192,7 +193,8 @@ pub async fn file(
     OfStream { pass, track, file }: OfStream,
     Params(reload): Params<ReloadParams>,
 ) -> Result<Response, Problem> {
-    signal.passes.check(&room, &pass)?;
+    let holder = signal.passes.check(&room, &pass)?;
+    still_paid(&signal, &room, holder).await?;
     let live = live(&signal, &room)?;
     let nothing = || Problem::new(Code::NotFound, "the stream has nothing of this name");
     let track = Track::parse(&track).ok_or_else(nothing)?;
@@ -293,26 +295,55 @@ fn served_whole(kind: &'static str, parts: Vec<Bytes>) -> Response {
     response
 }
 
-/// May this request watch the room's stream? The one place that says so.
+/// May this request watch the room's stream, and as whom? The one place that says so.
 ///
 /// # Errors
-/// 401 or 403.
+/// 401, 402 or 403.
 async fn may_watch(
     signal: &Signal,
     headers: &HeaderMap,
     room: &RoomName,
     params: &WatchParams,
-) -> Result<(), Problem> {
-    if let Some(member) = member(signal, headers, room).await? {
-        let words = "your grant does not cover watching this room";
-        return if member.grant.subscribe { Ok(()) } else { Err(Problem::new(Code::Forbidden, words)) };
+) -> Result<Holder, Problem> {
+    let of = |identity, is_admin| match signal.billing.is_priced(room) {
+        true if is_admin => Holder::Owner,
+        true => Holder::Viewer(identity),
+        false => Holder::Anyone,
+    };
+    if let Some(Member { identity, grant, .. }) = member(signal, headers, room).await? {
+        if !grant.subscribe {
+            let words = "your grant does not cover watching this room";
+            return Err(Problem::new(Code::Forbidden, words));
+        }
+        let holder = of(identity, grant.admin);
+        // Who looks at the room for free does not get its stream with it.
+        still_paid(signal, room, holder.clone()).await?;
+        return Ok(holder);
     }
-    let Some(token) = &params.token else { return readable(signal, headers, room, Read::State).await };
-    let words = "`token` is no token";
-    let value = HeaderValue::from_str(&format!("Bearer {token}"));
-    let value = value.map_err(|_| Problem::invalid_token(words))?;
-    let headers = HeaderMap::from_iter([(AUTHORIZATION, value)]);
-    readable(signal, &headers, room, Read::State).await
+    let shown = params.token.as_ref().map(|token| HeaderValue::from_str(&format!("Bearer {token}")));
+    let shown = shown.transpose().map_err(|_| Problem::invalid_token("`token` is no token"))?;
+    let shown = shown.map(|value| HeaderMap::from_iter([(AUTHORIZATION, value)]));
+    let headers = shown.as_ref().unwrap_or(headers);
+    readable(signal, headers, room, Read::State).await?;
+    Ok(match signal.authority.caller(headers)? {
+        Caller::Holder(token) => of(token.identity, token.room.admin),
+        Caller::Guest => Holder::Anyone,
+    })
+}
+
+/// Of a room that costs money only who has paid goes on watching.
+///
+/// # Errors
+/// 402.
+async fn still_paid(signal: &Signal, room: &RoomName, holder: Holder) -> Result<(), Problem> {
+    let is_paid = match holder {
+        _ if !signal.billing.is_priced(room) => true,
+        Holder::Owner => true,
+        Holder::Viewer(identity) => signal.billing.is_entitled(room.clone(), identity).await?,
+        Holder::Anyone => false,
+    };
+    let words = "this room costs money: join it to get an invoice";
+    if is_paid { Ok(()) } else { Err(Problem::new(Code::PaymentRequired, words)) }
 }
 
 #[cfg(test)]

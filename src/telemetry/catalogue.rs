@@ -160,6 +160,25 @@ const CATALOGUE: &[Metric] = &[
         "Recordings that were cut and finished later",
     ),
     Metric(Counter, "antiphon_recordings_expired_total", AtNought, "Recordings whose time was over"),
+    Metric(
+        Counter,
+        "antiphon_invoices_total",
+        Labelled("state", &["new", "processing", "settled", "expired", "invalid", "reversed"]),
+        "Invoices that came to a state",
+    ),
+    Metric(
+        Counter,
+        "antiphon_invoices_refused_total",
+        AtNought,
+        "Invoices not made: one address asked too often",
+    ),
+    Metric(Counter, "antiphon_wallet_errors_total", AtNought, "Looks at wallets that failed"),
+    Metric(
+        Counter,
+        "antiphon_webhooks_total",
+        Labelled("outcome", &["taken", "refused", "failed"]),
+        "Tries to tell an owner's server",
+    ),
 ];
 
 /// Tells the recorder of all of them, and starts what counts.
