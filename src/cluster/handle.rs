@@ -193,6 +193,11 @@ impl Cluster {
         self.0.reachable.load(Ordering::Relaxed) && !self.0.superseded.load(Ordering::Relaxed)
     }
 
+    /// Where clients reach another node that takes new rooms.
+    pub fn other_for_rooms(&self) -> Option<String> {
+        self.0.choose_other().map(|node| node.url)
+    }
+
     /// Where clients reach the other nodes that are alive.
     pub fn other_urls(&self) -> Vec<String> {
         let state = self.0.state();

@@ -20,9 +20,12 @@ use crate::mailbox::ControlSender;
 /// Renewals on their way at a time.
 const RENEWALS_AT_ONCE: usize = 128;
 
+/// Processor time is looked at over so long: what a node does within less, such as to start, is no load.
+const CPU_WINDOW_S: f64 = 1.0;
+
 /// Keeps on until the control loop is gone.
 pub(super) async fn run(cluster: Cluster, notices: ControlSender<LeaseNotice>) {
-    let mut keeper = Keeper { cpu_used: cpu_time(), at: boot_time(), cluster, notices };
+    let mut keeper = Keeper { cpu_used: cpu_time(), at: boot_time(), cpu_share: 0.0, cluster, notices };
     let every = keeper.cluster.0.times.renew_every;
     let mut pauses: Option<ExponentialBackoff> = None;
     loop {
@@ -60,6 +63,8 @@ struct Keeper {
     /// Processor time that this process had used when it was last asked.
     cpu_used: Duration,
     at: Duration,
+    /// Of the machine's processors that this process used, as far as it is known.
+    cpu_share: f64,
 }
 
 impl Keeper {
@@ -105,12 +110,12 @@ impl Keeper {
         let (used, at) = (cpu_time(), boot_time());
         let passed = at.saturating_sub(self.at).as_secs_f64();
         let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
-        if passed > 0.0 {
-            let share = used.saturating_sub(self.cpu_used).as_secs_f64() / passed / cores;
-            let mut state = self.cluster.0.state();
-            state.load.cpu = state.load.cpu.max(share);
+        if passed >= CPU_WINDOW_S {
+            self.cpu_share = used.saturating_sub(self.cpu_used).as_secs_f64() / passed / cores;
+            (self.cpu_used, self.at) = (used, at);
         }
-        (self.cpu_used, self.at) = (used, at);
+        let mut state = self.cluster.0.state();
+        state.load.cpu = state.load.cpu.max(self.cpu_share);
     }
 
     async fn renew(&self) -> Result<(), LeaseError> {

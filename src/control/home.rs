@@ -81,11 +81,12 @@ impl Control {
         if let Some(name) = &new.name {
             return self.win(name, true, anywhere).await;
         }
-        if anywhere
-            && !self.cluster.admits_rooms()
-            && let Some(url) = self.cluster.other_urls().pop()
-        {
-            return Err(Turned::Elsewhere(url));
+        if anywhere && !self.cluster.admits_rooms() {
+            // Only to one that takes it: two that are full would send it to and fro.
+            return Err(self
+                .cluster
+                .other_for_rooms()
+                .map_or_else(|| unplaced(PlaceError::Full).into(), Turned::Elsewhere));
         }
         loop {
             let name = room_name::generate(&mut rand::rng());

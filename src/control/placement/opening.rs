@@ -146,8 +146,8 @@ impl Placement {
         self.admit()?;
         let kept = won.settings.as_deref().and_then(|kept| serde_json::from_str::<Kept>(kept).ok());
         let (state, first_is_admin) = match kept.filter(|kept| kept.state.name == *room) {
-            // Pictures, streams and recordings stay with the node that had them. Who came first came there; an
-            // owner comes back by its seat.
+            // Pictures, streams and recordings stay with the node that had them. Who came first came there;
+            // an owner comes back by its seat.
             Some(kept) => {
                 let gone = RoomState {
                     has_backdrop: false,

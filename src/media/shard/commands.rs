@@ -15,7 +15,7 @@ use crate::core::participant::{Entrant, Member};
 use crate::core::protocol::{ParticipantState, RoomChange, RoomState, Source};
 use crate::core::recording::{RecordingId, RecordingState, RecordingWish};
 use crate::core::refusal::{Code, Refusal};
-use crate::core::room::{ParticipantKey, Room, Settings};
+use crate::core::room::{Now, ParticipantKey, Room, Settings};
 use crate::core::stats::{RoomStats, RoomSummary};
 use crate::mailbox::LossySender;
 use crate::media::demux::{PeerSerial, credentials};
@@ -228,17 +228,7 @@ impl Shard {
         }
         let room = &mut seat.room;
         match command {
-            RoomCommand::Log(log) => match log {
-                LogAnswer::Restored(history) => room.handle_restored(stamp, *history),
-                LogAnswer::RestoreFailed => room.handle_restore_failed(stamp),
-                LogAnswer::Appended(appended) => room.handle_appended(*appended),
-                LogAnswer::AppendFailed(id) => room.handle_append_failed(&id),
-                LogAnswer::Message { id, read } => room.handle_message_read(stamp, &id, read),
-                LogAnswer::History { to, page } => {
-                    let words = "older messages cannot be read now; try again";
-                    room.handle_history_read(to, page.map_err(|()| Refusal::new(Code::Unavailable, words)));
-                }
-            },
+            RoomCommand::Log(answer) => hear_log(room, stamp, answer),
             RoomCommand::Summary(reply) => answer(reply, Ok(room.summary())),
             RoomCommand::Change(change, reply) => answer(reply, room.change(stamp, change, None)),
             RoomCommand::Backdrop(backdrop, reply) => {
@@ -420,6 +410,20 @@ pub(super) fn answer<T>(reply: Reply<T>, result: Result<T, Refusal>) {
 
 pub(super) fn gone() -> Refusal {
     Refusal::new(Code::NotFound, "there is no such room")
+}
+
+fn hear_log(room: &mut Room, stamp: Now, answer: LogAnswer) {
+    match answer {
+        LogAnswer::Restored(history) => room.handle_restored(stamp, *history),
+        LogAnswer::RestoreFailed => room.handle_restore_failed(stamp),
+        LogAnswer::Appended(appended) => room.handle_appended(*appended),
+        LogAnswer::AppendFailed(id) => room.handle_append_failed(&id),
+        LogAnswer::Message { id, read } => room.handle_message_read(stamp, &id, read),
+        LogAnswer::History { to, page } => {
+            let words = "older messages cannot be read now; try again";
+            room.handle_history_read(to, page.map_err(|()| Refusal::new(Code::Unavailable, words)));
+        }
+    }
 }
 
 /// The room ended while the command was on its way.

@@ -38,11 +38,26 @@ export class Cluster {
       KAFKA_PORT: String(brokers),
       KAFKA_DIR: join(cluster.#directory, 'kafka'),
     };
-    const options = { env: cluster.#env };
+    try {
+      await cluster.#start(count, port, brokers);
+    } catch (error) {
+      await cluster.stop();
+      throw error;
+    }
+    return cluster;
+  }
+
+  /**
+   * @param {number} count
+   * @param {number} port Redis's
+   * @param {number} brokers Kafka's
+   */
+  async #start(count, port, brokers) {
+    const options = { env: this.#env };
     await Promise.all([run(REDIS, ['up'], options), run(KAFKA, ['up'], options)]);
     for (let number = 1; number <= count; number += 1) {
       const http = await freePort();
-      cluster.nodes.push(
+      this.nodes.push(
         await Server.start({
           HTTP__LISTEN: `127.0.0.1:${http}`,
           MEDIA__SHARDS: '1',
@@ -56,8 +71,7 @@ export class Cluster {
         }),
       );
     }
-    await cluster.#allKnow();
-    return cluster;
+    await this.#allKnow();
   }
 
   async #allKnow() {

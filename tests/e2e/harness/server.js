@@ -90,7 +90,7 @@ export class Server {
     };
     const env = { ...process.env };
     for (const [key, value] of Object.entries(configuration)) env[`ANTIPHON_${key}`] = value;
-    const server = new Server(env, `http://127.0.0.1:${http}`, dataDir);
+    const server = new Server(env, `http://${configuration.HTTP__LISTEN}`, dataDir);
     try {
       await server.#ready();
     } catch (error) {

@@ -81,8 +81,8 @@ function roomUrl(address: Pick<Address, 'base' | 'room'>): string {
 }
 
 /**
- * Where files or recordings are sent and fetched, and as whom: the session says who we are in the room. By the
- * node that has the session, which need not be the one that the page came from.
+ * Where files or recordings are sent and fetched, and as whom: the session says who we are in the room. By
+ * the node that has the session, which need not be the one that the page came from.
  */
 export function accessTo(
   what: 'files' | 'recordings',
