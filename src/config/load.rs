@@ -17,7 +17,8 @@ use super::{Config, DEV_KEY_ID, DEV_KEY_SECRET, Problems, Secret};
 const ENV_PREFIX: &str = "ANTIPHON_";
 
 /// Keys that hold lists: in the environment, a comma parts their values.
-const LISTS: [&str; 4] = ["http.cors_origins", "http.trusted_proxies", "media.listen", "node.public_ip"];
+const LISTS: [&str; 5] =
+    ["http.cors_origins", "http.trusted_proxies", "media.listen", "node.public_ip", "turn.urls"];
 
 /// What `--dev` changes; the file and the environment may change it again, but HTTP not away from loopback.
 /// Media listens on the machine's own addresses too: Firefox never sends media to a loopback address, and
