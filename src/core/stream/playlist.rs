@@ -13,8 +13,9 @@ const PART_HOLD_BACK_S: f64 = 3.0 * PART_MS as f64 / 1_000.0;
 const HOLD_BACK_S: u64 = 3 * TARGET_S;
 /// What is older may be left out of a delta.
 const SKIP_UNTIL_S: u64 = 6 * TARGET_S;
-/// Parts are listed of segments that end no longer ago than this.
-const PARTS_OF_S: f64 = 3.0 * TARGET_S as f64;
+/// Parts are listed of so many segments, the one that grows with them: players begin behind fewer, and all lie
+/// within three target durations of the end, as RFC 8216bis §6.2.2 wants it.
+const PARTS_OF: usize = 3;
 
 /// A rendition of the picture as the multivariant playlist tells it.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,16 +67,12 @@ pub fn media<'a>(
     let segments: Vec<&Segment> = shelf.listed().collect();
     let mut text = head(&segments, shelf);
     let total: f64 = segments.iter().map(|segment| segment.seconds()).sum();
-    // Seconds from each segment's beginning to the end of the playlist.
-    let mut left = total;
     let skipped = if extent == Extent::Delta { skippable(&segments, total) } else { 0 };
     if skipped > 0 {
         let _ = writeln!(text, "#EXT-X-SKIP:SKIPPED-SEGMENTS={skipped}");
     }
     let mut era = None;
     for (index, segment) in segments.iter().enumerate() {
-        let from_end = left - segment.seconds();
-        left = from_end;
         let is_first = era.is_none();
         if era.replace(segment.era) != Some(segment.era) && index >= skipped {
             if !is_first {
@@ -84,7 +81,8 @@ pub fn media<'a>(
             let _ = writeln!(text, "#EXT-X-MAP:URI=\"{stream}-init-{}.mp4\"", segment.era);
         }
         if index >= skipped {
-            write_segment(&mut text, stream, segment, from_end < PARTS_OF_S && extent != Extent::Ended);
+            let is_new = index + PARTS_OF >= segments.len();
+            write_segment(&mut text, stream, segment, is_new && extent != Extent::Ended);
         }
     }
     if extent == Extent::Ended {

@@ -51,8 +51,8 @@ s-1.m4s
 fn parts_are_listed_of_the_newest_segments_alone() {
     let text = whole(&filled(40, 2));
     assert_eq!(lines(&text, "#EXTINF:").len(), 11);
-    // Four that end less than nine seconds ago, and the one that grows.
-    assert_eq!(lines(&text, "#EXT-X-PART:").len(), 4 * 4 + 2);
+    // Two that are whole, and the one that grows.
+    assert_eq!(lines(&text, "#EXT-X-PART:").len(), 2 * 4 + 2);
     assert_eq!(lines(&text, "#EXT-X-MEDIA-SEQUENCE:"), ["29"]);
 }
 
