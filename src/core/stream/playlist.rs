@@ -13,8 +13,8 @@ const PART_HOLD_BACK_S: f64 = 3.0 * PART_MS as f64 / 1_000.0;
 const HOLD_BACK_S: u64 = 3 * TARGET_S;
 /// What is older may be left out of a delta.
 const SKIP_UNTIL_S: u64 = 6 * TARGET_S;
-/// Parts are listed of so many segments, the one that grows with them: players begin behind fewer, and all lie
-/// within three target durations of the end, as RFC 8216bis §6.2.2 wants it.
+/// Parts are listed of so many segments, with the one that grows or is about to: players begin behind fewer,
+/// and all lie within three target durations of the end, as RFC 8216bis §6.2.2 wants it.
 const PARTS_OF: usize = 3;
 
 /// A rendition of the picture as the multivariant playlist tells it.
@@ -71,6 +71,8 @@ pub fn media<'a>(
     if skipped > 0 {
         let _ = writeln!(text, "#EXT-X-SKIP:SKIPPED-SEGMENTS={skipped}");
     }
+    let about_to_grow = usize::from(segments.last().is_some_and(|newest| newest.is_whole));
+    let parts_from = (segments.len() + about_to_grow).saturating_sub(PARTS_OF);
     let mut era = None;
     for (index, segment) in segments.iter().enumerate() {
         let is_first = era.is_none();
@@ -81,8 +83,8 @@ pub fn media<'a>(
             let _ = writeln!(text, "#EXT-X-MAP:URI=\"{stream}-init-{}.mp4\"", segment.era);
         }
         if index >= skipped {
-            let is_new = index + PARTS_OF >= segments.len();
-            write_segment(&mut text, stream, segment, is_new && extent != Extent::Ended);
+            let with_parts = index >= parts_from && extent != Extent::Ended;
+            write_segment(&mut text, stream, segment, with_parts);
         }
     }
     if extent == Extent::Ended {
