@@ -79,7 +79,7 @@ PROPERTIES
   local id
   id=$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | cut -c 1-22)
   java -Xmx96m -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$jars/*" kafka.tools.StorageTool \
-    format -t "$id" -c "$dir/kafka.properties" >&2
+    format -t "$id" -c "$dir/kafka.properties" >"$dir/format.log" 2>&1 || { cat "$dir/format.log" >&2; return 1; }
 }
 
 up() {

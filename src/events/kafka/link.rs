@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::{ClientConfig, FromClientConfig as _};
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -73,9 +73,22 @@ pub struct Read {
     pub payload: Vec<u8>,
 }
 
+/// How the reading client speaks: to be at the end of a partition, as it is after each record, is no error.
+struct Reader;
+
+impl ClientContext for Reader {
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            tracing::warn!(%error, reason, "Kafka's client has a complaint");
+        }
+    }
+}
+
+impl ConsumerContext for Reader {}
+
 struct Connection {
     producer: BaseProducer,
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Reader>,
 }
 
 pub(super) struct Link {
@@ -242,8 +255,8 @@ fn consume(
     settings: &KafkaSettings,
     partitions: i32,
     positions: &[(i32, i64)],
-) -> Result<BaseConsumer, KafkaError> {
-    let consumer: BaseConsumer = settings
+) -> Result<BaseConsumer<Reader>, KafkaError> {
+    let consumer: BaseConsumer<Reader> = settings
         .config()
         .set("group.id", &settings.client)
         .set("enable.auto.commit", "false")
@@ -251,7 +264,7 @@ fn consume(
         .set("auto.offset.reset", "earliest")
         .set("fetch.wait.max.ms", "100")
         .set("fetch.error.backoff.ms", "100")
-        .create()?;
+        .create_with_context(Reader)?;
     let mut from = TopicPartitionList::new();
     for partition in 0..partitions {
         let position = positions.iter().find(|(of, _)| *of == partition);
