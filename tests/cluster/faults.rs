@@ -85,6 +85,8 @@ fn a_node_that_is_killed_costs_its_rooms_seconds() {
     // Who is in a locked room comes back into it; nobody else does.
     let locked = world.ask("PATCH", &world.url_of(0, &rooms[0]), Some(json!({"locked": true})));
     assert_eq!(locked.expect("an answer").body["locked"], true);
+    // The registry is told of it a moment after the owner is.
+    until("the registry knows of the lock", || world.settings_of(&rooms[0]).contains("\"locked\":true"));
     world.nodes[0].kill();
     let lost_at = Instant::now();
     // Said while nobody listens: it is kept and sent.

@@ -183,6 +183,11 @@ impl World {
         self.nodes.iter().position(|node| node.runs() && shows(node))
     }
 
+    /// What the registry would tell the room's next node of it.
+    pub fn settings_of(&self, room: &str) -> String {
+        self.redis.ask(&["hget", &format!("an:{{r:{room}}}:own"), "settings"])
+    }
+
     /// The epoch under which Redis has a room.
     pub fn epoch_of(&self, room: &str) -> u64 {
         let answer = self.redis.ask(&["hget", &format!("an:{{r:{room}}}:own"), "epoch"]);
