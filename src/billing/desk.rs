@@ -14,6 +14,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use backon::{ExponentialBuilder, Retryable as _};
 use tokio::sync::{broadcast, mpsc, watch};
 
 use super::wallet::{Wallet, Watched};
@@ -23,7 +24,7 @@ use crate::control::{Control, unix_ms};
 use crate::core::event::{Event, EventBody};
 use crate::core::ids::{Identity, RoomName};
 use crate::core::ledger::{Fact, InvoiceId, InvoiceState, Ledger, Rail};
-use crate::core::refusal::Refusal;
+use crate::core::refusal::{Code, Refusal};
 use crate::events::LogError;
 use crate::events::writer::EventWriter;
 use crate::mailbox::ControlSender;
@@ -287,8 +288,18 @@ impl Desk {
             let _ = self.changes.send(Changed { room: room.clone(), viewer: viewer.clone() });
             tokio::spawn(async move {
                 let by = Identity::parse("billing").expect("a plain word");
-                // Who left already, or whose room is closed, needs no sending away.
-                let _ = control.remove_participant(&room, &viewer, &by).await;
+                // Half a minute in all.
+                let patience = ExponentialBuilder::default().with_jitter().with_max_times(5);
+                let send_away = || control.remove_participant(&room, &viewer, &by);
+                // Who left already, or whose room is closed, needs no sending away; one that is overrun is
+                // asked again.
+                let sent = send_away.retry(patience).when(|refusal| refusal.code != Code::NotFound).await;
+                if let Some(refusal) = sent.err().filter(|refusal| refusal.code != Code::NotFound) {
+                    tracing::error!(
+                        code = refusal.code.as_str(),
+                        "somebody who has not paid cannot be sent away"
+                    );
+                }
             });
         }
     }
