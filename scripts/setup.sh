@@ -184,7 +184,7 @@ mixer() {
 ffmpeg() {
   pkg-config --exists libavformat libavcodec libavutil libswscale libswresample ||
     packages libavformat-dev libavcodec-dev libavutil-dev libswscale-dev libswresample-dev
-  compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || packages libclang-dev
+  compgen -G '/usr/lib/llvm-*/lib/libclang[.-][s0-9]*' >/dev/null || packages libclang-dev
 }
 
 # A real RTMP server for streams.
