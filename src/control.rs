@@ -244,7 +244,7 @@ impl Control {
             session: SessionId::new(id, rand::rng().random()),
             has_token: request.has_token,
             returns,
-            lines: negotiated.published.clone(),
+            lines: negotiated.ingress.lines.clone(),
             slots: negotiated.slots.clone(),
             seed: rand::rng().random(),
         };

@@ -22,6 +22,7 @@ pub mod payload;
 pub mod placement;
 pub mod protocol;
 pub mod rate;
+pub mod reception;
 pub mod recording;
 pub mod refusal;
 pub mod registry;

@@ -1,17 +1,18 @@
-//! RTCP about what we send: reads the feedback of a receiver, writes the reports of a sender (RFC 3550 §6,
-//! RFC 4585, RFC 5104, transport-wide congestion control).
+//! RTCP (RFC 3550 §6, RFC 4585, RFC 5104, transport-wide congestion control): reads what a peer says, writes
+//! what it is told ([`write`]).
 //!
 //! Reading is a total function over bytes from the network: what breaks a rule is skipped to the next packet
 //! of the compound, or ends it. Nothing is allocated.
 
+mod arrivals;
 mod transport_cc;
+pub mod write;
 
+pub use arrivals::Arrivals;
 pub use transport_cc::TransportCc;
 
 const SENDER_REPORT: u8 = 200;
 const RECEIVER_REPORT: u8 = 201;
-const DESCRIPTION: u8 = 202;
-const GOODBYE: u8 = 203;
 /// Transport layer feedback, RFC 4585 §6.2.
 const TRANSPORT_FEEDBACK: u8 = 205;
 /// Payload-specific feedback, RFC 4585 §6.3.
@@ -23,7 +24,7 @@ const FORMAT_PLI: u8 = 1;
 const FORMAT_FIR: u8 = 4;
 const FORMAT_APPLICATION: u8 = 15;
 
-/// One thing that a receiver says about what it gets from us.
+/// One thing that a peer says, about what it gets from us or of what it sends itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Feedback<'a> {
     /// These packets are missing (RFC 4585 §6.2.1).
@@ -41,6 +42,8 @@ pub enum Feedback<'a> {
         bps: u64,
     },
     Report(ReportBlock),
+    /// Of a stream of its own.
+    SenderReport(SenderReport),
 }
 
 /// What a receiver has seen of one stream (RFC 3550 §6.4.1).
@@ -49,6 +52,12 @@ pub struct ReportBlock {
     pub ssrc: u32,
     /// Of the packets since the last report, in 256ths.
     pub fraction_lost: u8,
+    /// Since the beginning; what came more than once makes up for it. Of 24 bits, none negative.
+    pub lost: u32,
+    /// With the number of rounds in the upper half.
+    pub highest_seq_no: u32,
+    /// Interarrival jitter in ticks of the stream's clock.
+    pub jitter: u32,
     /// Middle 32 bits of the NTP time of our last report that it has; 0 for none.
     pub last_report: u32,
     /// How long ago it got that report, in 65,536ths of a second.
@@ -71,27 +80,33 @@ impl Lost<'_> {
     }
 }
 
-/// Hands over what a decrypted compound packet says about our streams. True if it says something else, too:
-/// about the peer's own streams, or what is not read here.
-pub fn read<'a>(compound: &'a [u8], mut each: impl FnMut(Feedback<'a>)) -> bool {
+/// Hands over what a decrypted compound packet says, as far as it is read here. Who it is, ICE and DTLS have
+/// said already; and goodbyes come at odd moments, also of streams that go on.
+pub fn read<'a>(compound: &'a [u8], mut each: impl FnMut(Feedback<'a>)) {
     let mut rest = compound;
-    let mut more = false;
     while let Some((packet, after)) = split_packet(rest) {
         rest = after;
         match packet.kind {
             SENDER_REPORT => {
-                more = true;
+                each_sender_report(packet.body, &mut each);
                 blocks(packet.body.get(24..), packet.count, &mut each);
             }
             RECEIVER_REPORT => blocks(packet.body.get(4..), packet.count, &mut each),
-            TRANSPORT_FEEDBACK => more |= !transport_feedback(&packet, &mut each),
-            PAYLOAD_FEEDBACK => more |= !payload_feedback(&packet, &mut each),
-            // Who it is, ICE and DTLS have said already.
-            DESCRIPTION => {}
-            _ => more = true,
+            TRANSPORT_FEEDBACK => transport_feedback(&packet, &mut each),
+            PAYLOAD_FEEDBACK => payload_feedback(&packet, &mut each),
+            _ => {}
         }
     }
-    more
+}
+
+fn each_sender_report<'a>(body: &[u8], each: &mut impl FnMut(Feedback<'a>)) {
+    let at = |at| word(body, at);
+    if let (Some(ssrc), Some(seconds), Some(fraction), Some(rtp_time), Some(packets), Some(octets)) =
+        (at(0), at(4), at(8), at(12), at(16), at(20))
+    {
+        let ntp_time = u64::from(seconds) << 32 | u64::from(fraction);
+        each(Feedback::SenderReport(SenderReport { ssrc, ntp_time, rtp_time, packets, octets }));
+    }
 }
 
 struct Packet<'a> {
@@ -123,15 +138,17 @@ fn blocks<'a>(bytes: Option<&'a [u8]>, count: u8, each: &mut impl FnMut(Feedback
         each(Feedback::Report(ReportBlock {
             ssrc: at(0),
             fraction_lost: block[4],
+            lost: at(4) & 0xff_ffff,
+            highest_seq_no: at(8),
+            jitter: at(12),
             last_report: at(16),
             delay_since_last_report: at(20),
         }));
     }
 }
 
-/// False for a format that is not read here.
-fn transport_feedback<'a>(packet: &Packet<'a>, each: &mut impl FnMut(Feedback<'a>)) -> bool {
-    let (Some(ssrc), Some(rest)) = (word(packet.body, 4), packet.body.get(8..)) else { return true };
+fn transport_feedback<'a>(packet: &Packet<'a>, each: &mut impl FnMut(Feedback<'a>)) {
+    let (Some(ssrc), Some(rest)) = (word(packet.body, 4), packet.body.get(8..)) else { return };
     match packet.count {
         FORMAT_NACK => each(Feedback::Nack { ssrc, lost: Lost(rest) }),
         FORMAT_TRANSPORT_CC => {
@@ -139,13 +156,12 @@ fn transport_feedback<'a>(packet: &Packet<'a>, each: &mut impl FnMut(Feedback<'a
                 each(Feedback::TransportCc(report));
             }
         }
-        _ => return false,
+        _ => {}
     }
-    true
 }
 
-fn payload_feedback<'a>(packet: &Packet<'a>, each: &mut impl FnMut(Feedback<'a>)) -> bool {
-    let (Some(ssrc), Some(rest)) = (word(packet.body, 4), packet.body.get(8..)) else { return true };
+fn payload_feedback<'a>(packet: &Packet<'a>, each: &mut impl FnMut(Feedback<'a>)) {
+    let (Some(ssrc), Some(rest)) = (word(packet.body, 4), packet.body.get(8..)) else { return };
     match packet.count {
         FORMAT_PLI => each(Feedback::KeyframeRequest { ssrc }),
         FORMAT_FIR => {
@@ -162,9 +178,8 @@ fn payload_feedback<'a>(packet: &Packet<'a>, each: &mut impl FnMut(Feedback<'a>)
                 each(Feedback::Remb { bps });
             }
         }
-        _ => return false,
+        _ => {}
     }
-    true
 }
 
 /// What a sender tells of one of its streams (RFC 3550 §6.4.1).
@@ -180,39 +195,20 @@ pub struct SenderReport {
     pub octets: u32,
 }
 
+/// From 1900 to 1970.
+const NTP_OFFSET_S: u64 = 2_208_988_800;
+
 /// NTP time of an instant given in microseconds since the Unix epoch.
 pub fn ntp_time(unix_us: u64) -> u64 {
-    /// From 1900 to 1970.
-    const OFFSET_S: u64 = 2_208_988_800;
-    let (seconds, us) = (unix_us / 1_000_000 + OFFSET_S, unix_us % 1_000_000);
+    let (seconds, us) = (unix_us / 1_000_000 + NTP_OFFSET_S, unix_us % 1_000_000);
     (seconds << 32) | ((us << 32) / 1_000_000)
 }
 
-/// Appends a sender report and the description that names its source, as each compound must.
-pub fn write_sender_report(report: &SenderReport, cname: &str, out: &mut Vec<u8>) {
-    out.extend_from_slice(&[0x80, SENDER_REPORT, 0, 6]);
-    out.extend_from_slice(&report.ssrc.to_be_bytes());
-    out.extend_from_slice(&report.ntp_time.to_be_bytes());
-    for field in [report.rtp_time, report.packets, report.octets] {
-        out.extend_from_slice(&field.to_be_bytes());
-    }
-    let cname = &cname.as_bytes()[..cname.len().min(255)];
-    // SSRC, item type 1 with its length, the name, and zeros to the end of a word, one at least.
-    let words = (4 + 2 + cname.len() + 1).div_ceil(4);
-    out.extend_from_slice(&[0x81, DESCRIPTION, 0, words as u8]);
-    out.extend_from_slice(&report.ssrc.to_be_bytes());
-    out.extend_from_slice(&[1, cname.len() as u8]);
-    out.extend_from_slice(cname);
-    out.resize(out.len() + 4 * words - (4 + 2 + cname.len()), 0);
-}
-
-/// Appends a goodbye of these sources, 31 at most (RFC 3550 §6.6).
-pub fn write_goodbye(ssrcs: &[u32], out: &mut Vec<u8>) {
-    let ssrcs = &ssrcs[..ssrcs.len().min(31)];
-    out.extend_from_slice(&[0x80 | ssrcs.len() as u8, GOODBYE, 0, ssrcs.len() as u8]);
-    for ssrc in ssrcs {
-        out.extend_from_slice(&ssrc.to_be_bytes());
-    }
+/// The other way; before the epoch it is negative.
+pub fn unix_us_of_ntp(ntp_time: u64) -> i64 {
+    let seconds = (ntp_time >> 32) as i64 - NTP_OFFSET_S as i64;
+    let us = ((ntp_time & 0xffff_ffff) * 1_000_000) >> 32;
+    seconds * 1_000_000 + us as i64
 }
 
 #[cfg(test)]

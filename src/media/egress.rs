@@ -1,17 +1,15 @@
 //! What one connection sends: media, resends, probes and RTCP, from one place, sealed by the one holder of
 //! the key ([`srtp::Sealer`]).
 //!
-//! The engine keeps ICE, DTLS, SCTP and all that comes in. Media is not paced here: its publisher has paced
+//! Media is not paced here: its publisher has paced
 //! it, and what the path cannot carry is not sent at all ([`crate::core::layers`]). Packets gather in
 //! [`Egress::push`] and leave in [`Egress::flush`], so that those of one receiver follow each other and leave
 //! in one GSO send.
 
 mod feedback;
-pub mod keys;
 mod packet;
 mod probing;
 mod sent_log;
-mod srtp;
 mod stream;
 
 use std::collections::VecDeque;
@@ -23,13 +21,13 @@ use str0m::rtp::RedDecoder;
 pub use packet::{ExtensionIds, Framing, Passed};
 pub use stream::StreamLine;
 
-use self::keys::KeySlot;
 use self::packet::{Lane, Packet};
 use self::probing::Probing;
 use self::sent_log::SentLog;
-use self::srtp::{Opener, Sealer};
 use self::stream::Stream;
 use super::negotiate::PayloadType;
+use super::srtp::keys::KeySlot;
+use super::srtp::{self, RtcpOpener, Sealer};
 use super::wire::{Path, Wire};
 use crate::core::bandwidth::Estimator;
 use crate::core::format::Format;
@@ -88,10 +86,8 @@ pub struct EgressLines {
 
 struct Protection {
     sealer: Sealer,
-    /// RTCP of the peer.
-    peer: Opener,
-    /// RTCP of the engine, sealed with the decoy.
-    engine: Opener,
+    /// Of the peer's RTCP.
+    opener: RtcpOpener,
 }
 
 pub struct Egress {
@@ -100,6 +96,7 @@ pub struct Egress {
     /// Where the peer is; none until the engine has sent something there.
     pub path: Option<Path>,
     clock: WallClock,
+    own_ssrc: u32,
     streams: Vec<Stream>,
     payload_types: Vec<PayloadType>,
     cname: String,
@@ -145,6 +142,7 @@ impl Allowance {
 impl Egress {
     /// `seed` makes first numbers unpredictable.
     pub fn new(now: Instant, clock: WallClock, lines: EgressLines, seed: u64) -> Self {
+        let own_ssrc = lines.streams.first().map_or((seed >> 32) as u32 | 1, |line| line.ssrc);
         let seeds = (0u16..).map(|slot| (seed >> 16) as u16 ^ slot.wrapping_mul(0x9e37));
         let streams = lines.streams.into_iter().zip(seeds).map(|(line, seed)| Stream::new(line, seed));
         Self {
@@ -152,6 +150,7 @@ impl Egress {
             protection: None,
             path: None,
             clock,
+            own_ssrc,
             streams: streams.collect(),
             payload_types: lines.payload_types,
             cname: lines.cname,
@@ -230,23 +229,18 @@ impl Egress {
         let made = || {
             Ok::<_, aws_lc_rs::error::Unspecified>(Protection {
                 sealer: Sealer::new(keys.profile, &keys.outgoing)?,
-                peer: Opener::new(keys.profile, &keys.incoming)?,
-                engine: Opener::new(keys.profile, &keys.decoy)?,
+                opener: RtcpOpener::new(keys.profile, &keys.incoming)?,
             })
         };
         // Keys that do not fit their profile cannot come from a handshake; such a peer gets nothing.
         self.protection = made().ok();
     }
 
-    /// Passes on RTCP that the engine made for the peer, sealed with the key that the peer knows.
-    pub fn reseal(&mut self, sealed: &[u8], wire: &mut Wire<'_>) {
+    /// Sends a compound that tells the peer of what it sends.
+    pub fn send_rtcp(&mut self, compound: &mut Vec<u8>, wire: &mut Wire<'_>) {
         self.protect();
         let (Some(keys), Some(path)) = (&mut self.protection, &self.path) else { return };
-        let Some(compound) = keys.engine.open_rtcp(sealed, &mut self.plain) else { return };
-        wire.send(path, |out, start| {
-            out.extend_from_slice(compound);
-            keys.sealer.seal_rtcp(out, start)
-        });
+        seal_compound(&mut keys.sealer, path, compound, wire);
     }
 
     /// Sends what waits.
@@ -381,7 +375,7 @@ impl Egress {
             let rate = if stream.line.kind == Kind::Audio { AUDIO_CLOCK_RATE } else { VIDEO_CLOCK_RATE };
             let Some(report) = stream.poll_report(now, REPORT_INTERVAL, rate, ntp_time) else { continue };
             any = true;
-            rtcp::write_sender_report(&report, &self.cname, &mut self.plain);
+            rtcp::write::sender_report(&report, &self.cname, &mut self.plain);
             if self.plain.len() >= COMPOUND_BYTES_MAX {
                 seal_compound(&mut keys.sealer, path, &mut self.plain, wire);
             }
@@ -399,7 +393,7 @@ impl Egress {
         let ssrcs: Vec<u32> = self.streams.iter().flat_map(Stream::heard).collect();
         for some in ssrcs.chunks(31) {
             self.plain.clear();
-            rtcp::write_goodbye(some, &mut self.plain);
+            rtcp::write::goodbye(some, &mut self.plain);
             seal_compound(&mut keys.sealer, path, &mut self.plain, wire);
         }
     }
@@ -429,6 +423,11 @@ impl Egress {
     /// A new estimate of what the path carries.
     pub fn poll_estimate(&mut self) -> Option<u64> {
         if self.is_blind { None } else { self.estimator.poll_estimate() }
+    }
+
+    /// As whom we speak of what the peer sends.
+    pub fn own_ssrc(&self) -> u32 {
+        self.own_ssrc
     }
 
     /// Nothing tells what the path carries.

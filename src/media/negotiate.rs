@@ -4,8 +4,8 @@
 //! Every m-line that the client sends on becomes a [`PublishedLine`], every one it receives on a
 //! [`SlotLine`]. We are ICE-lite and DTLS-passive on DTLS 1.2, whose server side picks the SRTP profile and
 //! picks AES-GCM. One engine answers the offer and names the streams that we send, which [`super::egress`]
-//! sends. The engine that stays is told only of the lines that something comes in on: it would keep some
-//! kilobytes for each of the others, for nothing.
+//! sends, and the lines that [`super::ingress`] takes from. The engine that stays does ICE, DTLS and SCTP: it
+//! is told of no line that media flows on, for each of which it would keep some kilobytes for nothing.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -21,9 +21,10 @@ use str0m::rtp::Extension;
 use str0m::{Candidate, IceCreds, Rtc};
 
 use super::descriptor::DependencyDescriptorSerializer;
-use super::egress::keys::{self, KeySlot};
 use super::egress::{EgressLines, ExtensionIds, Framing, StreamLine};
+use super::ingress::{IngressLines, Meanings, declared};
 use super::peer::attribute;
+use super::srtp::keys::{self, KeySlot};
 use crate::core::format::Format;
 use crate::core::payload::dependency;
 use crate::core::protocol::{Kind, OFFER_BYTES_MAX};
@@ -67,6 +68,8 @@ pub struct PayloadType {
     pub pt: Pt,
     /// Of its resends (RFC 4588), where the peer takes them.
     pub resend: Option<Pt>,
+    /// Lost packets of it are asked for, and come again.
+    pub is_resent: bool,
     pub format: Format,
 }
 
@@ -74,9 +77,8 @@ pub struct PayloadType {
 pub struct Negotiated {
     pub rtc: Box<Rtc>,
     pub answer: String,
-    pub published: Vec<PublishedLine>,
     pub slots: Vec<SlotLine>,
-    pub payload_types: Vec<PayloadType>,
+    pub ingress: IngressLines,
     pub egress: EgressLines,
     /// What the engine was offered: kept for an ICE restart by fragment, which needs the rest of it.
     pub offer: String,
@@ -103,20 +105,27 @@ pub fn accept(
         streams.iter().all(|stream| stream.framing.ids.transport_cc == 0) && !offer.contains("goog-remb");
     let cname =
         slots.first().and_then(|slot| negotiator.media(slot.mid)).map(|media| media.cname().to_owned());
-    let offer = of_what_comes_in(&offer, &negotiator);
+    let mut meanings = Meanings::default();
+    let media = published.iter().filter_map(|line| negotiator.media(line.mid));
+    media.for_each(|media| meanings.learn(media));
+    let declared = declared(&offer, &published);
+    let offer = without_media(&offer);
     drop(negotiator);
     let (mut rtc, keys) = build(now, identity, reach, creds);
     let keys = keys.ok_or_else(|| Refusal::new(Code::Unavailable, "DTLS could not be set up; try again"))?;
-    accept_receiving(&mut rtc, offer.clone())?;
+    accept_by_engine(&mut rtc, Offer::parse(offer.clone())?.parsed)?;
+    let lines = published;
+    let ingress =
+        IngressLines { keys: keys.clone(), lines, payload_types: payload_types.clone(), meanings, declared };
     let egress = EgressLines {
         keys,
         streams,
         cname: cname.unwrap_or_default(),
-        payload_types: payload_types.clone(),
+        payload_types,
         is_blind,
         initial_estimate_bps: identity.initial_estimate_bps,
     };
-    Ok(Negotiated { rtc: Box::new(rtc), answer, published, slots, payload_types, egress, offer })
+    Ok(Negotiated { rtc: Box::new(rtc), answer, slots, ingress, egress, offer })
 }
 
 /// The engine asserts some of what it expects of an offer. One that breaks such an assertion is refused like
@@ -131,18 +140,18 @@ fn accept_by_engine(rtc: &mut Rtc, offer: SdpOffer) -> Result<SdpAnswer, Refusal
     }
 }
 
-/// The offer without the lines that nothing comes in on. The first line stays, as it may hold for all what
-/// an offer says but once.
-fn of_what_comes_in(offer: &str, negotiated: &Rtc) -> String {
+/// The offer without media: its channels are left, and the first line, which may hold for all what an offer
+/// says but once.
+fn without_media(offer: &str) -> String {
     let mut sections = offer.split("\nm=");
     let session = sections.next().unwrap_or_default();
     let (mut mids, mut kept) = (Vec::new(), String::new());
     for (index, section) in sections.enumerate() {
-        let mid = attribute(section, "a=mid:").unwrap_or_default();
-        let media = negotiated.media(Mid::from(mid));
-        if index == 0 || media.is_none_or(|media| media.direction().is_receiving()) {
-            mids.push(mid);
-            kept.extend(["m=", &section.replace("a=recvonly", "a=inactive"), "\n"]);
+        if index == 0 || section.starts_with("application") {
+            mids.push(attribute(section, "a=mid:").unwrap_or_default());
+            let directions = ["a=sendrecv", "a=sendonly", "a=recvonly"];
+            let inactive = directions.iter().fold(section.to_owned(), |s, way| s.replace(way, "a=inactive"));
+            kept.extend(["m=", &inactive, "\n"]);
         }
     }
     let mut described = String::new();
@@ -157,21 +166,6 @@ fn of_what_comes_in(offer: &str, negotiated: &Rtc) -> String {
         described += "\r\n";
     }
     described + &kept
-}
-
-/// Has the engine accept an offer, and takes from it again the streams that it would send: it reports on none
-/// of them and sends none.
-fn accept_receiving(rtc: &mut Rtc, offer: String) -> Result<(), Refusal> {
-    let Offer { parsed, .. } = Offer::parse(offer)?;
-    let answer = accept_by_engine(rtc, parsed)?.to_sdp_string();
-    let (_, slots) = lines(rtc, &answer);
-    for slot in slots {
-        let mut api = rtc.direct_api();
-        if let Some(ssrc) = api.stream_tx_by_mid(slot.mid, None).map(|stream| stream.ssrc()) {
-            api.remove_stream_tx(ssrc);
-        }
-    }
-    Ok(())
 }
 
 /// The streams that the answer names for the slots.
@@ -206,7 +200,7 @@ pub fn restart(rtc: &mut Rtc, offer: &str, creds: &IceCreds) -> Result<(), Refus
             _ => format!("{line}\r\n"),
         })
         .collect();
-    accept_receiving(rtc, restarted)
+    accept_by_engine(rtc, Offer::parse(restarted)?.parsed).map(drop)
 }
 
 /// Our side of an ICE restart as an SDP fragment (RFC 8840 §4.4).
@@ -348,8 +342,15 @@ fn payload_types(rtc: &Rtc) -> Vec<PayloadType> {
     let mut types = Vec::new();
     for params in rtc.codec_config().params() {
         let resend = params.resend();
-        types.extend(Format::of(params).map(|format| PayloadType { pt: params.pt(), resend, format }));
-        types.extend(params.red().map(|pt| PayloadType { pt, resend: None, format: Format::RED }));
+        let is_resent = params.fb_nack();
+        types.extend(Format::of(params).map(|format| PayloadType {
+            pt: params.pt(),
+            resend,
+            is_resent,
+            format,
+        }));
+        let red = |pt| PayloadType { pt, resend: None, is_resent: false, format: Format::RED };
+        types.extend(params.red().map(red));
     }
     types
 }

@@ -1,5 +1,5 @@
-//! One connection: a str0m `Rtc` for ICE, DTLS, SCTP and what comes in, an [`Egress`] for what goes out, and
-//! the numbers by which this peer calls things.
+//! One connection: a str0m `Rtc` for ICE, DTLS and SCTP, an [`Ingress`] for the media that comes in, and an
+//! [`Egress`] for what goes out.
 //!
 //! Each change of the `Rtc` is followed by draining it, each push to the egress by flushing it at the end of
 //! the tick.
@@ -8,18 +8,14 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use str0m::channel::ChannelId;
-use str0m::media::{KeyframeRequestKind, Mid, Rid};
-use str0m::rtp::{RtpPacket, Ssrc};
 use str0m::{Input, Rtc};
 
 use super::channel::Backlog;
 use super::demux::PeerSerial;
 use super::egress::Egress;
-use super::negotiate::{Negotiated, PayloadType};
-use crate::core::payload::DescriptorBytes;
-use crate::core::replay::Rare;
-use crate::core::room::{Arrival, ParticipantKey};
-use crate::core::track::PublishedLine;
+use super::ingress::Ingress;
+use super::negotiate::Negotiated;
+use crate::core::room::ParticipantKey;
 
 /// A room's place on its shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,9 +36,11 @@ pub struct Peer {
     pub serial: PeerSerial,
     pub room: RoomIndex,
     pub who: ParticipantKey,
-    /// ICE, DTLS, SCTP and what comes in.
+    /// ICE, DTLS and SCTP.
     pub rtc: Box<Rtc>,
-    /// What goes out.
+    /// Media that comes in.
+    pub ingress: Ingress,
+    /// All media and RTCP that goes out.
     pub egress: Egress,
     /// Where a nomination came from that the engine has yet to answer (RFC 8445 §7.3.1.5).
     pub nominating: Option<SocketAddr>,
@@ -69,10 +67,6 @@ pub struct Peer {
     /// When the join was asked for; taken when the connection stands.
     pub asked_at: Option<Instant>,
     pub span: tracing::Span,
-    lines: Vec<PublishedLine>,
-    payload_types: Vec<PayloadType>,
-    /// Line and encoding of each SSRC that was seen; str0m bounds how many there can be.
-    streams: Vec<(Ssrc, u8, u8)>,
 }
 
 impl Peer {
@@ -90,6 +84,7 @@ impl Peer {
             room,
             who,
             rtc: negotiated.rtc,
+            ingress: Ingress::new(asked_at, negotiated.ingress, egress.own_ssrc()),
             egress,
             nominating: None,
             remote_ufrag: attribute(&negotiated.offer, "a=ice-ufrag:").unwrap_or_default().to_owned(),
@@ -108,72 +103,12 @@ impl Peer {
             said_goodbye: false,
             asked_at: Some(asked_at),
             span,
-            lines: negotiated.published,
-            payload_types: negotiated.payload_types,
-            streams: Vec::new(),
         }
     }
 
     /// Whether it may send media at all.
     pub fn publishes(&self) -> bool {
-        !self.lines.is_empty()
-    }
-
-    /// Reads a packet's numbers; `None` for one of no line or format of this peer's.
-    #[inline]
-    pub fn arrival<'a>(&mut self, packet: &'a RtpPacket, rare: Option<&'a Rare>) -> Option<Arrival<'a>> {
-        let ssrc = packet.header.ssrc;
-        let known = self.streams.iter().find(|(known, _, _)| *known == ssrc);
-        let (line, encoding) = match known {
-            Some(&(_, line, encoding)) => (line, encoding),
-            None => self.learn_stream(ssrc)?,
-        };
-        let pt = packet.header.payload_type;
-        let format = self.payload_types.iter().find(|known| known.pt == pt)?.format;
-        let values = &packet.header.ext_vals;
-        let level = values.audio_level.map(|level| level.unsigned_abs().min(127));
-        Some(Arrival {
-            line,
-            encoding,
-            format,
-            seq_no: *packet.seq_no,
-            rtp_time: packet.header.timestamp,
-            marker: packet.header.marker,
-            payload: &packet.payload,
-            descriptor: values.user_values.get::<DescriptorBytes>(),
-            audio_level: level.map(|level| (level, values.voice_activity.unwrap_or(level < 127))),
-            rare,
-        })
-    }
-
-    fn learn_stream(&mut self, ssrc: Ssrc) -> Option<(u8, u8)> {
-        let mut api = self.rtc.direct_api();
-        let stream = api.stream_rx(&ssrc)?;
-        let (mid, rid) = (stream.mid(), stream.rid());
-        let line = self.lines.iter().position(|line| line.mid == mid)?;
-        let rids = &self.lines[line].rids;
-        let encoding = match rid {
-            Some(rid) if !rids.is_empty() => rids.iter().position(|known| *known == rid)?,
-            _ => 0,
-        };
-        let found = (u8::try_from(line).ok()?, u8::try_from(encoding).ok()?);
-        self.streams.push((ssrc, found.0, found.1));
-        Some(found)
-    }
-
-    pub fn request_keyframe(&mut self, mid: Mid, rid: Option<Rid>) {
-        let mut api = self.rtc.direct_api();
-        if let Some(stream) = api.stream_rx_by_mid(mid, rid) {
-            stream.request_keyframe(KeyframeRequestKind::Pli);
-        }
-    }
-
-    /// Asks the publisher to stay within `bps` (REMB); a stream that has not begun is not asked.
-    pub fn limit_bitrate(&mut self, mid: Mid, rid: Option<Rid>, bps: u64) {
-        let mut api = self.rtc.direct_api();
-        if let Some(stream) = api.stream_rx_by_mid(mid, rid) {
-            stream.request_remb(bps.into());
-        }
+        !self.ingress.lines().is_empty()
     }
 
     /// Sends a control message, or keeps it until the channel takes it. False when too much waits already.

@@ -10,6 +10,7 @@ mod egress;
 mod events;
 mod mixer;
 mod outputs;
+mod packets;
 mod recorder;
 mod relays;
 mod silence;
@@ -230,7 +231,7 @@ pub struct Shard {
     tcp: TcpConnections,
     /// Of the peers' engines.
     peer_timers: Wheel,
-    /// Of what they are sent.
+    /// Of what they are sent and told.
     egress_timers: Wheel,
     room_timers: Wheel,
     outbox: Outbox,
@@ -238,6 +239,8 @@ pub struct Shard {
     dirty: Vec<PeerIndex>,
     unsent: VecDeque<PeerIndex>,
     forwards: Vec<Forward>,
+    /// RTCP in the making.
+    compound: Vec<u8>,
     check_silence_at: Instant,
     /// Until then receivers may ask for lost packets again.
     lossy_until: Instant,
@@ -266,6 +269,7 @@ impl Shard {
             dirty: Vec::new(),
             unsent: VecDeque::new(),
             forwards: Vec::new(),
+            compound: Vec::new(),
             check_silence_at: around.start,
             lossy_until: around.start,
             drained: None,

@@ -50,6 +50,14 @@ impl Wheel {
         self.occupied[place / 64] |= 1 << (place % 64);
     }
 
+    /// Sets it where there is none, or a later one.
+    pub fn set_earlier(&mut self, key: u32, deadline: Instant) {
+        let known = self.deadlines.get(key as usize).copied().unwrap_or(u64::MAX);
+        if self.tick_at_or_after(deadline) < known {
+            self.set(key, deadline);
+        }
+    }
+
     pub fn clear(&mut self, key: u32) {
         if let Some(deadline) = self.deadlines.get_mut(key as usize)
             && *deadline != u64::MAX

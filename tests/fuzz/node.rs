@@ -158,7 +158,7 @@ impl Node {
             session,
             has_token: false,
             returns: false,
-            lines: negotiated.published.clone(),
+            lines: negotiated.ingress.lines.clone(),
             slots: negotiated.slots.clone(),
             seed: 1,
         };

@@ -188,7 +188,7 @@ impl Node {
             session: SessionId::new(id, random << 8),
             has_token: false,
             returns: false,
-            lines: negotiated.published.clone(),
+            lines: negotiated.ingress.lines.clone(),
             slots: negotiated.slots.clone(),
             seed: u64::from(self.peers) * 0x1234_5678_9abc,
         };

@@ -7,9 +7,9 @@ use std::ops::Range;
 /// second to one receiver.
 const STATUSES_MAX: usize = 8_192;
 /// The unit of the reference time.
-const REFERENCE_US: i64 = 64_000;
+pub(super) const REFERENCE_US: i64 = 64_000;
 /// The unit of the arrival times that follow.
-const DELTA_US: i64 = 250;
+pub(super) const DELTA_US: i64 = 250;
 
 /// One report; its length was checked against its own counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

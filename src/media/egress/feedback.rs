@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Egress, RESENDS_MAX};
-use crate::core::rtcp::{self, Feedback, ReportBlock};
+use crate::core::rtcp::{self, Feedback, ReportBlock, SenderReport};
 
 /// What a receiver's RTCP asked for.
 #[derive(Debug, Default)]
@@ -12,8 +12,8 @@ pub struct Requests {
     pub keyframes: Vec<u16>,
     /// Packets were lost.
     pub for_resends: bool,
-    /// The engine has to see the packet, too.
-    pub for_engine: bool,
+    /// What it tells of its own streams.
+    pub sender_reports: Vec<SenderReport>,
 }
 
 impl Egress {
@@ -21,12 +21,12 @@ impl Egress {
     pub fn handle_rtcp(&mut self, now: Instant, sealed: &[u8]) -> Option<Requests> {
         self.protect();
         let mut plain = std::mem::take(&mut self.plain);
-        let opened = self.protection.as_mut().and_then(|keys| keys.peer.open_rtcp(sealed, &mut plain));
+        let opened = self.protection.as_mut().and_then(|keys| keys.opener.open_rtcp(sealed, &mut plain));
         let requests = opened.map(|compound| {
             let mut requests = Requests::default();
-            requests.for_engine = rtcp::read(compound, |feedback| {
+            rtcp::read(compound, |feedback| {
                 requests.for_resends |= matches!(feedback, Feedback::Nack { .. });
-                self.handle_feedback(now, feedback, &mut requests.keyframes);
+                self.handle_feedback(now, feedback, &mut requests);
             });
             requests
         });
@@ -34,14 +34,14 @@ impl Egress {
         requests
     }
 
-    fn handle_feedback(&mut self, now: Instant, feedback: Feedback<'_>, keyframes: &mut Vec<u16>) {
+    fn handle_feedback(&mut self, now: Instant, feedback: Feedback<'_>, requests: &mut Requests) {
         match feedback {
             Feedback::Nack { ssrc, lost } => {
                 let Some(slot) = self.slot_of(ssrc) else { return };
                 let room = RESENDS_MAX.saturating_sub(self.resends.len());
                 self.resends.extend(lost.iter().take(room).map(|seq_no| (slot, seq_no)));
             }
-            Feedback::KeyframeRequest { ssrc } => keyframes.extend(self.slot_of(ssrc)),
+            Feedback::KeyframeRequest { ssrc } => requests.keyframes.extend(self.slot_of(ssrc)),
             Feedback::TransportCc(report) => {
                 let (reports, newest_sent_at) = self.sent.handle_report(now, self.probed, &report);
                 if let Some(sent_at) = newest_sent_at.filter(|_| !self.rtt_is_reported) {
@@ -51,6 +51,7 @@ impl Egress {
             }
             Feedback::Remb { bps } => self.estimator.handle_remb(now, bps),
             Feedback::Report(block) => self.handle_report(now, &block),
+            Feedback::SenderReport(report) => requests.sender_reports.push(report),
         }
     }
 

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use str0m::media::Media;
-use str0m::rtp::{Extension, ExtensionValues};
+use str0m::rtp::Extension;
 
 use crate::core::payload::dependency;
 use crate::core::payload::{DescriptorBytes, PayloadPatch};
-use crate::core::replay::{CONTRIBUTORS_MAX, Contributors, Rare};
+use crate::core::replay::{CONTRIBUTORS_MAX, Rare};
 
 /// The header without CSRCs and extensions.
 const FIXED_BYTES: usize = 12;
@@ -51,27 +51,6 @@ pub struct Passed {
     /// When this machine made what it carries, which may take longer with one packet than with another:
     /// reports tell the stream's time by this.
     pub made_at: Option<Instant>,
-}
-
-impl Passed {
-    #[inline]
-    pub fn of(values: &ExtensionValues, descriptor: Option<DescriptorBytes>) -> Self {
-        let audio_level = values.audio_level.map(|level| {
-            let voice = values.voice_activity.unwrap_or(false);
-            u8::from(voice) << 7 | level.unsigned_abs().min(127)
-        });
-        let orientation = values.video_orientation.map(|orientation| orientation as u8);
-        let playout_delay = values.play_delay_min.zip(values.play_delay_max).map(|(min, max)| {
-            let hundredths = |time: str0m::media::MediaTime| {
-                (time.rebase(str0m::media::Frequency::HUNDREDTHS).numer() & 0xfff) as u32
-            };
-            let [_, bytes @ ..] = (hundredths(min) << 12 | hundredths(max)).to_be_bytes();
-            bytes
-        });
-        let rare = (orientation.is_some() || playout_delay.is_some())
-            .then(|| Box::new(Rare { orientation, playout_delay, contributors: Contributors::new() }));
-        Self { audio_level, descriptor, rare, made_at: None }
-    }
 }
 
 /// Ids of the header extensions that a receiver has agreed to on one line; 0 for none.

@@ -34,9 +34,12 @@ impl Shard {
             self.counters.dropped.unknown_peer += 1;
             return;
         };
-        self.note_heard(now, index);
-        if is_rtcp(bytes) && !self.handle_rtcp(now, index, bytes) {
-            return;
+        self.note_heard(now, index, bytes.len());
+        match bytes {
+            // RFC 5761 §4: packet types that RTP leaves to RTCP.
+            [128..=191, 192..=223, ..] => return self.handle_rtcp(now, index, bytes),
+            [128..=191, ..] => return self.handle_rtp(now, index, bytes),
+            _ => {}
         }
         let Some(peer) = self.peers.get_mut(index.0 as usize).and_then(Option::as_mut) else { return };
         let Some(candidate) = self.around.reach.candidate(proto, destination) else { return };
@@ -108,9 +111,4 @@ impl Shard {
     pub fn handle_tcp_closed(&mut self, remote: SocketAddr) {
         self.tcp.remove(&remote);
     }
-}
-
-/// RFC 5761 §4: packet types that RTP leaves to RTCP.
-fn is_rtcp(bytes: &[u8]) -> bool {
-    matches!(bytes, [128..=191, 192..=223, ..])
 }

@@ -1,4 +1,4 @@
-//! What goes to peers: their egress, its timers, and RTCP that they send about it.
+//! What goes to peers: their egress, its timers, and RTCP in both directions.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,12 @@ impl Shard {
                 dropped: &mut self.counters.dropped.buffer_full,
             };
             peer.egress.flush(now, &mut wire);
-            match peer.egress.poll_timeout(now) {
+            while peer.ingress.poll_feedback(now, &mut self.compound) {
+                peer.egress.send_rtcp(&mut self.compound, &mut wire);
+            }
+            peer.ingress.take_alarm();
+            let at = peer.egress.poll_timeout(now).into_iter().chain(peer.ingress.poll_timeout()).min();
+            match at {
                 // A probe is a rate; nothing else is urgent to the millisecond.
                 Some(at) if peer.egress.is_probing() => self.egress_timers.set(index.0, at),
                 Some(at) => self.egress_timers.set(index.0, self.around.coarsely(at)),
@@ -65,14 +70,17 @@ impl Shard {
         }
     }
 
-    /// Takes RTCP of a peer. True where the engine has to see it, too.
-    pub(super) fn handle_rtcp(&mut self, now: Instant, index: PeerIndex, sealed: &[u8]) -> bool {
-        let Some(peer) = self.peer_mut(index) else { return false };
-        let (room, who, attached, publishes) = (peer.room, peer.who, peer.attached, peer.publishes());
+    /// Takes RTCP of a peer.
+    pub(super) fn handle_rtcp(&mut self, now: Instant, index: PeerIndex, sealed: &[u8]) {
+        let Some(peer) = self.peer_mut(index) else { return };
+        let (room, who, attached) = (peer.room, peer.who, peer.attached);
         let Some(requests) = peer.egress.handle_rtcp(now, sealed) else {
             self.counters.dropped.malformed += 1;
-            return false;
+            return;
         };
+        for report in &requests.sender_reports {
+            peer.ingress.handle_sender_report(now, report);
+        }
         if requests.for_resends {
             self.lossy_until = now + LOSSY_FOR;
         }
@@ -85,10 +93,9 @@ impl Shard {
             }
             self.flush_room(now, room);
         }
-        requests.for_engine && publishes
     }
 
-    /// Sends what a peer's engine wants to be sent. RTCP is sealed anew, by the one who has the key.
+    /// Sends what a peer's engine wants to be sent.
     pub(super) fn transmit(&mut self, index: PeerIndex, transmit: &Transmit) {
         let Some(peer) = self.peers.get_mut(index.0 as usize).and_then(Option::as_mut) else { return };
         let path = Path { proto: transmit.proto, source: transmit.source, destination: transmit.destination };
@@ -99,12 +106,7 @@ impl Shard {
         };
         // RFC 7983: STUN, DTLS, SRTP and SRTCP are told apart by their first byte.
         match *transmit.contents {
-            [128..=191, 192..=223, ..] => {
-                peer.egress.path = Some(path);
-                peer.egress.reseal(&transmit.contents, &mut wire);
-                return;
-            }
-            // The engine has no stream to send; if it had, it would not have the key.
+            // The engine has no stream to send or to report on; if it had, it would not have the key.
             [128..=191, ..] => {
                 self.counters.dropped.unsendable += 1;
                 return;

@@ -1,19 +1,14 @@
-//! What a peer's engine tells: packets, messages, the connection's state.
+//! What a peer's engine tells: messages, and the connection's state.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use str0m::channel::{ChannelData, ChannelId};
-use str0m::rtp::RtpPacket;
 use str0m::{Event, IceConnectionState};
 
-use super::mixer::captured_us;
-use super::{PeerIndex, Shard, worker};
+use super::{PeerIndex, Shard};
 use crate::core::protocol::{CONTROL_LABEL, LOSSY_LABEL};
 use crate::core::refusal::{Code, Refusal};
-use crate::core::room::{Forward, Replayed};
 use crate::media::channel::decode;
-use crate::media::egress::Passed;
 use crate::media::peer::RoomIndex;
 
 /// What a path is believed to carry whose receiver tells nothing: all that a room may send it.
@@ -25,7 +20,6 @@ impl Shard {
             return;
         }
         match event {
-            Event::RtpPacket(packet) => self.handle_packet(now, index, &packet),
             Event::Connected => self.handle_connected(now, index),
             Event::IceConnectionStateChange(state) => self.handle_ice(now, index, state),
             Event::ChannelOpen(id, label) => self.handle_channel_open(now, index, id, &label),
@@ -38,7 +32,6 @@ impl Shard {
             }
             Event::PeerStats(stats) => {
                 let Some(peer) = self.peer_mut(index) else { return };
-                peer.figures.bytes_received = stats.peer_bytes_rx;
                 if let Some(pair) = &stats.selected_candidate_pair {
                     peer.figures.transport =
                         Some(if pair.protocol == str0m::net::Protocol::Udp { "udp" } else { "tcp" });
@@ -46,78 +39,6 @@ impl Shard {
             }
             Event::Closed => self.lose_peer(now, index),
             _ => {}
-        }
-    }
-
-    /// The way of a packet: what the room makes of it goes straight to its receivers.
-    fn handle_packet(&mut self, now: Instant, index: PeerIndex, packet: &RtpPacket) {
-        self.counters.packets_received += 1;
-        let Some(peer) = self.peers.get_mut(index.0 as usize).and_then(Option::as_mut) else { return };
-        let (room, who) = (peer.room, peer.who);
-        let passed = Passed::of(&packet.header.ext_vals, None);
-        let Some(arrival) = peer.arrival(packet, passed.rare.as_deref()) else {
-            self.counters.dropped.refused += 1;
-            return;
-        };
-        let Some(seat) = self.rooms.get_mut(room.0 as usize).and_then(Option::as_mut) else { return };
-        let has_workers = seat.mixer.is_some() || seat.recorder.is_some();
-        let mut forwards = std::mem::take(&mut self.forwards);
-        let taken = seat.room.handle_rtp(now, who, &arrival, &mut forwards);
-        if !taken {
-            self.counters.dropped.refused += 1;
-        }
-        let captured_us = if has_workers { captured_us(packet) } else { None };
-        self.fan_out(now, room, &packet.payload, &passed, captured_us, &mut forwards);
-        self.forwards = forwards;
-        if taken {
-            self.relay(now, room, who, &arrival, &passed);
-        }
-        self.flush_room(now, room);
-    }
-
-    /// Gives each receiver its own of a packet; `captured_us` is for the room's workers.
-    pub(super) fn fan_out(
-        &mut self,
-        now: Instant,
-        room: RoomIndex,
-        payload: &Arc<[u8]>,
-        passed: &Passed,
-        captured_us: Option<i64>,
-        forwards: &mut Vec<Forward>,
-    ) {
-        let Some(seat) = self.rooms.get(room.0 as usize).and_then(Option::as_ref) else { return };
-        for Forward { to, slot, format, rewritten, replayed } in forwards.drain(..) {
-            let Some(to) = seat.peer_of(to) else {
-                let captured_us = captured_us.filter(|_| replayed.is_none());
-                let payload = replayed.as_ref().map_or(payload, |replayed| &replayed.payload);
-                let Some((queue, place, is_recorder)) = seat.worker_of(to, slot) else { continue };
-                let packet = worker::packet(place, format, &rewritten, payload, captured_us);
-                if !packet.is_some_and(|packet| queue.send(packet)) {
-                    let dropped = &mut self.counters.dropped;
-                    *if is_recorder { &mut dropped.recorder_full } else { &mut dropped.mixer_full } += 1;
-                }
-                continue;
-            };
-            let Some(receiver) = self.peers.get_mut(to.0 as usize).and_then(Option::as_mut) else { continue };
-            let sent = match &replayed {
-                None => receiver.egress.push(now, slot.0, format, rewritten, payload, passed),
-                Some(Replayed { payload, rare }) => {
-                    let passed = Passed { rare: rare.clone(), ..Passed::default() };
-                    receiver.egress.push(now, slot.0, format, rewritten, payload, &passed)
-                }
-            };
-            if !sent {
-                self.counters.dropped.unsendable += 1;
-                continue;
-            }
-            self.counters.packets_forwarded += 1;
-            let payload = replayed.as_ref().map_or(payload, |replayed| &replayed.payload);
-            self.counters.bytes_forwarded += payload.len() as u64;
-            self.forwarded_in_tick += 1;
-            if !receiver.unsent {
-                receiver.unsent = true;
-                self.unsent.push_back(to);
-            }
         }
     }
 

@@ -2,8 +2,6 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use str0m::rtp::RtpPacket;
-
 use super::worker::WorkerLink;
 use super::{Notice, Shard};
 use crate::core::format::Format;
@@ -93,21 +91,6 @@ impl Shard {
             }
         }
     }
-}
-
-/// When a packet's media was captured, in microseconds since the Unix epoch by its sender's clock; by its
-/// latest report (RFC 3550 §6.4.1), so `None` before that. Senders that count from when they were started are
-/// long before that epoch, which does no harm.
-pub(super) fn captured_us(packet: &RtpPacket) -> Option<i64> {
-    let report = packet.last_sender_info?;
-    let rate = i64::from(packet.time.frequency().get());
-    // Both wrap; a packet is not hours from its report.
-    let ticks = packet.header.timestamp.wrapping_sub(report.rtp_time.numer() as u32) as i32;
-    let reported_us = match report.ntp_time.duration_since(UNIX_EPOCH) {
-        Ok(since) => i64::try_from(since.as_micros()).ok()?,
-        Err(before) => i64::try_from(before.duration().as_micros()).ok()?.checked_neg()?,
-    };
-    reported_us.checked_add(i64::from(ticks) * 1_000_000 / rate)
 }
 
 /// What a packet of the mix carries beside its payload: who is in it, and when it was made.

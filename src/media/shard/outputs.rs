@@ -7,6 +7,7 @@ use crate::core::chat::HistoryRange;
 use crate::core::protocol::ServerMessage;
 use crate::core::refusal::{Code, Refusal};
 use crate::core::room::{Audience, Output, ParticipantKey};
+use crate::media::ingress::Ingress;
 use crate::media::peer::RoomIndex;
 
 /// And the other side this long to answer a goodbye; then it is forgotten.
@@ -29,12 +30,12 @@ impl Shard {
     fn carry_out(&mut self, now: Instant, index: RoomIndex, output: Output) {
         match output {
             Output::Tell(audience, message) => self.tell(now, index, audience, &message),
-            Output::RequestKeyframe { from, mid, rid } => self.with_peer(index, from, |peer| {
-                peer.request_keyframe(mid, rid);
-            }),
-            Output::LimitBitrate { from, mid, rid, bps } => self.with_peer(index, from, |peer| {
-                peer.limit_bitrate(mid, rid, bps);
-            }),
+            Output::RequestKeyframe { from, mid, rid } => {
+                self.ask_sender(index, from, |ingress| ingress.request_keyframe(now, mid, rid));
+            }
+            Output::LimitBitrate { from, mid, rid, bps } => {
+                self.ask_sender(index, from, |ingress| ingress.limit_bitrate(now, mid, rid, bps));
+            }
             Output::SetGoal { to, next_bps, desired_bps } => {
                 let Some(to) = self.seat_mut(index).and_then(|seat| seat.peer_of(to)) else { return };
                 if let Some(peer) = self.peer_mut(to) {
@@ -123,17 +124,12 @@ impl Shard {
         }
     }
 
-    fn with_peer(
-        &mut self,
-        room: RoomIndex,
-        who: ParticipantKey,
-        act: impl FnOnce(&mut crate::media::peer::Peer),
-    ) {
+    fn ask_sender(&mut self, room: RoomIndex, who: ParticipantKey, ask: impl FnOnce(&mut Ingress)) {
         let Some(index) = self.seat_mut(room).and_then(|seat| seat.peer_of(who)) else { return };
         if let Some(peer) = self.peer_mut(index) {
-            act(peer);
+            ask(&mut peer.ingress);
         }
-        self.mark_dirty(index);
+        self.mark_unsent(index);
     }
 
     /// Serialises once, sends to all in the audience.

@@ -13,9 +13,10 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Shard {
     #[inline]
-    pub(super) fn note_heard(&mut self, now: Instant, index: PeerIndex) {
+    pub(super) fn note_heard(&mut self, now: Instant, index: PeerIndex, bytes: usize) {
         let Some(peer) = self.peer_mut(index) else { return };
         peer.heard_at = now;
+        peer.figures.bytes_received += bytes as u64;
         if !std::mem::take(&mut peer.is_silent) || !peer.attached {
             return;
         }

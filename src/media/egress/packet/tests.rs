@@ -1,6 +1,7 @@
 //! Headers byte by byte.
 
 use super::*;
+use crate::core::replay::Contributors;
 
 fn packet(passed: Passed) -> Packet {
     Packet {

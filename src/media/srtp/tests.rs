@@ -70,8 +70,8 @@ fn rtcp_that_was_sealed_is_opened_once_and_only_by_the_right_key() {
     for (profile, key_len, salt_len) in PROFILES {
         let master = |byte| MasterKey { key: vec![byte; key_len], salt: vec![byte; salt_len] };
         let mut sealer = Sealer::new(profile, &master(1)).expect("keys");
-        let mut opener = Opener::new(profile, &master(1)).expect("keys");
-        let mut stranger = Opener::new(profile, &master(2)).expect("keys");
+        let mut opener = RtcpOpener::new(profile, &master(1)).expect("keys");
+        let mut stranger = RtcpOpener::new(profile, &master(2)).expect("keys");
         let compound = hex("80c90001 00000007 80c90001 00000008");
         let mut plain = Vec::new();
         let mut sealed = Vec::new();
@@ -91,7 +91,7 @@ fn rtcp_that_was_sealed_is_opened_once_and_only_by_the_right_key() {
         }
         let mut forged = sealed[0].clone();
         forged[9] ^= 1;
-        assert_eq!(Opener::new(profile, &master(1)).expect("keys").open_rtcp(&forged, &mut plain), None);
+        assert_eq!(RtcpOpener::new(profile, &master(1)).expect("keys").open_rtcp(&forged, &mut plain), None);
     }
 }
 
@@ -99,7 +99,7 @@ fn rtcp_that_was_sealed_is_opened_once_and_only_by_the_right_key() {
 fn each_source_counts_for_itself() {
     let (profile, key_len, salt_len) = PROFILES[2];
     let master = || MasterKey { key: vec![1; key_len], salt: vec![1; salt_len] };
-    let mut opener = Opener::new(profile, &master()).expect("keys");
+    let mut opener = RtcpOpener::new(profile, &master()).expect("keys");
     let mut plain = Vec::new();
     let mut opens = |ssrc: u32, index: u32| {
         let mut sealer = Sealer::new(profile, &master()).expect("keys");

@@ -1,10 +1,8 @@
 //! The SRTP keys of a connection, taken from its DTLS handshake as they pass.
 //!
-//! The engine (str0m) does ICE, DTLS, SCTP and everything that comes in; what goes out is sealed by
-//! [`super::srtp`]. AES-GCM is broken by a nonce used twice (RFC 7714 §9.1), so two senders must never hold
-//! one key. They cannot: the half of the keying material that the engine would send with is replaced here by
-//! random bytes, before the engine sees it. What the engine seals is sealed with that decoy; its RTCP is
-//! opened with it and sealed anew by the one holder of the real key.
+//! The engine (str0m) does ICE, DTLS and SCTP; media and RTCP are opened and sealed here ([`super`]). AES-GCM
+//! is broken by a nonce used twice (RFC 7714 §9.1), so two senders must never hold one key. They cannot: all
+//! of the keying material is replaced by random bytes before the engine sees it.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -33,8 +31,6 @@ pub struct Keys {
     pub outgoing: MasterKey,
     /// What the peer sends with.
     pub incoming: MasterKey,
-    /// What the engine believes that we send with.
-    pub decoy: MasterKey,
 }
 
 /// Keys are for no log.
@@ -162,7 +158,7 @@ fn lengths(profile: SrtpProfile) -> Option<(usize, usize)> {
     }
 }
 
-/// The keys, and what the engine gets: the peer's half and a decoy in place of ours. The material is client
+/// The keys, and random bytes for the engine in their place. The material is client
 /// key, server key, client salt, server salt (RFC 5764 §4.2).
 fn split(material: &[u8], profile: SrtpProfile, is_client: bool) -> Option<(Keys, KeyingMaterial)> {
     let (key_len, salt_len) = lengths(profile)?;
@@ -175,12 +171,9 @@ fn split(material: &[u8], profile: SrtpProfile, is_client: bool) -> Option<(Keys
         salt: salts[usize::from(second) * salt_len..][..salt_len].to_vec(),
     };
     let (outgoing, incoming) = (half(!is_client), half(is_client));
-    let mut decoy = MasterKey { key: vec![0; key_len], salt: vec![0; salt_len] };
-    rand::fill(&mut decoy.key).ok()?;
-    rand::fill(&mut decoy.salt).ok()?;
-    let (client, server) = if is_client { (&decoy, &incoming) } else { (&incoming, &decoy) };
-    let for_engine = [&client.key[..], &server.key, &client.salt, &server.salt].concat();
-    Some((Keys { profile, outgoing, incoming, decoy }, KeyingMaterial::new(&for_engine)))
+    let mut for_engine = vec![0; material.len()];
+    rand::fill(&mut for_engine).ok()?;
+    Some((Keys { profile, outgoing, incoming }, KeyingMaterial::new(&for_engine)))
 }
 
 #[cfg(test)]
@@ -188,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_engine_never_gets_the_half_that_we_send_with() {
+    fn the_engine_gets_neither_half() {
         for (profile, len) in [
             (SrtpProfile::AES128_CM_SHA1_80, 60),
             (SrtpProfile::AEAD_AES_128_GCM, 56),
@@ -201,11 +194,11 @@ mod tests {
                 let own = usize::from(!is_client);
                 assert_eq!(keys.outgoing.key, material[own * key_len..][..key_len]);
                 assert_eq!(keys.outgoing.salt, material[2 * key_len + own * salt_len..][..salt_len]);
-                assert_eq!(engine[own * key_len..][..key_len], keys.decoy.key[..]);
-                assert_ne!(keys.decoy.key, keys.outgoing.key);
-                let theirs = 1 - own;
-                assert_eq!(engine[theirs * key_len..][..key_len], keys.incoming.key[..]);
+                assert_eq!(keys.incoming.key, material[(1 - own) * key_len..][..key_len]);
                 assert_eq!(engine.len(), material.len());
+                let kept =
+                    engine.windows(key_len).any(|some| material.windows(key_len).any(|key| key == some));
+                assert!(!kept, "none of it");
             }
             assert!(split(&material[1..], profile, false).is_none(), "too short");
         }

@@ -1,8 +1,12 @@
-//! SRTP and SRTCP (RFC 3711, RFC 7714) for what we send, and SRTCP for what comes back.
+//! SRTP and SRTCP (RFC 3711, RFC 7714), in both directions.
 //!
 //! A [`Sealer`] is the only holder of its key. RTP: each index of a stream is sealed once, or again with the
 //! very same bytes (RFC 7714 §9.1 forbids anything else); the streams' sequence numbers see to it. RTCP: one
 //! index counts all packets of all sources.
+
+pub mod keys;
+
+use std::sync::Arc;
 
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::cipher::{AES_128, AES_256, EncryptingKey, EncryptionContext, UnboundCipherKey};
@@ -11,7 +15,7 @@ use aws_lc_rs::hmac;
 use aws_lc_rs::iv::FixedLength;
 use str0m::crypto::dtls::SrtpProfile;
 
-use super::keys::MasterKey;
+use self::keys::MasterKey;
 
 /// More than any profile adds to an RTP packet.
 pub const RTP_TAG_BYTES_MAX: usize = 16;
@@ -135,15 +139,60 @@ impl Sealer {
     }
 }
 
+/// Opens RTP that one peer has sealed. Who calls it sees to it that none is taken twice.
+pub struct RtpOpener {
+    rtp: Session,
+}
+
+impl RtpOpener {
+    /// # Errors
+    /// The keys do not fit the profile.
+    pub fn new(profile: SrtpProfile, master: &MasterKey) -> Result<Self, Unspecified> {
+        Ok(Self { rtp: Session::derive(profile, master, LABEL_RTP)? })
+    }
+
+    /// The payload of a packet; `index` is its extended sequence number. `None` for one that was forged or
+    /// cut short.
+    #[inline]
+    pub fn open(&self, sealed: &[u8], header_len: usize, ssrc: u32, index: u64) -> Option<Arc<[u8]>> {
+        let rollover = (index >> 16) as u32;
+        match &self.rtp.cipher {
+            Cipher::Gcm(key) => {
+                let (header, cipher) = sealed.split_at_checked(header_len)?;
+                let (cipher, tag) = cipher.split_at_checked(cipher.len().checked_sub(GCM_TAG_BYTES)?)?;
+                let mut payload: Arc<[u8]> = std::iter::repeat_n(0, cipher.len()).collect();
+                let nonce = self.rtp.gcm_nonce(ssrc, rollover, index as u16);
+                let out = Arc::get_mut(&mut payload)?;
+                key.open_separate_gather(nonce, Aad::from(header), cipher, tag, out).ok()?;
+                Some(payload)
+            }
+            Cipher::Counter(counter) => {
+                let Counter { key, auth } = &**counter;
+                let (body, tag) = sealed.split_at_checked(sealed.len().checked_sub(HMAC_TAG_BYTES)?)?;
+                let mut mac = hmac::Context::with_key(auth);
+                mac.update(body);
+                mac.update(&rollover.to_be_bytes());
+                let expected = mac.sign();
+                let genuine = &expected.as_ref()[..HMAC_TAG_BYTES];
+                aws_lc_rs::constant_time::verify_slices_are_equal(genuine, tag).ok()?;
+                let mut payload: Arc<[u8]> = Arc::from(body.get(header_len..)?);
+                let iv = self.rtp.counter_iv(ssrc, index);
+                key.less_safe_encrypt(Arc::get_mut(&mut payload)?, iv).ok()?;
+                Some(payload)
+            }
+        }
+    }
+}
+
 /// Opens RTCP that one peer has sealed, for all of its sources.
-pub struct Opener {
+pub struct RtcpOpener {
     rtcp: Session,
     /// Each source counts for itself (RFC 3711 §3.2.3): a browser reports on each m-line as another one.
     /// Bounded by [`SOURCES_MAX`]; full: what is new is not heard.
     replay: Vec<(u32, ReplayWindow)>,
 }
 
-impl Opener {
+impl RtcpOpener {
     /// # Errors
     /// The keys do not fit the profile.
     pub fn new(profile: SrtpProfile, master: &MasterKey) -> Result<Self, Unspecified> {
