@@ -156,7 +156,9 @@ impl Worker {
             }
             let began = Instant::now();
             more = self.tick(began, command, relay);
-            self.busy += began.elapsed();
+            let took = began.elapsed();
+            self.busy += took;
+            self.pace.handle_end(took);
             if began >= self.reported_at + REPORT_INTERVAL {
                 self.report(began);
             }
