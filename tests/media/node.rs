@@ -17,7 +17,9 @@ use antiphon::core::stats::RoomStats;
 use antiphon::mailbox;
 use antiphon::media::negotiate::{self, Reach};
 use antiphon::media::relay::{Freight, RelayedPacket};
-use antiphon::media::shard::{Command, IceChange, Join, LogAnswer, Notice, RoomCommand, Shard, Surroundings};
+use antiphon::media::shard::{
+    Command, Home, IceChange, Join, LogAnswer, Notice, RoomCommand, Shard, Surroundings,
+};
 use antiphon::media::{Datagram, PeerSerial, credentials};
 use str0m_aws_lc_rs::default_provider;
 use tokio::sync::{mpsc, oneshot};
@@ -166,7 +168,7 @@ impl Node {
         self.served_by.insert(address, shard);
         let id = ShardId(shard as u8);
         if shard != 0 {
-            let (settings, home) = (Box::new(self.settings()), ShardId(0));
+            let (settings, home) = (Box::new(self.settings()), Home::Shard(ShardId(0)));
             self.shards[shard].handle_command(now, Command::OpenBranch { settings, home });
         }
         let serial = PeerSerial(self.peers);
@@ -279,7 +281,7 @@ impl Node {
     fn pass_relays(&mut self, now: Instant) -> bool {
         let mut passed = false;
         for from in 0..self.shards.len() {
-            while let Some(out) = self.shards[from].poll_relay() {
+            while let Some(out) = self.shards[from].poll_relay(now) {
                 passed = true;
                 match &out.relay.freight {
                     Freight::Packets(_) if self.relays_full => {

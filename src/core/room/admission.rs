@@ -252,8 +252,10 @@ impl Room {
         found.ok_or_else(|| Refusal::new(Code::NotFound, "nobody of that identity is in the room"))
     }
 
-    /// Somebody of this identity, who has proved it, comes in on another shard: the connection here goes.
+    /// Somebody of this identity, who has proved it, comes in on another shard: the connection here goes, and
+    /// those at other nodes.
     pub fn displace(&mut self, now: Now, identity: &Identity) {
+        self.dismiss_beyond(identity, LeaveReason::Replaced);
         if let Ok(key) = self.seat_named(identity) {
             self.dismiss(now, key, LeaveReason::Replaced);
         }

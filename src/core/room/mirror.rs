@@ -32,6 +32,11 @@ impl Room {
     pub fn handle_downstream(&mut self, now: Now, news: Downstream) {
         match news {
             Downstream::Mirror(mirror) => self.handle_mirror(now.instant, *mirror),
+            Downstream::Dismiss { identity, reason } => {
+                if let Ok(key) = self.seat_named(&identity) {
+                    self.dismiss(now, key, reason);
+                }
+            }
             Downstream::Ended(reason) => self.close(now, reason),
         }
     }

@@ -1,0 +1,249 @@
+//! Rooms that spread over nodes: viewers are served where they came, and each node is sent one copy of what
+//! is watched there. `ANTIPHON_RELAY_VIEWERS` is how many watch on each node, for a larger run.
+
+use std::time::{Duration, Instant};
+
+use reqwest::StatusCode;
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::nodes::{Links, World};
+use crate::stage::Stage;
+use crate::until;
+
+const SENT: &str = "antiphon_relay_packets_total{way=\"sent\"}";
+const RESENT: &str = "antiphon_relay_packets_total{way=\"resent\"}";
+const RECEIVED: &str = "antiphon_rtp_packets_received_total";
+const GIVEN: &str = "antiphon_relay_branches{side=\"home\"}";
+const WITHHELD: &str = "antiphon_relay_encodings{state=\"withheld\"}";
+/// Over what one more hop may cost: a network's round trip is nothing here.
+const HOP_MAX_MS: f64 = 5.0;
+/// From when a path works again to when all see pictures.
+const REFORMED_WITHIN: Duration = Duration::from_secs(2);
+
+fn viewers() -> usize {
+    std::env::var("ANTIPHON_RELAY_VIEWERS").ok().and_then(|text| text.parse().ok()).unwrap_or(30)
+}
+
+/// A room that somebody sends to, and the numbers of its home and of the other nodes.
+fn broadcast(world: &World, stage: &mut Stage, room: &str) -> (usize, Vec<usize>) {
+    world.make(0, room);
+    let home = world.home_of(room).expect("a home");
+    stage.publish(world, home, room, 1);
+    (home, (0..world.nodes.len()).filter(|node| *node != home).collect())
+}
+
+#[test]
+fn a_broadcast_crosses_to_each_node_once() {
+    let world = World::linked(3, Links::Far);
+    let mut stage = Stage::new();
+    let (home, others) = broadcast(&world, &mut stage, "broadcast");
+    let near: Vec<usize> = (0..3).map(|_| stage.seat(&world, home, "broadcast")).collect();
+    let mut far = Vec::new();
+    for node in &others {
+        for number in 0..viewers() {
+            let (seat, session) =
+                stage.watch(&world, *node, "broadcast").expect("it is served where it came");
+            assert!(
+                session.starts_with(&world.nodes[*node].url),
+                "requests about it belong there: {session}"
+            );
+            far.push((seat, session));
+            if number % 10 == 0 {
+                stage.run(Duration::from_millis(20));
+            }
+        }
+    }
+    let began = Instant::now();
+    let all: Vec<usize> = far.iter().map(|(seat, _)| *seat).chain(near.iter().copied()).collect();
+    let seen = stage.until("all see it", |stage| stage.all_see(&all, 1, began));
+    stage.until("all at the top", |stage| {
+        all.iter().all(|seat| stage.last(*seat).is_some_and(|shown| shown.encoding == 2))
+    });
+    // Encodings that were taken on the way up rest after seconds.
+    stage.run(Duration::from_secs(4));
+    let counts = |what: &str| world.figure(home, what);
+    let before = (counts(SENT), counts(RECEIVED), Instant::now());
+    let near_ns = stage.delay(&near, Duration::from_secs(2));
+    let far_seats: Vec<usize> = far.iter().map(|(seat, _)| *seat).collect();
+    let far_ns = stage.delay(&far_seats, Duration::from_secs(2));
+    let (sent, received) = (counts(SENT) - before.0, counts(RECEIVED) - before.1);
+    let copies = sent / received;
+    let hop_ms = (far_ns as f64 - near_ns as f64) / 1e6;
+    println!(
+        "{}",
+        json!({
+            "what": "relay_broadcast",
+            "viewers": far.len(),
+            "all_see_ms": seen.as_millis(),
+            "packets_received_per_second": received / before.2.elapsed().as_secs_f64(),
+            "packets_relayed_per_second": sent / before.2.elapsed().as_secs_f64(),
+            "copies_for_each_packet": copies,
+            "delay_at_home_p50_ms": near_ns as f64 / 1e6,
+            "delay_at_branch_p50_ms": far_ns as f64 / 1e6,
+            "hop_p50_ms": hop_ms,
+        })
+    );
+    assert_eq!(world.figure(home, GIVEN), 2.0, "one branch for each node, however many watch there");
+    assert!((1.5..=2.1).contains(&copies), "one copy for each of two nodes: {copies}");
+    assert!(hop_ms < HOP_MAX_MS, "{hop_ms} ms for one more hop");
+    for (seat, _) in &far {
+        assert_eq!(stage.faults(*seat), (0, 0), "none twice, no picture without what it refers to");
+    }
+    leaving(&world, &mut stage, (home, "broadcast"), &far, near.len());
+}
+
+/// The home counts viewers wherever they are; who leaves at a branch leaves the room, and the end of the room
+/// is the end everywhere.
+fn leaving(
+    world: &World,
+    stage: &mut Stage,
+    (home, name): (usize, &str),
+    far: &[(usize, String)],
+    near: usize,
+) {
+    let all = far.len() + near;
+    let room = world.ask("GET", &world.url_of(home, name), None).expect("an answer");
+    assert_eq!(room.body["viewers"], all);
+    let left = world.ask("DELETE", &far[0].1, None).expect("an answer");
+    assert_eq!(left.status, StatusCode::OK);
+    until("the home knows that it left", || {
+        let room = world.ask("GET", &world.url_of(home, name), None).expect("an answer");
+        room.body["viewers"] == all - 1
+    });
+    world.ask("DELETE", &world.url_of(home, name), None).expect("an answer");
+    stage.until("all are sent away", |stage| {
+        far.iter().skip(1).all(|(seat, _)| stage.engine.seats[*seat].client.is_closed())
+    });
+    until("no branch is left", || world.figure(home, GIVEN) == 0.0);
+}
+
+#[test]
+fn a_link_that_loses_is_cut_or_is_narrow_goes_on() {
+    let world = World::linked(3, Links::Far);
+    let mut stage = Stage::new();
+    let (home, others) = broadcast(&world, &mut stage, "weather");
+    let seats: Vec<usize> = (0..4).map(|_| stage.seat(&world, others[0], "weather")).collect();
+    stage.until("all at the top", |stage| {
+        seats.iter().all(|seat| stage.last(*seat).is_some_and(|shown| shown.encoding == 2))
+    });
+    let way = world.nodes[home].way.as_ref().expect("a way");
+
+    way.lose(30);
+    let asked = key_frames(&stage, &seats);
+    stage.run(Duration::from_secs(5));
+    let resent = world.figure(home, RESENT);
+    assert!(resent > 5.0, "what was lost is sent again: {resent}");
+    let asked = key_frames(&stage, &seats) - asked;
+    assert!(asked <= 4, "viewers hardly notice: {asked} key frames asked for");
+    way.lose(0);
+
+    way.cut(true);
+    // Until both ends have given the link up.
+    stage.until("the link is given up", |_| {
+        world.figure(others[0], "antiphon_relay_failures_total{what=\"lost\"}") >= 1.0
+    });
+    stage.run(Duration::from_millis(300));
+    way.cut(false);
+    let again = Instant::now();
+    let reformed = stage.until("all see it again", |stage| stage.all_see(&seats, 1, again));
+    println!("{}", json!({"what": "relay_cut", "pictures_again_ms": reformed.as_millis()}));
+    assert!(reformed < REFORMED_WITHIN, "{reformed:?}");
+
+    stage.run(Duration::from_secs(3));
+    way.limit(230_000);
+    let narrow = Instant::now();
+    let adapted = stage.until("all go on with a lower encoding", |stage| {
+        seats.iter().all(|seat| {
+            let shown = stage.last(*seat);
+            shown.is_some_and(|shown| shown.encoding < 2 && narrow.elapsed() > Duration::from_secs(1))
+        })
+    });
+    println!(
+        "{}",
+        json!({"what": "relay_narrow", "lower_encoding_ms": adapted.as_millis(),
+            "withheld": world.figure(home, WITHHELD)})
+    );
+    let settled = Instant::now();
+    stage.run(Duration::from_secs(2));
+    assert!(stage.all_see(&seats, 1, settled + Duration::from_secs(1)), "and it flows");
+    for seat in &seats {
+        assert_eq!(stage.faults(*seat).1, 0, "no picture without what it refers to");
+    }
+}
+
+fn key_frames(stage: &Stage, seats: &[usize]) -> u64 {
+    seats.iter().map(|seat| stage.engine.seats[*seat].client.key_frames_requested()).sum()
+}
+
+/// The home stands still for longer than its lease. Another node takes the room; the branch on the third goes
+/// over to it, and the first, when it wakes, has nobody any more.
+#[test]
+fn a_branch_follows_its_room_and_leaves_a_stale_owner() {
+    let world = World::linked(3, Links::Far);
+    let mut stage = Stage::new();
+    let (home, others) = broadcast(&world, &mut stage, "moving");
+    let (next, watched) = (others[0], others[1]);
+    let seats: Vec<usize> = (0..3).map(|_| stage.seat(&world, watched, "moving")).collect();
+    let began = Instant::now();
+    stage.until("all see it", |stage| stage.all_see(&seats, 1, began));
+    let epoch = world.epoch_of("moving");
+
+    world.nodes[home].signal(Signal::STOP);
+    let frozen = Instant::now();
+    stage.until("its lease is over", |_| frozen.elapsed() > world.lease + world.lease / 4);
+    stage.publish(&world, next, "moving", 2);
+    assert!(world.epoch_of("moving") > epoch);
+    let moved = Instant::now();
+    let followed = stage.until("all see the new one", |stage| stage.all_see(&seats, 2, moved));
+    println!(
+        "{}",
+        json!({"what": "relay_moved", "lease_ms": world.lease.as_millis(),
+            "followed_ms": followed.as_millis()})
+    );
+    world.nodes[home].signal(Signal::CONT);
+    let woken = Instant::now();
+    stage.run(Duration::from_secs(3));
+    for seat in &seats {
+        let slots = stage.engine.seats[*seat].client.slots().values();
+        let shown = slots.flat_map(|slot| slot.playout.timeline.iter().flatten());
+        let stale = shown.filter(|shown| shown.at > woken && shown.publisher == 1).count();
+        assert_eq!(stale, 0, "nothing of the owner that lost its room");
+        assert!(!stage.engine.seats[*seat].client.is_closed(), "viewers have stayed where they were");
+    }
+    assert!(stage.all_see(&seats, 2, woken + Duration::from_secs(2)));
+    until("the first has no branch left", || world.figure(home, GIVEN) == 0.0);
+    assert_eq!(world.figure(next, GIVEN), 1.0);
+}
+
+#[test]
+fn who_has_another_key_or_is_of_the_same_region_sends_viewers_to_the_home() {
+    let world = World::linked(3, Links::WrongKey);
+    let mut stage = Stage::new();
+    // A home with the right key: the last node is the stranger.
+    let room = (0..).map(|number| format!("keys-{number}")).find(|room| {
+        world.make(0, room);
+        world.home_of(room) != Some(2)
+    });
+    let room = room.expect("one");
+    let home = world.home_of(&room).expect("a home");
+    stage.publish(&world, home, &room, 1);
+    let sent = stage.watch(&world, 2, &room).expect_err("it has no link, so it sends viewers away");
+    assert_eq!(sent, format!("{}/whep", world.url_of(home, &room)));
+    until("the home has seen through it", || {
+        world.figure(home, "antiphon_relay_failures_total{what=\"accept\"}") >= 1.0
+    });
+    assert_eq!(world.figure(home, GIVEN), 0.0);
+    drop(world);
+
+    let world = World::linked(2, Links::Near);
+    let (home, others) = broadcast(&world, &mut stage, "near");
+    let sent = stage.watch(&world, others[0], "near").expect_err("the home has time for it");
+    assert_eq!(sent, format!("{}/whep", world.url_of(home, "near")));
+    // Whom the home sends there is served there.
+    let offer = antiphon::bench::client::Offer { video_slots: 1, audio_slots: 1, ..Default::default() };
+    let (_, sdp) = stage.engine.add(offer).expect("a socket");
+    let (status, ..) = world.join(&format!("{}/whep?branch=true", world.url_of(others[0], "near")), sdp);
+    assert_eq!(status, StatusCode::CREATED);
+    assert_eq!(world.figure(home, GIVEN), 1.0);
+}
