@@ -1,7 +1,7 @@
 //! Nodes as processes of the product, and plain requests to them.
 
 use std::fs::File;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -51,7 +51,7 @@ struct Ports {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Links {
     None,
-    /// All in one region.
+    /// All in one region, each with room for ten connections.
     Near,
     /// Each in a region of its own.
     Far,
@@ -103,7 +103,7 @@ impl World {
             let own = free_port();
             let way = (links != Links::None).then(|| Way::to(own));
             let relay = way.as_ref().map(|way| (own, way.port()));
-            let ports = Ports { http: free_port(), udp: free_port(), relay };
+            let ports = Ports { http: free_port(), udp: free_pair(), relay };
             let process = world.spawn(&id, ports);
             world.nodes.push(Node {
                 url: format!("http://127.0.0.1:{}", ports.http),
@@ -137,13 +137,16 @@ impl World {
             .args(dev)
             .envs(relay.into_iter().flatten())
             .env("ANTIPHON_CLUSTER__REGION", region)
+            // Linked nodes have their viewers on both of two shards.
+            .env("ANTIPHON_MEDIA__SHARDS", if ports.relay.is_some() { "2" } else { "1" })
+            .env("ANTIPHON_MEDIA__SPREAD_AT", if ports.relay.is_some() { "0" } else { "0.7" })
+            .env("ANTIPHON_CLUSTER__PEERS_MAX", if self.links == Links::Near { "10" } else { "10000" })
             .env("ANTIPHON_CLUSTER__KAFKA_BROKERS", brokers)
             .envs([
                 ("ANTIPHON_HTTP__LISTEN", format!("127.0.0.1:{}", ports.http)),
                 ("ANTIPHON_MEDIA__UDP_PORT", ports.udp.to_string()),
                 ("ANTIPHON_MEDIA__LISTEN", "127.0.0.1".into()),
                 ("ANTIPHON_MEDIA__TCP_PORT", "0".into()),
-                ("ANTIPHON_MEDIA__SHARDS", "1".into()),
                 ("ANTIPHON_MCU__ENABLED", "false".into()),
                 ("ANTIPHON_NODE__DATA_DIR", data.display().to_string()),
                 ("ANTIPHON_CLUSTER__REDIS_URL", self.redis.url()),
@@ -304,4 +307,12 @@ impl Drop for Node {
 fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("its address").port()
+}
+
+/// The first of two ports in a row that were free for UDP.
+fn free_pair() -> u16 {
+    let is_free = |port: u16| UdpSocket::bind(("127.0.0.1", port)).is_ok();
+    std::iter::repeat_with(free_port)
+        .find(|port| *port < u16::MAX && is_free(*port) && is_free(port + 1))
+        .expect("there are many")
 }

@@ -49,6 +49,13 @@ impl Stage {
         panic!("{room} is sent from node to node");
     }
 
+    /// Packets of sound and of the top encoding that a publisher has sent: what viewers on a good path take.
+    pub fn sent(&mut self, publisher: usize) -> u32 {
+        let client = &mut self.engine.seats[publisher].client;
+        let sound = client.audio().map_or(0, |audio| audio.sent().packets);
+        sound + client.video().and_then(|video| video.sent().nth(2)).map_or(0, |top| top.packets)
+    }
+
     /// A WHEP viewer through this node. Gives its seat and its session's address, or where it was sent.
     pub fn watch(&mut self, world: &World, node: usize, room: &str) -> Result<(usize, String), String> {
         let offer = Offer { video_slots: 1, audio_slots: 1, timeline: true, ..Offer::default() };

@@ -134,6 +134,7 @@ impl Link {
                 }
                 let datagram = encode_media(sending.kept.next_seq_no(), branch, packet);
                 sending.kept.push(now, datagram.clone());
+                sending.budget.note_sent();
                 datagrams.push(datagram);
             }
         }
@@ -207,7 +208,8 @@ impl Link {
             }
             Ok(Datagram::Missing(named)) => {
                 let found: Vec<Bytes> = {
-                    let sending = locked(&self.sending);
+                    let mut sending = locked(&self.sending);
+                    sending.budget.note_missing(named.len());
                     named.into_iter().filter_map(|seq_no| sending.kept.find(seq_no)).collect()
                 };
                 self.counts.resent.increment(found.len() as u64);

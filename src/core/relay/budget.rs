@@ -1,5 +1,5 @@
-//! What a link carries: where packets wait for it, encodings are withheld, the fullest first, until the rest
-//! fits.
+//! What a link carries: where packets wait for it, or many are lost, encodings are withheld, the fullest
+//! first, until the rest fits.
 //!
 //! To a branch an encoding that is withheld looks like one that its publisher does not send, and its viewers
 //! go on with a lower one. Sound is never withheld, as it is next to nothing.
@@ -15,6 +15,10 @@ pub type Flow = (u32, ParticipantKey, u8, u8);
 
 /// How long packets may wait for a link that carries all.
 const WAIT_MAX: Duration = Duration::from_millis(100);
+/// A link that loses more of what it is sent is taken for one that is full.
+const LOSS_MAX: f64 = 0.1;
+/// It is judged by no fewer packets.
+const JUDGED_MIN: u32 = 20;
 /// After a change it is not judged again for so long.
 const SETTLE: Duration = Duration::from_millis(500);
 /// The first try to send again what was withheld; each that fails doubles it, up to the second.
@@ -37,6 +41,8 @@ pub struct Budget {
     sent: RateMeter,
     /// What waited when it was last looked at, bytes.
     backlog: usize,
+    /// Packets that were sent, and of them missing, since losses were last judged.
+    counted: (u32, u32),
     settled_at: Option<Instant>,
     retry_at: Option<Instant>,
     retry_after: Duration,
@@ -45,7 +51,15 @@ pub struct Budget {
 impl Default for Budget {
     fn default() -> Self {
         let (flows, sent) = (BTreeMap::new(), RateMeter::default());
-        Self { flows, sent, backlog: 0, settled_at: None, retry_at: None, retry_after: RETRY.0 }
+        Self {
+            flows,
+            sent,
+            backlog: 0,
+            counted: (0, 0),
+            settled_at: None,
+            retry_at: None,
+            retry_after: RETRY.0,
+        }
     }
 }
 
@@ -62,20 +76,45 @@ impl Budget {
         !state.withheld
     }
 
+    /// A packet was sent, of whatever kind.
+    pub fn note_sent(&mut self) {
+        self.counted.0 += 1;
+    }
+
+    /// The other side misses so many.
+    pub fn note_missing(&mut self, packets: usize) {
+        self.counted.1 = self.counted.1.saturating_add(u32::try_from(packets).unwrap_or(u32::MAX));
+    }
+
+    /// Whether more is lost than a network loses that has room.
+    fn loses(&mut self) -> bool {
+        let (sent, missing) = self.counted;
+        if sent < JUDGED_MIN {
+            return false;
+        }
+        self.counted = (0, 0);
+        f64::from(missing) > f64::from(sent) * LOSS_MAX
+    }
+
     /// Looks at how much waits to be sent, in bytes: some ten times a second. True when something changed.
     pub fn handle_backlog(&mut self, now: Instant, bytes: usize) -> bool {
         let is_forgotten = |state: &State| now.saturating_duration_since(state.seen_at) > FORGOTTEN_AFTER;
         self.flows.retain(|_, state| !is_forgotten(state));
         // What shrinks is on its way, and needs no more than time.
         let grows = bytes >= std::mem::replace(&mut self.backlog, bytes);
+        let loses = self.loses();
         if self.settled_at.is_some_and(|at| now < at) {
             return false;
         }
         let bps = self.sent.bps(now).max(1);
         let wait = Duration::from_secs_f64(bytes as f64 * 8.0 / bps as f64);
-        let changed = match wait > WAIT_MAX {
-            true => grows && self.withhold(now),
-            false => self.release(now),
+        let changed = if wait > WAIT_MAX {
+            grows && self.withhold(now, 0)
+        } else if loses {
+            // A lossy path is no reason to show nothing.
+            self.withhold(now, 1)
+        } else {
+            self.release(now)
         };
         if changed {
             self.settled_at = Some(now + SETTLE);
@@ -83,9 +122,11 @@ impl Budget {
         changed
     }
 
-    /// The fullest encoding of the track with the most of them goes first; of what is left the largest.
-    fn withhold(&mut self, now: Instant) -> bool {
-        let flowing = self.flows.iter_mut().filter(|(_, state)| !state.withheld);
+    /// The fullest encoding of the track with the most of them goes first; of what is left the largest. None
+    /// below `lowest`.
+    fn withhold(&mut self, now: Instant, lowest: u8) -> bool {
+        let flowing = self.flows.iter_mut();
+        let flowing = flowing.filter(|((_, _, _, encoding), state)| !state.withheld && *encoding >= lowest);
         let ranked = flowing.map(|((_, _, _, encoding), state)| {
             let bps = state.rate.bps(now);
             ((*encoding, bps), state)
@@ -180,6 +221,25 @@ mod tests {
         assert!(backlog < 10_000.0, "{backlog}");
         let flowed = feed(&mut budget, &mut now, &mut backlog, 5e6, &rates, 20);
         assert_eq!((flowed, budget.withheld()), (vec![0, 1, 2], 0));
+    }
+
+    #[test]
+    fn a_link_that_drops_instead_of_queueing_is_found_out() {
+        let (mut budget, mut now) = (Budget::default(), Instant::now());
+        let mut run = |budget: &mut Budget, lost: usize| {
+            for _ in 0..20 {
+                now += Duration::from_millis(100);
+                (0..30).for_each(|_| budget.note_sent());
+                for encoding in 0..2 {
+                    budget.admit(now, (1, ParticipantKey(0), 0, encoding), 1_000);
+                }
+                budget.note_missing(lost);
+                budget.handle_backlog(now, 0);
+            }
+            budget.withheld()
+        };
+        assert_eq!(run(&mut budget, 1), 0, "any network loses some");
+        assert_eq!(run(&mut budget, 10), 1, "but not the lowest encoding");
     }
 
     #[test]

@@ -241,7 +241,7 @@ mod tests {
     const SEAT: ParticipantKey = ParticipantKey(4);
 
     fn mirror(viewers_elsewhere: u32) -> Downstream {
-        let state = r##"{"name":"abc","mode":"sfu","layout":"grid","background":"#000000",
+        let state = r##"{"name":"abc","mode":"sfu","layout":{"kind":"grid"},"background":"#000000",
             "has_backdrop":false,"e2ee":false,
             "access":"open","locked":false,"lobby":false,"participants_max":50,"hls":false,
             "restreams":0,"opened_at_ms":1}"##;
