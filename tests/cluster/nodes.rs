@@ -47,6 +47,9 @@ struct Ports {
     relay: Option<(u16, u16)>,
 }
 
+/// By which linked nodes know each other.
+pub const RELAY_KEY: &str = "a-secret-of-32-bytes-that-all-share";
+
 /// How nodes are linked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Links {
@@ -125,10 +128,10 @@ impl World {
         let brokers = self.kafka.as_ref().map(Kafka::brokers).unwrap_or_default();
         let region = if self.links == Links::Far || self.links == Links::WrongKey { id } else { "one" };
         let is_last = id == "node-2" && self.links == Links::WrongKey;
-        let key = if is_last { "another-secret" } else { "one-secret" }.repeat(4);
+        let key = if is_last { "another-secret-of-32-bytes-or-more" } else { RELAY_KEY };
         let relay = ports.relay.map(|(own, told)| {
             [
-                ("ANTIPHON_CLUSTER__RELAY__KEY", key),
+                ("ANTIPHON_CLUSTER__RELAY__KEY", key.to_owned()),
                 ("ANTIPHON_CLUSTER__RELAY__LISTEN", format!("127.0.0.1:{own}")),
                 ("ANTIPHON_CLUSTER__RELAY__ADDRESS", format!("127.0.0.1:{told}")),
             ]
@@ -304,7 +307,7 @@ impl Drop for Node {
 }
 
 /// A port that was free a moment ago, for TCP and, as nobody else here uses them, for UDP.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("its address").port()
 }

@@ -3,11 +3,16 @@
 
 use std::time::{Duration, Instant};
 
+use antiphon::cluster::Cluster;
+use antiphon::cluster::relay::{BranchError, Links};
+use antiphon::config::{Config, Secret};
+use antiphon::core::ids::RoomName;
+use antiphon::core::relay::wire::Reason;
 use reqwest::StatusCode;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::nodes::{Links, World};
+use crate::nodes::{Links as Between, RELAY_KEY, World, free_port};
 use crate::stage::Stage;
 use crate::until;
 
@@ -34,7 +39,7 @@ fn broadcast(world: &World, stage: &mut Stage, room: &str) -> (usize, Vec<usize>
 
 #[test]
 fn a_broadcast_crosses_to_each_node_once() {
-    let world = World::linked(3, Links::Far);
+    let world = World::linked(3, Between::Far);
     let mut stage = Stage::new();
     let (home, others, publisher) = broadcast(&world, &mut stage, "broadcast");
     let near: Vec<usize> = (0..3).map(|_| stage.seat(&world, home, "broadcast")).collect();
@@ -119,7 +124,7 @@ fn leaving(
 
 #[test]
 fn a_link_that_loses_is_cut_or_is_narrow_goes_on() {
-    let world = World::linked(3, Links::Far);
+    let world = World::linked(3, Between::Far);
     let mut stage = Stage::new();
     let (home, others, _) = broadcast(&world, &mut stage, "weather");
     let seats: Vec<usize> = (0..4).map(|_| stage.seat(&world, others[0], "weather")).collect();
@@ -137,6 +142,8 @@ fn a_link_that_loses_is_cut_or_is_narrow_goes_on() {
     assert!(asked <= 4, "viewers hardly notice: {asked} key frames asked for");
     way.lose(0);
 
+    // Nobody can say who has the room while the registry is away: whoever had it last is asked.
+    world.redis.act("kill9");
     way.cut(true);
     // Until both ends have given the link up.
     stage.until("the link is given up", |_| {
@@ -148,6 +155,7 @@ fn a_link_that_loses_is_cut_or_is_narrow_goes_on() {
     let reformed = stage.until("all see it again", |stage| stage.all_see(&seats, 1, again));
     println!("{}", json!({"what": "relay_cut", "pictures_again_ms": reformed.as_millis()}));
     assert!(reformed < REFORMED_WITHIN, "{reformed:?}");
+    world.redis.act("up");
 
     stage.until("all at the top again", |stage| {
         seats.iter().all(|seat| stage.last(*seat).is_some_and(|shown| shown.encoding == 2))
@@ -180,7 +188,7 @@ fn key_frames(stage: &Stage, seats: &[usize]) -> u64 {
 /// over to it, and the first, when it wakes, has nobody any more.
 #[test]
 fn a_branch_follows_its_room_and_leaves_a_stale_owner() {
-    let world = World::linked(3, Links::Far);
+    let world = World::linked(3, Between::Far);
     let mut stage = Stage::new();
     let (home, others, _) = broadcast(&world, &mut stage, "moving");
     let (next, watched) = (others[0], others[1]);
@@ -216,9 +224,53 @@ fn a_branch_follows_its_room_and_leaves_a_stale_owner() {
     assert_eq!(world.figure(next, GIVEN), 1.0);
 }
 
+/// A node of the cluster that is none of the product's processes, and asks for branches by hand.
+fn probe(world: &World) -> (Cluster, Links) {
+    let mut config = Config::default();
+    config.cluster.redis_url = Some(Secret::new(world.redis.url()));
+    config.cluster.node_id = "probe".into();
+    config.cluster.url = Some("http://127.0.0.1:9".into());
+    config.cluster.relay.key = Some(Secret::new(RELAY_KEY));
+    config.cluster.relay.listen = ([127, 0, 0, 1], free_port()).into();
+    let (cluster, _notices) = Cluster::start(&config, 1).expect("an address");
+    let (links, _asks) = Links::start(&config, cluster.clone()).expect("a port");
+    (cluster, links.expect("there is a key"))
+}
+
+#[test]
+fn only_the_home_gives_branches_and_only_under_its_epoch() {
+    let world = World::linked(3, Between::Far);
+    let mut stage = Stage::new();
+    let (home, others, _) = broadcast(&world, &mut stage, "asked");
+    // A branch, so that there is one that might be asked for another.
+    let seat = stage.seat(&world, others[0], "asked");
+    let began = Instant::now();
+    stage.until("it sees", |stage| stage.all_see(&[seat], 1, began));
+    let epoch = world.epoch_of("asked");
+    let room = RoomName::parse("asked").expect("a name");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let _inside = runtime.enter();
+    let (cluster, links) = probe(&world);
+    until("it knows the others", || cluster.others().len() == 3);
+    let ask = |node: usize, epoch: u64| {
+        let record = cluster.others().into_iter().find(|record| record.url == world.nodes[node].url);
+        runtime.block_on(links.open(&room, &record.expect("it is known"), epoch)).map(drop)
+    };
+    let refused = |asked: Result<(), BranchError>| match asked {
+        Err(BranchError::Refused(reason)) => reason,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refused(ask(others[0], epoch)), Reason::NotHome, "no branch of a branch");
+    assert_eq!(refused(ask(others[1], epoch)), Reason::NotHome);
+    assert_eq!(refused(ask(home, epoch - 1)), Reason::OtherEpoch, "one of us has missed something");
+    assert_eq!(refused(ask(home, epoch + 1)), Reason::OtherEpoch);
+    assert!(ask(home, epoch).is_ok());
+    assert_eq!(world.figure(home, GIVEN), 2.0);
+}
+
 #[test]
 fn who_has_another_key_or_is_of_the_same_region_sends_viewers_to_the_home() {
-    let world = World::linked(3, Links::WrongKey);
+    let world = World::linked(3, Between::WrongKey);
     let mut stage = Stage::new();
     // A home with the right key: the last node is the stranger.
     let room = (0..).map(|number| format!("keys-{number}")).find(|room| {
@@ -236,7 +288,7 @@ fn who_has_another_key_or_is_of_the_same_region_sends_viewers_to_the_home() {
     assert_eq!(world.figure(home, GIVEN), 0.0);
     drop(world);
 
-    let world = World::linked(2, Links::Near);
+    let world = World::linked(2, Between::Near);
     let (home, others, _) = broadcast(&world, &mut stage, "near");
     let sent = stage.watch(&world, others[0], "near").expect_err("the home has time for it");
     assert_eq!(sent, format!("{}/whep", world.url_of(home, "near")));
