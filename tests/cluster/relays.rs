@@ -19,6 +19,7 @@ use crate::until;
 const SENT: &str = "antiphon_relay_packets_total{way=\"sent\"}";
 const RESENT: &str = "antiphon_relay_packets_total{way=\"resent\"}";
 const GIVEN: &str = "antiphon_relay_branches{side=\"home\"}";
+const CARRIED: &str = "antiphon_relay_encodings{state=\"carried\"}";
 const WITHHELD: &str = "antiphon_relay_encodings{state=\"withheld\"}";
 /// Over what one more hop may cost: a network's round trip is nothing here.
 const HOP_MAX_MS: f64 = 5.0;
@@ -37,6 +38,20 @@ fn broadcast(world: &World, stage: &mut Stage, room: &str) -> (usize, Vec<usize>
     (home, (0..world.nodes.len()).filter(|node| *node != home).collect(), publisher)
 }
 
+/// A viewer through a node. One that is busy with those who came before sends the next ones to the home: then
+/// this one comes again.
+fn seat_in_time(world: &World, stage: &mut Stage, node: usize, room: &str) -> (usize, String) {
+    let mut seated = None;
+    stage.until("the node has time for one more", |stage| {
+        seated = stage.watch(world, node, room).ok();
+        if seated.is_none() {
+            stage.run(Duration::from_millis(500));
+        }
+        seated.is_some()
+    });
+    seated.expect("it is there")
+}
+
 #[test]
 fn a_broadcast_crosses_to_each_node_once() {
     let world = World::linked(3, Between::Far);
@@ -45,17 +60,13 @@ fn a_broadcast_crosses_to_each_node_once() {
     let near: Vec<usize> = (0..3).map(|_| stage.seat(&world, home, "broadcast")).collect();
     let mut far = Vec::new();
     for node in &others {
-        for number in 0..viewers() {
-            let (seat, session) =
-                stage.watch(&world, *node, "broadcast").expect("it is served where it came");
+        for _ in 0..viewers() {
+            let (seat, session) = seat_in_time(&world, &mut stage, *node, "broadcast");
             assert!(
                 session.starts_with(&world.nodes[*node].url),
                 "requests about it belong there: {session}"
             );
             far.push((seat, session));
-            if number % 10 == 0 {
-                stage.run(Duration::from_millis(20));
-            }
         }
     }
     let began = Instant::now();
@@ -70,8 +81,12 @@ fn a_broadcast_crosses_to_each_node_once() {
     let near_ns = stage.delay(&near, Duration::from_secs(2));
     let far_seats: Vec<usize> = far.iter().map(|(seat, _)| *seat).collect();
     let far_ns = stage.delay(&far_seats, Duration::from_secs(2));
-    let (crossed, taken) = (world.figure(home, SENT) - before.0, stage.sent(publisher) - before.1);
-    let copies = crossed / f64::from(taken);
+    let crossed = world.figure(home, SENT) - before.0;
+    let (top, all_sent) = stage.sent(publisher);
+    let (top, all_sent) = (f64::from(top - before.1.0), f64::from(all_sent - before.1.1));
+    // More than one for each node only where there is too much to do for all to see the top.
+    let carried = world.figure(home, CARRIED);
+    let copies = if carried > 2.0 { crossed / all_sent } else { crossed / top };
     let seconds = before.2.elapsed().as_secs_f64();
     let hop_ms = (far_ns as f64 - near_ns as f64) / 1e6;
     println!(
@@ -80,7 +95,8 @@ fn a_broadcast_crosses_to_each_node_once() {
             "what": "relay_broadcast",
             "viewers": far.len(),
             "all_see_ms": seen.as_millis(),
-            "packets_taken_per_second": f64::from(taken) / seconds,
+            "encodings_carried": carried,
+            "packets_sent_per_second": all_sent / seconds,
             "packets_relayed_per_second": crossed / seconds,
             "copies_for_each_packet": copies,
             "delay_at_home_p50_ms": near_ns as f64 / 1e6,
@@ -89,7 +105,8 @@ fn a_broadcast_crosses_to_each_node_once() {
         })
     );
     assert_eq!(world.figure(home, GIVEN), 2.0, "one branch for each node, however many watch there");
-    assert!((1.95..=2.05).contains(&copies), "one copy for each of two nodes: {copies}");
+    assert!(copies <= 2.05, "one copy for each of two nodes: {copies}");
+    assert!(carried > 2.0 || copies > 1.95, "and no less: {copies}");
     assert!(hop_ms < HOP_MAX_MS, "{hop_ms} ms for one more hop");
     for (seat, _) in &far {
         assert_eq!(stage.faults(*seat), (0, 0), "none twice, no picture without what it refers to");

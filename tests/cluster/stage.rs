@@ -49,11 +49,14 @@ impl Stage {
         panic!("{room} is sent from node to node");
     }
 
-    /// Packets of sound and of the top encoding that a publisher has sent: what viewers on a good path take.
-    pub fn sent(&mut self, publisher: usize) -> u32 {
+    /// Packets that a publisher has sent: sound and the top encoding, which viewers on a good path take, and
+    /// all.
+    pub fn sent(&mut self, publisher: usize) -> (u32, u32) {
         let client = &mut self.engine.seats[publisher].client;
         let sound = client.audio().map_or(0, |audio| audio.sent().packets);
-        sound + client.video().and_then(|video| video.sent().nth(2)).map_or(0, |top| top.packets)
+        let video: Vec<u32> =
+            client.video().map(|video| video.sent().map(|sent| sent.packets).collect()).unwrap_or_default();
+        (sound + video.last().unwrap_or(&0), sound + video.iter().sum::<u32>())
     }
 
     /// A WHEP viewer through this node. Gives its seat and its session's address, or where it was sent.
