@@ -92,6 +92,8 @@ pub enum Upstream {
     },
     /// People in the branch.
     Viewers(u32),
+    /// Somebody there has proved to be this one: its connections elsewhere make way.
+    Proven(Identity),
     /// The branch is no more.
     Closed,
 }

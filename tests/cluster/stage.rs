@@ -63,7 +63,8 @@ impl Stage {
     pub fn watch(&mut self, world: &World, node: usize, room: &str) -> Result<(usize, String), String> {
         let offer = Offer { video_slots: 1, audio_slots: 1, timeline: true, ..Offer::default() };
         let (seat, sdp) = self.engine.add(offer).expect("a socket");
-        match world.join(&format!("{}/whep", world.url_of(node, room)), sdp) {
+        let url = format!("{}/whep?identity=viewer-{seat}", world.url_of(node, room));
+        match world.join(&url, sdp) {
             (StatusCode::CREATED, location, answer) => {
                 self.engine.answer(seat, &answer);
                 Ok((seat, location.expect("a session")))

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::{Downstream, Mirror, Upstream};
 use crate::core::event::CloseReason;
 use crate::core::ids::ShardId;
+use crate::core::protocol::{Kind, LeaveReason};
 use crate::core::room::ParticipantKey;
 
 /// What is to be done.
@@ -84,6 +85,14 @@ impl Merger {
                 self.handle_demand(from, (seat, line), serial, encodings);
             }
             Upstream::Keyframe { .. } => self.up(news),
+            Upstream::Proven(identity) => {
+                for shard in self.shards.keys().filter(|shard| **shard != from) {
+                    let reason = LeaveReason::Replaced;
+                    let news = Downstream::Dismiss { identity: identity.clone(), reason };
+                    self.outputs.push_back(Merged::Down(*shard, news));
+                }
+                self.up(Upstream::Proven(identity));
+            }
             Upstream::Viewers(viewers) => {
                 if let Some(branch) = self.shards.get_mut(&from) {
                     branch.viewers = viewers;
@@ -136,7 +145,7 @@ impl Merger {
         let publishers = self.mirror.iter().flat_map(|mirror| &mirror.publishers);
         let published = publishers.filter(|publisher| publisher.seat == seat);
         let line = published.flat_map(|publisher| publisher.lines.get(usize::from(line))).next();
-        let Some(line) = line.filter(|line| line.kind == crate::core::protocol::Kind::Video) else { return };
+        let Some(line) = line.filter(|line| line.kind == Kind::Video) else { return };
         let (mid, rid) = (line.mid, line.rids.get(encoding).copied());
         self.up(Upstream::Keyframe { seat, mid, rid });
     }
@@ -231,7 +240,7 @@ mod tests {
 
     use super::*;
     use crate::core::ids::Identity;
-    use crate::core::protocol::{Kind, Source};
+    use crate::core::protocol::Source;
     use crate::core::relay::{MirroredPublisher, MirroredTrack};
     use crate::core::room::ParticipantKey;
     use crate::core::track::PublishedLine;
@@ -324,6 +333,20 @@ mod tests {
         assert_eq!(said(&mut merger).last(), Some(&Upstream::Viewers(7)));
         merger.handle_downstream(mirror(10));
         assert_eq!(elsewhere(&mut merger), [(A, 14), (B, 13)]);
+    }
+
+    #[test]
+    fn who_proved_an_identity_is_in_one_branch() {
+        let mut merger = linked();
+        merger.handle_upstream(B, Upstream::Opened);
+        while merger.poll_output().is_some() {}
+        let ann = Identity::parse("ann").unwrap();
+        merger.handle_upstream(A, Upstream::Proven(ann.clone()));
+        let told = merger.poll_output();
+        assert!(
+            matches!(told, Some(Merged::Down(B, Downstream::Dismiss { identity, .. })) if identity == ann)
+        );
+        assert_eq!(said(&mut merger), [Upstream::Proven(ann)]);
     }
 
     #[test]

@@ -45,6 +45,7 @@ impl Room {
                 }
                 self.note_emptiness(now.instant);
             }
+            Upstream::Proven(identity) => self.displace_from_elsewhere(now, from, &identity),
             Upstream::Closed => {
                 self.branches.retain(|branch| branch.site != from);
                 for track in self.tracks.iter_mut().flatten() {
@@ -139,6 +140,18 @@ impl Room {
             self.outputs.push_back(Output::Downstream { to: branch.site, news });
         }
         self.outputs.pop_front()
+    }
+
+    /// Somebody who proved this identity watches in one branch: connections here and in the others go.
+    fn displace_from_elsewhere(&mut self, now: Now, from: Site, identity: &Identity) {
+        let reason = LeaveReason::Replaced;
+        for Branch { site, .. } in self.branches.clone().into_iter().filter(|branch| branch.site != from) {
+            let news = Downstream::Dismiss { identity: identity.clone(), reason };
+            self.outputs.push_back(Output::Downstream { to: site, news });
+        }
+        if let Ok(key) = self.seat_named(identity) {
+            self.dismiss(now, key, reason);
+        }
     }
 
     /// Has whoever watches at another node under this name go. False where nobody watches at any.

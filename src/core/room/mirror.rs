@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{Now, Output, ParticipantKey, Room, Settings, TrackKey, seat};
 use crate::core::event::EventIds;
-use crate::core::ids::{SessionId, ShardId};
+use crate::core::ids::{Identity, SessionId, ShardId};
 use crate::core::participant::{Entrant, Part, Participant, Presence};
 use crate::core::protocol::{Grant, Kind};
 use crate::core::relay::{Downstream, Mirror, MirroredPublisher, MirroredTrack, Upstream};
@@ -170,6 +170,13 @@ impl Room {
         if self.is_branch {
             let viewers = self.viewers_here();
             self.outputs.push_back(Output::Upstream(Upstream::Viewers(viewers)));
+        }
+    }
+
+    /// Tells the home who has proved to be somebody.
+    pub(super) fn tell_proven(&mut self, identity: &Identity) {
+        if self.is_branch {
+            self.outputs.push_back(Output::Upstream(Upstream::Proven(identity.clone())));
         }
     }
 
