@@ -37,6 +37,8 @@ const IDLE_MAX: Duration = Duration::from_secs(2);
 const LOST_MAX: Duration = Duration::from_secs(30);
 /// Between two tries, doubled each time up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(400));
+/// So often a room may be nobody's before it is taken to be over. A registry that was emptied knows none.
+const UNHELD_MAX: u32 = 5;
 /// How often the registry is asked whether the home is still the home.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// How often news that found no room is offered again.
@@ -272,7 +274,7 @@ impl Follower {
                 Ok(Again::Session(session)) => return Some(*session),
                 Ok(Again::Here) => return None,
                 // Ended, while we were not told.
-                Ok(Again::Nowhere) if unheld >= 2 => return None,
+                Ok(Again::Nowhere) if unheld >= UNHELD_MAX => return None,
                 Ok(Again::Nowhere) => unheld += 1,
                 Err(error) => tracing::debug!(room = %self.room, %error, "no branch yet"),
             }
