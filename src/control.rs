@@ -408,6 +408,9 @@ impl Control {
     pub async fn close_all(&self) {
         // Without a control loop there is nothing left to close.
         let _ = self.ask(|reply| Ask::CloseAll { reply }).await;
+        if let Some(links) = &self.links {
+            links.close().await;
+        }
         self.cluster.sign_off().await;
     }
 

@@ -43,6 +43,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(1);
 const KEEP_ALIVE: Duration = Duration::from_millis(250);
 /// For a node to take a link, and for it to answer on it.
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+/// For the others to hear that a node ends.
+const CLOSE_WITHIN: Duration = Duration::from_millis(200);
 /// Branches of one link, at each end.
 const BRANCHES_MAX: u32 = 10_000;
 /// Branches that wait for the control loop. Full: they are refused as busy.
@@ -165,6 +167,13 @@ impl Links {
         let far = branch::follow(self.clone(), room.clone(), session, self.next_id());
         locked(&self.0.fars).insert(room.clone(), far.clone());
         Ok(far)
+    }
+
+    /// Ends all links, as the node ends: the others need not wait for its silence.
+    pub async fn close(&self) {
+        self.0.endpoint.close(VarInt::from_u32(0), b"");
+        // Whoever does not take the last word finds out by itself.
+        let _ = tokio::time::timeout(CLOSE_WITHIN, self.0.endpoint.wait_idle()).await;
     }
 
     fn next_id(&self) -> FarId {
