@@ -7,4 +7,5 @@ umask 077
 secret() { head -c 32 /dev/urandom | base64 | tr -d '=+/\n'; }
 echo "ANTIPHON_KEY=$(secret)"
 echo "TURN_SECRET=$(secret)"
+echo "RELAY_KEY=$(secret)"
 echo "GRAFANA_PASSWORD=$(secret)"

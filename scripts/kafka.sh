@@ -77,7 +77,8 @@ broker.heartbeat.interval.ms=500
 PROPERTIES
   [ -f "$dir/data/meta.properties" ] && return
   local id
-  id=$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | cut -c 1-22)
+  # Letters and digits alone: one that began with '-' would be taken for an option.
+  id=$(head -c 16 /dev/urandom | base64 | tr '+/' 'AB' | cut -c 1-22)
   java -Xmx96m -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$jars/*" kafka.tools.StorageTool \
     format -t "$id" -c "$dir/kafka.properties" >"$dir/format.log" 2>&1 || { cat "$dir/format.log" >&2; return 1; }
 }

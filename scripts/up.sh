@@ -39,6 +39,8 @@ start_node() {
     ANTIPHON_CLUSTER__URL="$(url_of "$number")" \
     ANTIPHON_CLUSTER__REDIS_URL="redis://127.0.0.1:$REDIS_PORT" \
     ANTIPHON_CLUSTER__KAFKA_BROKERS="127.0.0.1:$KAFKA_PORT" \
+    ANTIPHON_CLUSTER__RELAY__KEY="known-to-all-and-for-this-machine-only" \
+    ANTIPHON_CLUSTER__RELAY__LISTEN="127.0.0.1:$((port + 10 + number))" \
     "$binary" serve --dev >>"$home.log" 2>&1 </dev/null &
   echo $! >"$home.pid"
 }

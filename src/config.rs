@@ -13,7 +13,7 @@ mod streams;
 mod turn;
 
 pub use check::Problems;
-pub use cluster::Cluster;
+pub use cluster::{Cluster, Relay};
 pub use files::{Files, S3};
 pub use load::{Flags, LoadError, Sources};
 pub use payments::{Bitcoind, Chain, Lnd, Payments};

@@ -4,21 +4,23 @@
 //! shard with the asker's reply channel inside, so an answer takes no second hop. The loop never waits for
 //! a shard: a full mailbox refuses the request with [`Code::Unavailable`].
 
+mod far;
 mod home;
+mod joining;
 mod log;
 mod placement;
 mod recordings;
 mod streams;
 mod workers;
 
-use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use rand::RngExt as _;
 use tokio::sync::oneshot;
 
+use crate::cluster::relay::Links;
 use crate::cluster::{Cluster, LeaseNotice};
 use crate::core::chat::Asker;
 pub use crate::core::chat::{Author, ChatCommand, HistoryRange, MessagePage};
@@ -27,7 +29,7 @@ use crate::core::ids::{Identity, RoomName, SessionId};
 use crate::core::mix::backdrop::Backdrop;
 pub use crate::core::participant::Seat;
 use crate::core::participant::{Entrant, Member, Part};
-use crate::core::protocol::{Access, Grant, Mode, ParticipantState, RoomChange, RoomState, Source};
+use crate::core::protocol::{Access, Mode, ParticipantState, RoomChange, RoomState, Source};
 use crate::core::recording::ConsentRule;
 use crate::core::refusal::{Code, Refusal};
 use crate::core::stats::{RoomStats, RoomSummary};
@@ -39,7 +41,9 @@ use crate::media::shard::{Command, IceChange, Join, RoomCommand};
 use placement::{Ask, Newcomer, Place};
 use recordings::no_recordings;
 
+pub use far::Confined;
 pub use home::{Home, Turned};
+pub use joining::{JoinRequest, Joined, Patched, Role};
 pub use placement::{Around, Node, Placement, notices, unix_ms};
 
 /// Settings of a room that is about to be made.
@@ -65,61 +69,6 @@ pub struct IncomingFile {
     pub file: SmallFile,
 }
 
-/// How a connection takes part in its room.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Role {
-    /// A participant that sends what it offers and receives into its slots.
-    Member,
-    /// A WHIP publisher (RFC 9725): sends, receives nothing.
-    Publisher,
-    /// A WHEP viewer: not seen by others. With an identity it follows that participant, else the programme.
-    Viewer { of: Option<Identity> },
-}
-
-/// A wish to join, its token already checked.
-#[derive(Debug, Clone)]
-pub struct JoinRequest {
-    pub room: RoomName,
-    pub identity: Identity,
-    /// What others see; the identity where nothing else was said.
-    pub name: String,
-    pub grant: Grant,
-    pub role: Role,
-    /// SDP offer (RFC 8866), as it came.
-    pub offer: String,
-    /// The session that this connection continues, after its transport was lost.
-    pub resume: Option<SessionId>,
-    /// The seat that it had, for a node that has the room since.
-    pub seat: Option<Seat>,
-    /// A token for this very room was shown: private rooms open to it, locked ones to its admins.
-    pub has_token: bool,
-    /// The room may be made by this join, with its maker as admin (`--dev` and guest nodes).
-    pub may_create: bool,
-    /// Whose joins a second are counted. Never logged.
-    pub from: IpAddr,
-}
-
-/// A join that was granted.
-#[derive(Debug, Clone)]
-pub struct Joined {
-    pub session: SessionId,
-    /// SDP answer.
-    pub answer: String,
-    /// Entity tag of the ICE session (RFC 9725 §4.3.1), quotes included.
-    pub etag: String,
-    /// By which another node lets it in again. `None` where there is no other.
-    pub seat: Option<Seat>,
-}
-
-/// What a `PATCH` of a session did (RFC 9725 §4.3).
-#[derive(Debug, Clone)]
-pub enum Patched {
-    /// Candidates were taken: 204.
-    Trickled,
-    /// ICE was restarted: 200 with our fragment and its new entity tag.
-    Restarted { fragment: String, etag: String },
-}
-
 /// The way in for every shell. Each call is one message to the control loop and one back.
 #[derive(Clone)]
 pub struct Control {
@@ -127,6 +76,8 @@ pub struct Control {
     events: EventWriter,
     media: negotiate::Identity,
     cluster: Cluster,
+    links: Option<Links>,
+    confined: Arc<OnceLock<Confined>>,
     ready: Arc<AtomicBool>,
 }
 
@@ -143,7 +94,8 @@ impl Control {
         let certificate = crypto.dtls_provider.generate_certificate().expect("a certificate");
         let media = negotiate::Identity { certificate, crypto, initial_estimate_bps: 0 };
         let (cluster, _) = Cluster::start(&Config::default(), 0).expect("no address to be wrong");
-        Self { asks, events, media, cluster, ready: Arc::new(AtomicBool::new(false)) }
+        let (links, confined) = (None, Arc::default());
+        Self { asks, events, media, cluster, links, confined, ready: Arc::new(AtomicBool::new(false)) }
     }
 
     /// # Errors
@@ -213,11 +165,13 @@ impl Control {
             from: request.from,
             may_create: request.may_create,
             won: None,
+            far: None,
+            asked: request.sent_by_home,
             resume: request.resume,
             only_watches: matches!(request.role, Role::Viewer { .. }) && !offer.has_channels(),
             proven: request.has_token.then(|| request.identity.clone()),
         };
-        let Place { shard, serial, reach, id, epoch, opened_at_ms } = self.place(newcomer).await?;
+        let Place { shard, serial, reach, id, epoch, opened_at_ms, in_branch } = self.place(newcomer).await?;
         let room = request.room.clone();
         // A session that another node had is none here; whoever had its seat there has it here.
         let had = request
@@ -255,8 +209,9 @@ impl Control {
         shard.send(command).map_err(|_| overloaded())?;
         let granted = granted.await.map_err(|_| overloaded())??;
         let session = granted.session;
-        let seat = self.seat_of(&room, session, epoch, opened_at_ms).await;
-        Ok(Joined { session, answer: granted.answer, etag: granted.etag, seat })
+        // A viewer has nothing that another node would have to know.
+        let seat = if in_branch { None } else { self.seat_of(&room, session, epoch, opened_at_ms).await };
+        Ok(Joined { session, answer: granted.answer, etag: granted.etag, seat, in_branch })
     }
 
     /// The seat that a session was given. Who waits in the lobby has none.
@@ -278,8 +233,19 @@ impl Control {
     async fn place(&self, mut newcomer: Newcomer) -> Result<Place, Turned> {
         let room = newcomer.room.clone();
         if self.cluster.epoch(&room).is_some() {
+            if newcomer.only_watches
+                && let Some(url) = self.better_for_viewer(&newcomer)
+            {
+                return Err(Turned::ToBranch(url));
+            }
             // Nobody waits for those who are about to open other rooms.
             return Ok(self.ask(|reply| Ask::Place { newcomer, reply }).await?);
+        }
+        if newcomer.only_watches {
+            newcomer.far = self.branch_for(&newcomer).await;
+            if newcomer.far.is_some() {
+                return Ok(self.ask(|reply| Ask::Place { newcomer, reply }).await?);
+            }
         }
         let from = newcomer.from;
         self.ask(|reply| Ask::Knock { from, reply }).await?;
@@ -401,7 +367,7 @@ impl Control {
         let new = NewRoom { name: Some(room.clone()), first_is_admin: true, ..NewRoom::default() };
         match self.make_room(new, false).await {
             Err(Turned::Away(refusal)) if refusal.code != Code::RoomExists => return Err(refusal),
-            Err(Turned::Elsewhere(_)) => {
+            Err(Turned::Elsewhere(_) | Turned::ToBranch(_)) => {
                 let words = "the room has just moved to another node: try again";
                 return Err(Refusal::new(Code::Unavailable, words));
             }
@@ -442,6 +408,9 @@ impl Control {
     pub async fn close_all(&self) {
         // Without a control loop there is nothing left to close.
         let _ = self.ask(|reply| Ask::CloseAll { reply }).await;
+        if let Some(links) = &self.links {
+            links.close().await;
+        }
         self.cluster.sign_off().await;
     }
 

@@ -41,12 +41,47 @@ impl<T> ControlSender<T> {
         self.0.try_send(item).map_err(mpsc::error::TrySendError::into_inner)
     }
 
+    /// Nobody reads any more.
+    pub fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+
     /// Waits for its turn, for commands that end something and must not be refused.
     ///
     /// # Errors
     /// [`Refused`] when nobody reads any more.
     pub async fn send_when_free(&self, item: T) -> Result<(), Refused> {
         self.0.send(item).await.map_err(|_| Refused)
+    }
+}
+
+/// A way into a queue whose items are of another kind, for who need not know of those.
+pub struct Inlet<T>(Arc<dyn Fn(T) -> Result<(), T> + Send + Sync>);
+
+impl<T> Clone for Inlet<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> std::fmt::Debug for Inlet<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Inlet")
+    }
+}
+
+impl<T> Inlet<T> {
+    /// `offer` sends, or gives back what found no room.
+    pub fn new(offer: impl Fn(T) -> Result<(), T> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(offer))
+    }
+
+    /// Sends, or gives back what found no room.
+    ///
+    /// # Errors
+    /// The item, when the queue is full, or nobody reads it any more.
+    pub fn offer(&self, item: T) -> Result<(), T> {
+        (self.0)(item)
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::billing::Desk;
 use crate::cluster::Cluster;
+use crate::cluster::relay::Links;
 use crate::config::Config;
 use crate::control::{self, Around, Control, IncomingFile, Node, Placement};
 use crate::core::ids::{NodeId, ShardId};
@@ -134,7 +135,9 @@ async fn start_shards(
     let config = config.clone();
     let (cluster, leases) =
         Cluster::start(&config, control::unix_ms()).context("cluster.redis_url cannot be used")?;
-    let around = Around { events, media: identity, workers, small_files, cluster, leases };
+    let (links, branch_asks) = Links::start(&config, cluster.clone())?;
+    let around =
+        Around { events, media: identity, workers, small_files, cluster, leases, links, branch_asks };
     let control = Placement::spawn(config, nodes, reports, around);
     Ok((control, handles.into()))
 }

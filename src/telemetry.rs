@@ -19,6 +19,8 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 const JOIN_SECONDS: [f64; 9] = [0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 10.0];
 /// From a part's last frame to the part: the mixer's work, the next frame and the muxer's.
 const PART_DELAY_SECONDS: [f64; 8] = [0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0];
+/// A lost branch, until it is linked again: two seconds are promised.
+const REOPEN_SECONDS: [f64; 7] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 10.0];
 /// A commit to disk.
 const APPEND_SECONDS: [f64; 8] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0];
 
@@ -40,6 +42,7 @@ pub fn start_metrics() -> Result<PrometheusHandle, BuildError> {
         .set_buckets_for_metric(bucket("antiphon_join_seconds"), &JOIN_SECONDS)?
         .set_buckets_for_metric(bucket("antiphon_events_append_seconds"), &APPEND_SECONDS)?
         .set_buckets_for_metric(bucket("antiphon_hls_part_delay_seconds"), &PART_DELAY_SECONDS)?
+        .set_buckets_for_metric(bucket("antiphon_relay_reopen_seconds"), &REOPEN_SECONDS)?
         .install_recorder()?;
     catalogue::describe();
     Ok(handle)

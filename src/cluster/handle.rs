@@ -89,6 +89,8 @@ pub(super) struct Inner {
     pub incarnation: u64,
     region: String,
     url: String,
+    /// Where other nodes reach it by a link.
+    relay: Option<String>,
     capacity: Capacity,
     pub leases: SharedLeases,
     /// There are no others.
@@ -149,6 +151,7 @@ impl Cluster {
             incarnation: unix_ms,
             region: settings.region.clone(),
             url: url.trim_end_matches('/').to_owned(),
+            relay: settings.relay.advertised(url),
             capacity: Capacity {
                 egress_bps: settings.egress_bps_max as f64,
                 packets_per_second: settings.packets_per_second_max as f64,
@@ -437,11 +440,12 @@ impl Inner {
             state: if state.draining { NodeState::Draining } else { NodeState::Active },
             score,
             rooms: u32::try_from(state.holdings.len()).unwrap_or(u32::MAX),
+            relay: self.relay.clone(),
         }
     }
 
     /// A registry that did not answer is asked by the keeper alone until it does: nobody else waits for it.
-    fn check_reachable(&self) -> Result<(), LeaseError> {
+    pub fn check_reachable(&self) -> Result<(), LeaseError> {
         if self.superseded.load(Ordering::Relaxed) {
             return Err(LeaseError::Unreachable("a later start of this node has its place".into()));
         }

@@ -5,13 +5,16 @@
 //! clocks of nodes are not compared. What only delays or repeats requests can do no harm; what empties the
 //! registry costs one lease's time, in which holders say again what they hold.
 //!
-//! No thread of media waits for any of this. [`Cluster`] is the way in for the control loop.
+//! No thread of media waits for any of this. [`Cluster`] is the way in for the control loop. By [`relay`] a
+//! room that one node holds has viewers on others.
 
 mod clock;
 mod handle;
 mod keeper;
 pub mod memory;
+mod neighbours;
 pub mod redis;
+pub mod relay;
 
 use std::sync::Arc;
 

@@ -1,5 +1,7 @@
 //! Configuration of a node among others: where they meet, and what this one is to them.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Secret, check};
@@ -37,6 +39,75 @@ pub struct Cluster {
     pub packets_per_second_max: u64,
     /// Connections that this node can carry.
     pub peers_max: u32,
+    pub relay: Relay,
+}
+
+/// Links between nodes, by which a room has viewers on several. Without `key` a room stays on its node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Relay {
+    /// The secret that all nodes share, and by which they know each other: 32 bytes or more, such as
+    /// `openssl rand -hex 32` prints.
+    pub key: Option<Secret>,
+    /// Where links come in, by UDP.
+    pub listen: SocketAddr,
+    /// `HOST:PORT` by which other nodes reach that; absent, the host of `cluster.url` and the port of
+    /// `listen`.
+    pub address: Option<String>,
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        Self { key: None, listen: ([0, 0, 0, 0], RELAY_PORT).into(), address: None }
+    }
+}
+
+/// Below all others of a node, as those of media go up.
+const RELAY_PORT: u16 = 7_879;
+/// A key that can be guessed lets anybody into all rooms.
+const RELAY_KEY_BYTES_MIN: usize = 32;
+
+impl Relay {
+    /// `HOST:PORT` that other nodes are told, where links are wanted. `url` is the node's own.
+    pub fn advertised(&self, url: &str) -> Option<String> {
+        self.key.as_ref()?;
+        let own = || {
+            let host = url.split_once("://").map_or(url, |(_, host)| host);
+            let host = host.trim_end_matches('/');
+            let bare = match host.rsplit_once(':') {
+                // An IPv6 address is in brackets, and its colons are none before a port.
+                Some((bare, port)) if port.bytes().all(|b| b.is_ascii_digit()) => bare,
+                _ => host,
+            };
+            format!("{bare}:{}", self.listen.port())
+        };
+        Some(self.address.clone().unwrap_or_else(own))
+    }
+
+    fn check(&self, in_cluster: bool, wrong: &mut Vec<String>) {
+        let Some(key) = &self.key else { return };
+        if key.reveal().len() < RELAY_KEY_BYTES_MIN {
+            wrong.push(format!(
+                "`cluster.relay.key`: accepted is a secret of {RELAY_KEY_BYTES_MIN} bytes or more, the same on all \
+                 nodes; `openssl rand -hex 32` makes one"
+            ));
+        }
+        if !in_cluster {
+            wrong.push("`cluster.relay.key`: links between nodes need cluster.redis_url, too".into());
+        }
+        let port = |address: &str| {
+            let (host, port) = address.rsplit_once(':')?;
+            (!host.is_empty()).then(|| port.parse::<u16>().ok())?
+        };
+        if self.listen.port() == 0 {
+            wrong.push(
+                "`cluster.relay.listen`: the port is 1 to 65535, as other nodes have to know it".into(),
+            );
+        }
+        if self.address.as_deref().is_some_and(|address| port(address).is_none_or(|port| port == 0)) {
+            wrong.push("`cluster.relay.address`: accepted is HOST:PORT, such as `10.0.0.7:7879`".into());
+        }
+    }
 }
 
 impl Default for Cluster {
@@ -56,6 +127,7 @@ impl Default for Cluster {
             egress_bps_max: 10_000_000_000,
             packets_per_second_max: 1_000_000,
             peers_max: 10_000,
+            relay: Relay::default(),
         }
     }
 }
@@ -76,6 +148,7 @@ impl Cluster {
                 wrong.push(format!("`cluster.{key}`: accepted is 1 or more"));
             }
         }
+        self.relay.check(self.redis_url.is_some(), wrong);
         let Some(redis) = &self.redis_url else {
             if !self.kafka_brokers.is_empty() {
                 wrong.push("`cluster.kafka_brokers`: a shared log needs cluster.redis_url, too".into());
@@ -108,5 +181,42 @@ impl Cluster {
                     .into(),
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn relay(key: Option<&str>, address: Option<&str>) -> Relay {
+        let (key, address) = (key.map(Secret::new), address.map(str::to_owned));
+        Relay { key, address, ..Relay::default() }
+    }
+
+    const KEY: &str = "0123456789abcdef0123456789abcdef";
+
+    #[test]
+    fn other_nodes_are_told_the_host_of_the_url() {
+        let told = |url: &str| relay(Some(KEY), None).advertised(url).unwrap();
+        assert_eq!(told("https://a.meet.example.org"), "a.meet.example.org:7879");
+        assert_eq!(told("http://127.0.0.1:7880/"), "127.0.0.1:7879");
+        assert_eq!(told("http://[2001:db8::7]:7880"), "[2001:db8::7]:7879");
+        assert_eq!(told("http://[2001:db8::7]"), "[2001:db8::7]:7879");
+        assert_eq!(relay(Some(KEY), Some("10.0.0.7:9")).advertised("x").unwrap(), "10.0.0.7:9");
+        assert_eq!(relay(None, Some("10.0.0.7:9")).advertised("x"), None);
+    }
+
+    #[test]
+    fn what_is_wrong_says_what_is_accepted() {
+        let wrong = |relay: Relay, in_cluster| {
+            let mut wrong = Vec::new();
+            relay.check(in_cluster, &mut wrong);
+            wrong
+        };
+        assert_eq!(wrong(relay(Some(KEY), Some("10.0.0.7:7879")), true), Vec::<String>::new());
+        assert_eq!(wrong(relay(None, None), false), Vec::<String>::new());
+        assert!(wrong(relay(Some("short"), None), true)[0].contains("32 bytes"));
+        assert!(wrong(relay(Some(KEY), None), false)[0].contains("cluster.redis_url"));
+        assert!(wrong(relay(Some(KEY), Some("10.0.0.7")), true)[0].contains("HOST:PORT"));
     }
 }

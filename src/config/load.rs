@@ -147,8 +147,9 @@ fn env_value(path: &str, text: &str) -> Value {
         return Value::from(text.split(',').map(str::trim).collect::<Vec<_>>());
     }
     // A secret may look like a number and must stay as it is.
-    let is_text =
-        ["cluster.redis_url", "cluster.node_id", "cluster.region", "cluster.kafka_brokers"].contains(&path);
+    let is_text = ["cluster.redis_url", "cluster.node_id", "cluster.region", "cluster.kafka_brokers"]
+        .contains(&path)
+        || path == "cluster.relay.key";
     if is_text
         || path.starts_with("auth.keys.")
         || path.starts_with("files.s3.") && path != "files.s3.allow_http"

@@ -26,6 +26,9 @@ pub enum Turned {
     /// Ask at the node with this URL.
     #[error("the room is at another node")]
     Elsewhere(String),
+    /// The room is here, and another node serves its viewers: join at the one with this URL.
+    #[error("another node serves viewers of the room")]
+    ToBranch(String),
 }
 
 impl Control {

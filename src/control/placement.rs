@@ -4,14 +4,16 @@ mod opening;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use metrics::gauge;
 use tokio::sync::{mpsc, oneshot};
 
+use super::far::{Confined, FarRoom};
 use super::{Control, IncomingFile, LeaseNotice, NewRoom, no_room, overloaded};
+use crate::cluster::relay::{BranchAsk, Far, Links};
 use crate::cluster::{Cluster, Won};
 use crate::config::Config;
 use crate::core::files::SmallFile;
@@ -24,7 +26,7 @@ use crate::events::writer::EventWriter;
 use crate::mailbox::{self, ControlSender};
 use crate::mcu::Mixers;
 use crate::media::negotiate::{self, Reach};
-use crate::media::shard::{Command, Load, Notice, RoomCommand};
+use crate::media::shard::{Command, Home, Load, Notice, RoomCommand};
 use crate::media::{PeerSerial, ShardHandle};
 use crate::record::Recordings;
 
@@ -82,6 +84,10 @@ pub struct Newcomer {
     pub may_create: bool,
     /// The right to open the room here, where it was not open.
     pub won: Option<Won>,
+    /// The branch in which it is seated, of a room that another node holds.
+    pub far: Option<Far>,
+    /// The room's own node has sent it here.
+    pub asked: bool,
     /// The session that it continues.
     pub resume: Option<SessionId>,
     /// It only watches, so that any shard may serve it.
@@ -99,6 +105,8 @@ pub struct Place {
     /// Under which the room is open, and since when: on whichever node.
     pub epoch: u64,
     pub opened_at_ms: u64,
+    /// Of a room that another node holds.
+    pub in_branch: bool,
 }
 
 /// A shard as the loop knows it.
@@ -116,15 +124,18 @@ pub struct Around {
     pub small_files: ControlSender<IncomingFile>,
     pub cluster: Cluster,
     pub leases: mpsc::Receiver<LeaseNotice>,
+    /// To other nodes, and what those ask for.
+    pub links: Option<Links>,
+    pub branch_asks: mpsc::Receiver<BranchAsk>,
 }
 
 /// Where a room lives.
-struct OpenRoom {
+pub(super) struct OpenRoom {
     /// Under which this node holds it.
-    epoch: u64,
-    home: ShardId,
+    pub(super) epoch: u64,
+    pub(super) home: ShardId,
     branches: BTreeSet<ShardId>,
-    settings: Settings,
+    pub(super) settings: Settings,
 }
 
 impl OpenRoom {
@@ -136,14 +147,17 @@ impl OpenRoom {
 
 /// The loop's own state.
 pub struct Placement {
-    config: Config,
+    pub(super) config: Config,
     shards: Vec<Node>,
     loads: Vec<Load>,
-    rooms: BTreeMap<RoomName, OpenRoom>,
+    pub(super) rooms: BTreeMap<RoomName, OpenRoom>,
     /// Rooms placed on each shard: known at once, where its load comes a second later.
     rooms_on: Vec<u32>,
     /// Viewers seated on each shard since its last load.
-    seated_since: Vec<u32>,
+    pub(super) seated_since: Vec<u32>,
+    /// Rooms that other nodes hold, and of which this one has branches.
+    pub(super) fars: BTreeMap<RoomName, FarRoom>,
+    pub(super) confined: Arc<OnceLock<Confined>>,
     pub(super) events: EventWriter,
     /// `None` where the node cannot mix.
     pub(super) mixers: Option<Mixers>,
@@ -153,11 +167,11 @@ pub struct Placement {
     small_files: ControlSender<IncomingFile>,
     pub(super) cluster: Cluster,
     /// Rooms that other nodes have, which could not be told to their shards yet.
-    lost: BTreeMap<RoomName, u64>,
+    pub(super) lost: BTreeMap<RoomName, u64>,
     next_serial: u32,
     joins: BTreeMap<IpAddr, u32>,
     joins_since: Instant,
-    draining: bool,
+    pub(super) draining: bool,
 }
 
 impl Placement {
@@ -168,15 +182,27 @@ impl Placement {
         notices: mpsc::Receiver<Notice>,
         around: Around,
     ) -> Control {
-        let Around { events, media, workers: (mixers, recordings), small_files, cluster, leases } = around;
+        let Around { events, media, workers, small_files, cluster, leases, links, branch_asks } = around;
+        let (mixers, recordings) = workers;
         let (asks, receiver) = mailbox::control(QUEUE_DEPTH);
         let ready = Arc::new(AtomicBool::new(true));
-        let control = Control { asks, events: events.clone(), media, cluster: cluster.clone(), ready };
+        let confined: Arc<OnceLock<Confined>> = Arc::default();
+        let control = Control {
+            asks,
+            events: events.clone(),
+            media,
+            cluster: cluster.clone(),
+            links,
+            confined: Arc::clone(&confined),
+            ready,
+        };
         let placement = Self {
             config,
             loads: vec![Load::default(); shards.len()],
             rooms_on: vec![0; shards.len()],
             seated_since: vec![0; shards.len()],
+            fars: BTreeMap::new(),
+            confined,
             shards,
             rooms: BTreeMap::new(),
             events,
@@ -191,7 +217,7 @@ impl Placement {
             joins_since: Instant::now(),
             draining: false,
         };
-        tokio::spawn(placement.run(receiver, notices, leases));
+        tokio::spawn(placement.run(receiver, notices, leases, branch_asks));
         control
     }
 
@@ -200,6 +226,7 @@ impl Placement {
         mut asks: mpsc::Receiver<Ask>,
         mut notices: mpsc::Receiver<Notice>,
         mut leases: mpsc::Receiver<LeaseNotice>,
+        mut branch_asks: mpsc::Receiver<BranchAsk>,
     ) {
         loop {
             tokio::select! {
@@ -210,6 +237,7 @@ impl Placement {
                     self.lost.insert(room, epoch);
                     self.drop_lost();
                 }
+                Some(ask) = branch_asks.recv() => self.give_branch(ask),
                 ask = asks.recv() => match ask {
                     Some(ask) => self.handle_ask(ask),
                     None => return,
@@ -241,8 +269,14 @@ impl Placement {
                 let _ = reply.send(shards);
             }
             Ask::InRoom { room, command } => {
-                if let Some(open) = self.rooms.get(&room) {
-                    let shard = command.session().map_or(open.home, |session| open.shard_of(session));
+                let shard = match (self.rooms.get(&room), command.session()) {
+                    (Some(open), session) => {
+                        Some(session.map_or(open.home, |session| open.shard_of(session)))
+                    }
+                    (None, Some(session)) => self.far_shard(&room, session),
+                    (None, None) => None,
+                };
+                if let Some(shard) = shard {
                     // Refused: the reply inside is dropped, and its reader told.
                     let _ = self.send(shard, Command::InRoom(room, command));
                 }
@@ -286,15 +320,17 @@ impl Placement {
             }
             Notice::StartRecorder { shard, epoch, settings } => self.start_recorder(shard, epoch, *settings),
             Notice::AskRecording { shard, room, asked } => self.ask_recording(shard, room, asked),
-            Notice::BranchOpened { shard, room } => {
-                if let Some(open) = self.rooms.get_mut(&room) {
+            Notice::BranchOpened { shard, room } => match self.rooms.get_mut(&room) {
+                Some(open) => {
                     open.branches.insert(shard);
                 }
-            }
+                None => self.note_far_branch(&room, shard, true),
+            },
             Notice::BranchEnded { shard, room } => {
                 if let Some(open) = self.rooms.get_mut(&room) {
                     open.branches.remove(&shard);
                 }
+                self.note_far_branch(&room, shard, false);
             }
             Notice::Ended { shard, room } => {
                 if let Some(open) = self.rooms.remove(&room) {
@@ -328,6 +364,10 @@ impl Placement {
     }
 
     fn place(&mut self, mut newcomer: Newcomer) -> Result<Place, Refusal> {
+        if let Some(far) = newcomer.far.take() {
+            self.count_join(newcomer.from)?;
+            return self.place_far(&newcomer, far);
+        }
         match newcomer.won.take() {
             Some(won) => {
                 if let Err(refusal) = self.open_for(&newcomer.room, &won) {
@@ -351,10 +391,16 @@ impl Placement {
         let id = self.shard_for(newcomer)?;
         let open = self.rooms.get(&newcomer.room).ok_or_else(no_room)?;
         let (epoch, opened_at_ms) = (open.epoch, open.settings.state.opened_at_ms);
+        Ok(self.place_on(id, epoch, opened_at_ms))
+    }
+
+    /// A place on a shard, for a connection that has a number of its own.
+    pub(super) fn place_on(&mut self, id: ShardId, epoch: u64, opened_at_ms: u64) -> Place {
         let serial = PeerSerial(self.next_serial);
         self.next_serial = self.next_serial.wrapping_add(1);
         let node = &self.shards[usize::from(id.0)];
-        Ok(Place { shard: node.handle.clone(), id, reach: node.reach.clone(), serial, epoch, opened_at_ms })
+        let (shard, reach) = (node.handle.clone(), node.reach.clone());
+        Place { shard, id, reach, serial, epoch, opened_at_ms, in_branch: false }
     }
 
     /// The shard of the room that is to serve a newcomer; opens a branch there where it needs one.
@@ -374,7 +420,7 @@ impl Placement {
         if shard != open.home {
             // It may have closed just now, so it is opened each time: one that is open stays as it is.
             let settings = Box::new(open.settings.clone());
-            self.send(shard, Command::OpenBranch { settings, home: open.home })?;
+            self.send(shard, Command::OpenBranch { settings, home: Home::Shard(open.home) })?;
             if let Some(open) = self.rooms.get_mut(&newcomer.room) {
                 open.branches.insert(shard);
             }
@@ -384,15 +430,20 @@ impl Placement {
     }
 
     fn shard_for_viewer(&self, open: &OpenRoom) -> ShardId {
+        self.shard_by_load(open.home, |shard| open.home == shard || open.branches.contains(&shard))
+    }
+
+    /// The shard for a viewer of a room that is at `home`, and on those that it `is_on`.
+    pub(super) fn shard_by_load(&self, home: ShardId, is_on: impl Fn(ShardId) -> bool) -> ShardId {
         let loads: Vec<ShardLoad> = (0u8..)
             .zip(self.loads.iter().zip(&self.seated_since))
             .map(|(shard, (load, &seated_since))| ShardLoad {
                 busy: load.busy,
                 seated_since,
-                has_room: open.home.0 == shard || open.branches.contains(&ShardId(shard)),
+                has_room: is_on(ShardId(shard)),
             })
             .collect();
-        let home = usize::from(open.home.0);
+        let home = usize::from(home.0);
         ShardId(shard_for_viewer(home, self.config.media.spread_at, &loads) as u8)
     }
 
@@ -412,7 +463,7 @@ impl Placement {
     }
 
     /// By how busy each was in the last second, then by rooms: many may come within a second.
-    fn least_busy(&self) -> ShardId {
+    pub(super) fn least_busy(&self) -> ShardId {
         let busy = |shard: &usize| {
             let load = self.loads[*shard].busy + f64::from(self.rooms_on[*shard]) * 0.01;
             (load * 1_000.0) as u64
@@ -425,7 +476,7 @@ impl Placement {
         self.shards[usize::from(shard.0)].handle.clone()
     }
 
-    fn send(&self, shard: ShardId, command: Command) -> Result<(), Refusal> {
+    pub(super) fn send(&self, shard: ShardId, command: Command) -> Result<(), Refusal> {
         self.shards[usize::from(shard.0)].handle.send(command).map_err(|_| overloaded())
     }
 

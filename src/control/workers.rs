@@ -83,7 +83,7 @@ struct Way {
 
 impl Way {
     fn relay(&self, freight: Freight) -> Relay {
-        Relay { room: self.room.clone(), epoch: self.epoch, from: self.shard, freight }
+        Relay { room: self.room.clone(), epoch: self.epoch, from: self.shard.into(), freight }
     }
 
     /// Packets are dropped where the shard does not keep up; words wait for their turn.

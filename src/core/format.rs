@@ -3,12 +3,13 @@
 //! Payload types differ from peer to peer; a [`Format`] is the same for all. Two formats are the same where a
 //! decoder for one takes the other: codec and profile, and for H.264 the packetization mode (RFC 6184 §8.1).
 
+use serde::{Deserialize, Serialize};
 use str0m::format::PayloadParams;
 
 use super::payload::Codec;
 
 /// A codec with the parameters that a receiver must agree to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Format {
     pub codec: Codec,
     /// H.264: profile-idc, profile-iop and packetization mode; VP9 and AV1: the profile; else 0.

@@ -138,6 +138,23 @@ impl fmt::Debug for SessionId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct ShardId(pub u8);
 
+/// A room's way to another node, as this node numbers it. Never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FarId(pub u32);
+
+/// Where the other side of a branch is: on another shard of this node, or beyond a link to another node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Site {
+    Shard(ShardId),
+    Far(FarId),
+}
+
+impl From<ShardId> for Site {
+    fn from(shard: ShardId) -> Self {
+        Self::Shard(shard)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -72,6 +72,9 @@ pub struct NodeRecord {
     pub score: f64,
     #[serde(default)]
     pub rooms: u32,
+    /// Where other nodes reach it by a link, `HOST:PORT`. Without one it gives and takes no branches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<String>,
 }
 
 impl NodeRecord {
@@ -309,6 +312,7 @@ mod tests {
             state: NodeState::Active,
             score,
             rooms: 0,
+            relay: None,
         }
     }
 

@@ -1,33 +1,49 @@
 //! What the home of a room and its branches tell each other.
 //!
-//! A room has one home, which holds its state. Where its viewers are more than the home should serve, some
-//! are seated in a *branch*: a room of the same name on another shard, in which the home's publishers are
-//! seated as well, without a connection. The home sends a branch one copy of each encoding that somebody
-//! there wants, and a [`Mirror`] of who publishes what; the branch asks for encodings and key frames, merged
-//! over its viewers.
+//! A room has one home, which holds its state. Where its viewers are more than the home should serve, or far
+//! from it, some are seated in a *branch*: a room of the same name on another shard of this node or of
+//! another, in which the home's publishers are seated as well, without a connection. The home sends a branch
+//! one copy of each encoding that somebody there wants, and a [`Mirror`] of who publishes what; the branch
+//! asks for encodings and key frames, merged over its viewers.
 //!
 //! Whatever is told may be told twice or late: a mirror is whole, a demand replaces the one before, and both
 //! name the publication by a serial that is never used again.
 
+pub mod budget;
+pub mod merge;
+pub mod resend;
+pub mod wire;
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 use str0m::media::{Mid, Rid};
 
 use super::event::CloseReason;
 use super::format::Format;
-use super::ids::{Identity, ShardId};
-use super::protocol::{RoomState, Source};
+use super::ids::{Identity, Site};
+use super::payload::DescriptorBytes;
+use super::protocol::{LeaveReason, RoomState, Source};
+use super::replay::Rare;
 use super::room::ParticipantKey;
 use super::track::PublishedLine;
 
 /// From the home to a branch.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Downstream {
     Mirror(Box<Mirror>),
+    /// Whoever watches there under this name goes.
+    Dismiss {
+        identity: Identity,
+        reason: LeaveReason,
+    },
     /// The room is over.
     Ended(CloseReason),
 }
 
 /// All that a branch knows of its room.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Mirror {
     pub state: RoomState,
     /// Seated at the home and in other branches.
@@ -35,7 +51,7 @@ pub struct Mirror {
     pub publishers: Vec<MirroredPublisher>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct MirroredPublisher {
     /// Its seat at the home. A seat is reused, so it means somebody only together with the identity.
     pub seat: ParticipantKey,
@@ -46,11 +62,13 @@ pub struct MirroredPublisher {
     pub tracks: Vec<Option<MirroredTrack>>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct MirroredTrack {
     /// Of this publication.
     pub serial: u64,
     pub source: Source,
+    /// One that only a newer version knows is none: nobody here could take it.
+    #[serde(default, deserialize_with = "wire::known")]
     pub format: Option<Format>,
     pub muted: bool,
     pub silenced: bool,
@@ -58,24 +76,24 @@ pub struct MirroredTrack {
 }
 
 /// From a branch to its home.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Upstream {
     /// The branch is there, and knows nothing yet.
     Opened,
     /// Encodings of a publication that somebody in the branch takes, a bit each; none: nothing more of it.
-    Demand {
-        seat: ParticipantKey,
-        line: u8,
-        serial: u64,
-        encodings: u32,
-    },
+    Demand { seat: ParticipantKey, line: u8, serial: u64, encodings: u32 },
     Keyframe {
         seat: ParticipantKey,
+        #[serde(with = "wire::mid")]
         mid: Mid,
+        #[serde(with = "wire::rid")]
         rid: Option<Rid>,
     },
     /// People in the branch.
     Viewers(u32),
+    /// Somebody there has proved to be this one: its connections elsewhere make way.
+    Proven(Identity),
     /// The branch is no more.
     Closed,
 }
@@ -83,6 +101,34 @@ pub enum Upstream {
 /// A branch as its home knows it.
 #[derive(Debug, Clone, Copy)]
 pub struct Branch {
-    pub shard: ShardId,
+    pub site: Site,
     pub viewers: u32,
+}
+
+/// A packet as it came in at the home, on its way to a branch at another node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packet {
+    /// Its sender's seat at the home.
+    pub origin: ParticipantKey,
+    pub line: u8,
+    pub encoding: u8,
+    pub format: Format,
+    /// Extended sequence number.
+    pub seq_no: u64,
+    pub rtp_time: u32,
+    pub marker: bool,
+    /// RFC 6464: −dBov, 0 loudest, and the voice flag.
+    pub audio_level: Option<(u8, bool)>,
+    pub descriptor: Option<DescriptorBytes>,
+    pub rare: Option<Box<Rare>>,
+    pub payload: Arc<[u8]>,
+}
+
+/// What crosses between a shard and a link to another node.
+#[derive(Debug, Clone)]
+pub enum Cargo {
+    /// May be lost.
+    Packets(Vec<Packet>),
+    Down(Downstream),
+    Up(Upstream),
 }

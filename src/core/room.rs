@@ -25,12 +25,13 @@ mod streaming;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use str0m::media::{Mid, Rid};
 
 use super::chat::{Asker, Author, Chat, ChatCommand, RoomHistory};
 use super::event::{Event, EventIds};
 use super::files::SmallFile;
-use super::ids::{Identity, MessageId, RoomName, ShardId};
+use super::ids::{Identity, MessageId, RoomName, Site};
 use super::mix::{MixSettings, MixerOrder};
 use super::participant::{Participant, Presence};
 use super::protocol::{LeaveReason, RoomState, ServerMessage};
@@ -53,7 +54,7 @@ const RESTORE_AFTER: Duration = Duration::from_secs(1);
 const VOICES_HEARD: usize = 4;
 
 /// A seat in a room. Reused after its participant left, so it must not be kept past [`Output::Gone`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ParticipantKey(pub u32);
 
 impl ParticipantKey {
@@ -167,7 +168,7 @@ pub enum Output {
     },
     /// To a branch of this room.
     Downstream {
-        to: ShardId,
+        to: Site,
         news: Downstream,
     },
     /// To the home of which this room is a branch.
@@ -209,7 +210,7 @@ pub struct Room {
     recording: Recording,
     /// Publications are told apart by numbers that are never used again.
     last_serial: u64,
-    /// Where viewers are seated on other shards.
+    /// Where viewers are seated elsewhere: on other shards, at other nodes.
     branches: Vec<Branch>,
     /// The branches have to be told how things are.
     mirror_is_stale: bool,
@@ -346,9 +347,9 @@ impl Room {
         if self.is_branch {
             return self.end_branch();
         }
-        for Branch { shard, .. } in std::mem::take(&mut self.branches) {
+        for Branch { site, .. } in std::mem::take(&mut self.branches) {
             let news = Downstream::Ended(reason);
-            self.outputs.push_back(Output::Downstream { to: shard, news });
+            self.outputs.push_back(Output::Downstream { to: site, news });
         }
         self.log(now, super::event::EventBody::RoomClosed { reason });
         self.outputs.push_back(Output::Ended);

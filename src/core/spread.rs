@@ -1,4 +1,6 @@
-//! When a room spreads: which shard a new viewer is seated on.
+//! When a room spreads: which shard a new viewer is seated on, and which node serves it.
+
+use super::placement::{JOINS_BELOW, NodeRecord, NodeState, ROOMS_BELOW};
 
 /// What a viewer is taken to cost, as a share of a core, until the shard's own figures show it.
 const VIEWER_COST: f64 = 0.002;
@@ -38,9 +40,99 @@ pub fn shard_for_viewer(home: usize, full: f64, loads: &[ShardLoad]) -> usize {
     }
 }
 
+/// From this score on a room's home has viewers served by other nodes of its region.
+pub const SPREAD_FROM: f64 = 0.7;
+/// A node that has a branch already goes on with it until the home is as far below that.
+const HYSTERESIS: f64 = 0.1;
+
+/// Whether this node serves a viewer who came to it, of a room whose home is `home`, by a branch. Else it
+/// sends the viewer there.
+///
+/// Where it is of another region: whoever came to it is nearer to it than to the home, and the way between
+/// the two is carried once for all. Where the home has much to do, and this node has not. `asked`: the home
+/// itself has sent the viewer.
+pub fn hosts_branch(here: &NodeRecord, home: &NodeRecord, has_branch: bool, asked: bool) -> bool {
+    if here.state != NodeState::Active || here.score >= JOINS_BELOW {
+        return false;
+    }
+    if here.region != home.region || asked {
+        return true;
+    }
+    let from = if has_branch { SPREAD_FROM - HYSTERESIS } else { SPREAD_FROM };
+    home.score >= from && here.score < ROOMS_BELOW.min(home.score)
+}
+
+/// The node that a home with much to do sends a viewer to: of its region, with room, and with less to do; of
+/// those the one with least. `None`: it serves the viewer itself.
+pub fn node_for_viewer<'a>(home: &NodeRecord, others: &'a [NodeRecord]) -> Option<&'a NodeRecord> {
+    if home.score < SPREAD_FROM {
+        return None;
+    }
+    let near = others.iter().filter(|node| node.region == home.region && node.id != home.id);
+    let fit = near.filter(|node| node.relay.is_some() && node.takes_rooms() && node.score < home.score);
+    fit.min_by(|a, b| a.score.total_cmp(&b.score))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::ids::NodeId;
+
+    fn node(id: &str, region: &str, score: f64) -> NodeRecord {
+        NodeRecord {
+            id: NodeId::parse(id).unwrap(),
+            incarnation: 1,
+            url: format!("http://{id}"),
+            region: region.into(),
+            state: NodeState::Active,
+            score,
+            rooms: 0,
+            relay: Some(format!("{id}:7879")),
+        }
+    }
+
+    #[test]
+    fn a_viewer_of_another_region_is_served_where_it_came() {
+        let home = node("home", "eu", 0.1);
+        assert!(hosts_branch(&node("a", "us", 0.5), &home, false, false));
+        assert!(!hosts_branch(&node("a", "eu", 0.0), &home, false, false));
+        assert!(!hosts_branch(&node("a", "us", JOINS_BELOW), &home, true, false), "it takes nobody more");
+        let draining = NodeRecord { state: NodeState::Draining, ..node("a", "us", 0.0) };
+        assert!(!hosts_branch(&draining, &home, false, true));
+    }
+
+    #[test]
+    fn a_home_with_much_to_do_is_helped_within_its_region() {
+        let here = node("a", "eu", 0.3);
+        assert!(hosts_branch(&here, &node("home", "eu", 0.75), false, false));
+        assert!(!hosts_branch(&here, &node("home", "eu", 0.65), false, false));
+        assert!(hosts_branch(&here, &node("home", "eu", 0.65), true, false), "what is there is used");
+        assert!(!hosts_branch(&node("a", "eu", 0.85), &node("home", "eu", 0.9), false, false));
+        assert!(hosts_branch(&here, &node("home", "eu", 0.1), false, true), "the home has asked for it");
+    }
+
+    #[test]
+    fn a_home_sends_viewers_to_who_has_least_to_do() {
+        let mut others = [node("a", "eu", 0.5), node("b", "eu", 0.2), node("c", "us", 0.0)];
+        assert_eq!(node_for_viewer(&node("home", "eu", 0.8), &others).unwrap().id.as_str(), "b");
+        assert_eq!(node_for_viewer(&node("home", "eu", 0.6), &others), None);
+        others[1].relay = None;
+        assert_eq!(node_for_viewer(&node("home", "eu", 0.8), &others).unwrap().id.as_str(), "a");
+        assert_eq!(node_for_viewer(&node("home", "eu", 0.8), &others[2..]), None);
+    }
+
+    /// Nobody is sent to and fro: who is sent to a node by the home is served there.
+    #[test]
+    fn whoever_is_sent_is_served() {
+        for step in 0..120u32 {
+            let home = node("home", "eu", f64::from(step) / 100.0);
+            let others: Vec<_> =
+                (0..12u32).map(|n| node(&format!("n{n}"), "eu", f64::from(n) / 10.0)).collect();
+            if let Some(chosen) = node_for_viewer(&home, &others) {
+                assert!(hosts_branch(chosen, &home, false, true));
+            }
+        }
+    }
 
     fn load(busy: f64, seated_since: u32, has_room: bool) -> ShardLoad {
         ShardLoad { busy, seated_since, has_room }

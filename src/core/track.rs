@@ -2,13 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use str0m::media::{Mid, Rid};
 
 use super::format::Format;
-use super::ids::ShardId;
+use super::ids::Site;
 use super::payload::{DependencyReader, Descriptor, FrameInfo, Resolution, SPATIAL_LAYERS_MAX};
 use super::protocol::{Kind, Source};
 use super::rate::RateMeter;
+use super::relay::wire;
 use super::replay::Replay;
 use super::room::{ParticipantKey, SlotKey};
 
@@ -23,11 +25,13 @@ const WAKING: Duration = Duration::from_secs(3);
 const RETRY_AFTER: Duration = Duration::from_secs(20);
 
 /// An m-line on which the client sends.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishedLine {
+    #[serde(with = "wire::mid")]
     pub mid: Mid,
     pub kind: Kind,
     /// Simulcast encodings in the order of the offer, lowest first by custom; empty for a single one.
+    #[serde(with = "wire::rids")]
     pub rids: Vec<Rid>,
 }
 
@@ -190,7 +194,7 @@ impl Encoding {
 /// A branch of the room takes encodings of a track, a bit each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Relayed {
-    pub to: ShardId,
+    pub to: Site,
     pub encodings: u32,
     /// Those of which nothing was sent yet since they were asked for.
     pub begins: u32,

@@ -6,6 +6,7 @@ mod channel;
 mod demux;
 mod descriptor;
 mod egress;
+mod far;
 mod ingress;
 pub mod negotiate;
 mod outbox;

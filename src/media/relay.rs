@@ -1,5 +1,5 @@
-//! What reaches a shard about a room from outside it: from other shards that the room spreads over, and from
-//! its mixer and its recorder.
+//! What reaches a shard about a room from outside it: from other shards and nodes that the room spreads over,
+//! and from its mixer and its recorder.
 //!
 //! Packets and news share one bounded queue for each shard, so that they keep their order. Full: packets are
 //! dropped and counted, and key frames asked for; news waits at the sender, in order, with all packets behind
@@ -12,20 +12,21 @@ use super::egress::Passed;
 use super::shard::{MixerLink, RecorderLink};
 use crate::core::format::Format;
 use crate::core::forward::PacketMeta;
-use crate::core::ids::{RoomName, ShardId};
+use crate::core::ids::{FarId, RoomName, Site};
 use crate::core::mix::{FromMixer, MixPacket};
 use crate::core::payload::DescriptorBytes;
 use crate::core::recording::FromRecorder;
-use crate::core::relay::{Downstream, Upstream};
+use crate::core::relay::{Cargo, Downstream, Packet, Upstream};
 use crate::core::replay::{Recorded, Replay};
 use crate::core::room::{Arrival, ParticipantKey};
+use crate::mailbox::Inlet;
 
-/// Something for the same room on another shard.
+/// Something for the same room from elsewhere.
 pub struct Relay {
     pub room: RoomName,
     /// Of the room's opening: what is meant for an earlier one concerns nobody.
     pub epoch: u64,
-    pub from: ShardId,
+    pub from: Site,
     pub freight: Freight,
 }
 
@@ -34,6 +35,8 @@ pub enum Freight {
     Packets(Vec<RelayedPacket>),
     Down(Downstream),
     Up(Upstream),
+    /// A branch at another node is to be opened: the way to it.
+    FarLink(FarId, Inlet<Cargo>),
     /// The room's mixer was started: the way to it.
     MixerLink(MixerLink),
     Mixer {
@@ -51,6 +54,16 @@ pub enum Freight {
         serial: u64,
         news: FromRecorder,
     },
+}
+
+impl From<Cargo> for Freight {
+    fn from(cargo: Cargo) -> Self {
+        match cargo {
+            Cargo::Packets(packets) => Self::Packets(packets.into_iter().map(RelayedPacket::from).collect()),
+            Cargo::Down(news) => Self::Down(news),
+            Cargo::Up(news) => Self::Up(news),
+        }
+    }
 }
 
 impl Freight {
@@ -134,6 +147,44 @@ impl RelayedPacket {
             descriptor: self.descriptor.as_ref(),
             audio_level: self.audio_level,
             rare: self.passed.rare.as_deref(),
+        }
+    }
+}
+
+impl RelayedPacket {
+    /// As it crosses a link to another node. The payload is shared with this, for the moment.
+    pub fn crossing(&self) -> Packet {
+        Packet {
+            origin: self.origin,
+            line: self.line,
+            encoding: self.encoding,
+            format: self.format,
+            seq_no: self.seq_no,
+            rtp_time: self.rtp_time,
+            marker: self.marker,
+            audio_level: self.audio_level,
+            descriptor: self.descriptor.clone(),
+            rare: self.passed.rare.clone(),
+            payload: Arc::clone(&self.payload),
+        }
+    }
+}
+
+impl From<Packet> for RelayedPacket {
+    fn from(packet: Packet) -> Self {
+        let level = packet.audio_level.map(|(level, voice)| u8::from(voice) << 7 | level);
+        Self {
+            origin: packet.origin,
+            line: packet.line,
+            encoding: packet.encoding,
+            format: packet.format,
+            seq_no: packet.seq_no,
+            rtp_time: packet.rtp_time,
+            marker: packet.marker,
+            payload: packet.payload,
+            descriptor: packet.descriptor,
+            audio_level: packet.audio_level,
+            passed: Passed { audio_level: level, rare: packet.rare, ..Passed::default() },
         }
     }
 }

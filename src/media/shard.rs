@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::demux::Demux;
+use super::far::FarRoutes;
 use super::negotiate::Reach;
 use super::outbox::Outbox;
 use super::peer::{Peer, PeerIndex, RoomIndex};
@@ -32,12 +33,13 @@ use super::wire::TcpConnections;
 use crate::core::chat::{HistoryRange, MessagePage, RoomHistory};
 use crate::core::event::{Appended, Event, EventId};
 use crate::core::files::SmallFile;
-use crate::core::ids::{MessageId, RoomName, ShardId};
+use crate::core::ids::{FarId, MessageId, RoomName, ShardId, Site};
 use crate::core::mix::{MixPacket, MixSettings, Place};
 use crate::core::protocol::ChatMessage;
 use crate::core::recording::RecorderSettings;
+use crate::core::relay::Cargo;
 use crate::core::room::{Forward, Now, ParticipantKey, Room, SlotKey};
-use crate::mailbox::{ControlSender, LossySender};
+use crate::mailbox::{ControlSender, Inlet, LossySender};
 
 pub use commands::{Command, Granted, IceChange, Join, RoomCommand};
 pub use mixer::MixerLink;
@@ -155,7 +157,7 @@ pub struct Counters {
     pub packets_received: u64,
     pub packets_forwarded: u64,
     pub bytes_forwarded: u64,
-    /// Copies for branches on other shards.
+    /// Copies for branches on other shards and nodes.
     pub packets_relayed: u64,
     pub dropped: Drops,
     pub chat_messages: u64,
@@ -174,7 +176,7 @@ pub struct Drops {
     pub unsendable: u64,
     /// A socket's or connection's buffer was full.
     pub buffer_full: u64,
-    /// The shard of a branch does not keep up.
+    /// The shard of a branch, or the link to its node, does not keep up.
     pub relay_full: u64,
     /// The room's mixer does not keep up.
     pub mixer_full: u64,
@@ -198,6 +200,18 @@ impl Surroundings {
         let slots = at.saturating_duration_since(self.start).as_micros().div_ceil(COARSE_SLOT.as_micros());
         self.start + COARSE_SLOT * u32::try_from(slots).unwrap_or(u32::MAX)
     }
+}
+
+/// Where a branch has its home, and the way there.
+pub enum Home {
+    Shard(ShardId),
+    Far(FarId, Inlet<Cargo>),
+}
+
+/// Something for where a room spreads to.
+struct Outgoing {
+    to: Site,
+    relay: Relay,
 }
 
 /// Something for another shard.
@@ -235,7 +249,8 @@ pub struct Shard {
     egress_timers: Wheel,
     room_timers: Wheel,
     outbox: Outbox,
-    relays: VecDeque<RelayOut>,
+    relays: VecDeque<Outgoing>,
+    far: FarRoutes,
     dirty: Vec<PeerIndex>,
     unsent: VecDeque<PeerIndex>,
     forwards: Vec<Forward>,
@@ -266,6 +281,7 @@ impl Shard {
             room_timers: Wheel::new(around.start, COARSE_SLOT),
             outbox: Outbox::default(),
             relays: VecDeque::new(),
+            far: FarRoutes::default(),
             dirty: Vec::new(),
             unsent: VecDeque::new(),
             forwards: Vec::new(),

@@ -63,7 +63,7 @@ mod tests {
 
     fn out(freight: Freight) -> RelayOut {
         let room = RoomName::parse("abc").unwrap();
-        RelayOut { to: ShardId(0), relay: Relay { room, epoch: 1, from: ShardId(1), freight } }
+        RelayOut { to: ShardId(0), relay: Relay { room, epoch: 1, from: ShardId(1).into(), freight } }
     }
 
     #[test]

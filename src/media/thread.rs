@@ -211,7 +211,7 @@ impl Worker {
     /// Hands other shards what is theirs.
     fn pass_on(&mut self, now: Instant) {
         self.siblings.flush();
-        while let Some(out) = self.shard.poll_relay() {
+        while let Some(out) = self.shard.poll_relay(now) {
             if let Some(lost) = self.siblings.send(out) {
                 self.shard.handle_relay_loss(now, &lost);
             }

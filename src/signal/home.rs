@@ -47,7 +47,20 @@ pub async fn find(State(signal): State<Arc<Signal>>, request: Request, next: Nex
     match signal.control.home(&room).await {
         Ok(Home::Nowhere { .. }) if may_turn => pass_if_turned(&signal, request, next).await,
         Ok(Home::Here | Home::Nowhere { .. }) => next.run(request).await,
+        // A branch may serve it here, which the join decides.
+        Ok(Home::Elsewhere(_)) if is_of_viewer(&request) && signal.control.may_serve(&room) => {
+            if may_turn {
+                pass_if_turned(&signal, request, next).await
+            } else {
+                next.run(request).await
+            }
+        }
+        Ok(Home::Elsewhere(url)) if is_of_session(request.uri()) && signal.control.has_branch(&room) => {
+            here_or_there(&signal, &url, request, next).await
+        }
         Ok(Home::Elsewhere(url)) => send(&signal, &url, request).await,
+        // A session of a branch is known here, whatever the registry does.
+        Err(_) if is_of_session(request.uri()) && signal.control.has_branch(&room) => next.run(request).await,
         Err(refusal) => Problem::from(refusal).into_response(),
     }
 }
@@ -66,6 +79,18 @@ async fn pass_if_turned(signal: &Signal, request: Request, next: Next) -> Respon
             pass(signal, &url, Request::from_parts(parts, Body::from(body))).await
         }
     }
+}
+
+/// A session may be one of this node's branch of the room.
+async fn here_or_there(signal: &Signal, url: &str, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, PASSED_BYTES_MAX).await else { return too_large() };
+    let again = Request::from_parts(parts.clone(), Body::from(body.clone()));
+    let response = next.run(again).await;
+    if response.status() != StatusCode::NOT_FOUND {
+        return response;
+    }
+    send(signal, url, Request::from_parts(parts, Body::from(body))).await
 }
 
 /// What is about files is as long as it is, so it goes by a 307 always.
@@ -132,6 +157,15 @@ fn room_of(uri: &Uri) -> Option<RoomName> {
     RoomName::parse(rest.split('/').next()?).ok()
 }
 
+/// A WHEP viewer's join.
+fn is_of_viewer(request: &Request) -> bool {
+    request.method() == Method::POST && request.uri().path().split('/').nth(4) == Some("whep")
+}
+
+fn is_of_session(uri: &Uri) -> bool {
+    uri.path().split('/').nth(4) == Some("sessions")
+}
+
 fn is_of_files(uri: &Uri) -> bool {
     uri.path().split('/').nth(4) == Some("files")
 }
@@ -147,6 +181,10 @@ pub fn turned(turned: Turned, uri: &Uri) -> Result<Response, Problem> {
     match turned {
         Turned::Away(refusal) => Err(refusal.into()),
         Turned::Elsewhere(url) => Ok(moved(&at(&url, uri))),
+        Turned::ToBranch(url) => {
+            let joint = if uri.query().is_some() { '&' } else { '?' };
+            Ok(moved(&format!("{}{joint}branch=true", at(&url, uri))))
+        }
     }
 }
 

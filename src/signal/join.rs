@@ -35,6 +35,8 @@ pub struct JoinParams {
     name: Option<String>,
     /// The session (32 hex digits, the last part of its `Location`) that this connection continues.
     resume: Option<String>,
+    /// Set by a room's node where it sends a viewer to another node that is to serve it.
+    branch: Option<bool>,
 }
 
 /// Who wants in, from where, with what: the request of every join.
@@ -129,7 +131,8 @@ pub async fn admit(
     match signal.control.join(request).await {
         Ok(mut joined) => {
             let seat = joined.seat.take().and_then(|seat| signal.authority.signed_seat(seat));
-            let mut response = welcome(&room, joined);
+            let at = if joined.in_branch { signal.control.own_url() } else { String::new() };
+            let mut response = welcome(&at, &room, joined);
             if let Some(seat) = seat {
                 response.headers_mut().insert(SEAT, seat);
             }
@@ -176,6 +179,7 @@ fn join_request(
         seat: signal.authority.seat(&headers),
         has_token,
         may_create: signal.authority.admits_guests() || grant.publish || grant.admin,
+        sent_by_home: params.branch.unwrap_or(false),
         from,
     })
 }
@@ -208,9 +212,9 @@ fn display_name(chosen: Option<String>, identity: &Identity) -> Result<String, P
     Ok(name)
 }
 
-/// 201 as RFC 9725 §4.2 wants it.
-fn welcome(room: &RoomName, joined: Joined) -> Response {
-    let location = format!("/v1/rooms/{room}/sessions/{}", joined.session.reveal());
+/// 201 as RFC 9725 §4.2 wants it. `at` is this node's URL where another would be asked for the room.
+fn welcome(at: &str, room: &RoomName, joined: Joined) -> Response {
+    let location = format!("{at}/v1/rooms/{room}/sessions/{}", joined.session.reveal());
     let headers = [(CONTENT_TYPE, SDP.to_owned()), (LOCATION, location), (ETAG, joined.etag)];
     (StatusCode::CREATED, headers, joined.answer).into_response()
 }
@@ -224,8 +228,8 @@ mod tests {
     fn an_answer_names_its_session_and_its_ice_session() {
         let room = RoomName::parse("abc").unwrap();
         let (answer, etag) = ("v=0\r\n".into(), "\"e1\"".into());
-        let joined = Joined { session: SessionId(7), answer, etag, seat: None };
-        let response = welcome(&room, joined);
+        let joined = Joined { session: SessionId(7), answer, etag, seat: None, in_branch: false };
+        let response = welcome("", &room, joined);
         assert_eq!(response.status(), 201);
         assert_eq!(response.headers()[CONTENT_TYPE], "application/sdp");
         assert_eq!(response.headers()[ETAG], "\"e1\"");

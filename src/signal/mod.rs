@@ -36,6 +36,7 @@ mod whip;
 mod tests;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 
@@ -86,6 +87,8 @@ impl Signal {
     ) -> Self {
         let public_url = config.http.public_url.as_ref();
         let streams = Streams::new(config, control.clone());
+        let prices = billing.clone();
+        control.confine(Arc::new(move |room| prices.is_priced(room)));
         Self {
             control,
             authority: Authority::new(config),

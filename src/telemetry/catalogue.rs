@@ -76,6 +76,44 @@ const CATALOGUE: &[Metric] = &[
         Labelled("sent", &["redirected", "proxied"]),
         "Requests about rooms of other nodes",
     ),
+    Metric(Gauge, "antiphon_relay_links", AtNought, "Links to other nodes, either way"),
+    Metric(
+        Gauge,
+        "antiphon_relay_branches",
+        Labelled("side", &["home", "branch"]),
+        "Branches given to other nodes, and those here of their rooms",
+    ),
+    Metric(
+        Gauge,
+        "antiphon_relay_encodings",
+        Labelled("state", &["carried", "withheld"]),
+        "Encodings of video that branches at other nodes take, each counted once for each node",
+    ),
+    Metric(
+        Counter,
+        "antiphon_relay_packets_total",
+        Labelled("way", &["sent", "received", "resent"]),
+        "Packets that crossed links to other nodes: one copy for each node and encoding",
+    ),
+    Metric(
+        Counter,
+        "antiphon_relay_bytes_total",
+        Labelled("way", &["sent", "received"]),
+        "Datagrams of those packets, without QUIC's own",
+    ),
+    Metric(
+        Counter,
+        "antiphon_relay_dropped_total",
+        Labelled("reason", &["lost", "full", "withheld"]),
+        "Packets that did not cross: lost for good, no room in a queue, more than the link carries",
+    ),
+    Metric(
+        Counter,
+        "antiphon_relay_failures_total",
+        Labelled("what", &["connect", "accept", "refused", "lost"]),
+        "Links that were not to be had, peers with a wrong key, branches that were refused or lost",
+    ),
+    Metric(Histogram, "antiphon_relay_reopen_seconds", ByOwner, "A lost branch, until a home gave it again"),
     Metric(Gauge, "antiphon_files_uploads", AtNought, "Uploads that are not complete"),
     Metric(Counter, "antiphon_files_received_bytes_total", AtNought, "What came of uploads"),
     Metric(Counter, "antiphon_files_sent_bytes_total", AtNought, "What was fetched of files"),
@@ -196,6 +234,9 @@ pub(super) fn describe() {
                 values.iter().for_each(|value| counter!(*name, *label => *value).absolute(0));
             }
             (Gauge, AtNought) => gauge!(*name).set(0.0),
+            (Gauge, Labelled(label, values)) => {
+                values.iter().for_each(|value| gauge!(*name, *label => *value).set(0.0));
+            }
             (_, _) => {}
         }
     }

@@ -7,8 +7,11 @@ mod faults;
 mod history;
 mod kafka;
 mod nodes;
+mod path;
 mod placing;
 mod redis;
+mod relays;
+mod stage;
 
 use std::time::{Duration, Instant};
 

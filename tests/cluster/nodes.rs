@@ -1,7 +1,7 @@
 //! Nodes as processes of the product, and plain requests to them.
 
 use std::fs::File;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::kafka::Kafka;
+use crate::path::Path as Way;
 use crate::redis::Redis;
 use crate::until;
 
@@ -22,6 +23,7 @@ pub struct World {
     pub kafka: Option<Kafka>,
     pub nodes: Vec<Node>,
     pub lease: Duration,
+    links: Links,
     runtime: Runtime,
     http: Client,
     directory: tempfile::TempDir,
@@ -33,12 +35,31 @@ pub struct Node {
     id: String,
     ports: Ports,
     process: Child,
+    /// By which links of other nodes come to it.
+    pub way: Option<Way>,
 }
 
 #[derive(Clone, Copy)]
 struct Ports {
     http: u16,
     udp: u16,
+    /// Where links come in, and where others believe them to.
+    relay: Option<(u16, u16)>,
+}
+
+/// By which linked nodes know each other.
+pub const RELAY_KEY: &str = "a-secret-of-32-bytes-that-all-share";
+
+/// How nodes are linked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Links {
+    None,
+    /// All in one region, each with room for ten connections.
+    Near,
+    /// Each in a region of its own.
+    Far,
+    /// As [`Links::Far`], and the last node has another key than the others.
+    WrongKey,
 }
 
 /// A status, where it leads, and the body.
@@ -52,15 +73,20 @@ pub struct Reply {
 impl World {
     /// Starts Redis and `count` nodes, and waits until they know each other.
     pub fn start(count: usize) -> Self {
-        Self::with(count, None)
+        Self::with(count, None, Links::None)
+    }
+
+    /// As [`World::start`], with links between nodes.
+    pub fn linked(count: usize, links: Links) -> Self {
+        Self::with(count, None, links)
     }
 
     /// As [`World::start`], with a log that the nodes share.
     pub fn sharing_a_log(count: usize) -> Self {
-        Self::with(count, Some(Kafka::start()))
+        Self::with(count, Some(Kafka::start()), Links::None)
     }
 
-    fn with(count: usize, kafka: Option<Kafka>) -> Self {
+    fn with(count: usize, kafka: Option<Kafka>, links: Links) -> Self {
         let lease_ms = std::env::var("ANTIPHON_LEASE_MS").ok().and_then(|text| text.parse().ok());
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         // As browsers and load balancers see it: redirects are followed by whoever wants to.
@@ -70,15 +96,25 @@ impl World {
             kafka,
             nodes: Vec::new(),
             lease: Duration::from_millis(lease_ms.unwrap_or(2_000)),
+            links,
             runtime: runtime.expect("a runtime"),
             http: http.expect("a client"),
             directory: tempfile::tempdir().expect("a temporary directory"),
         };
         for number in 0..count {
             let id = format!("node-{number}");
-            let ports = Ports { http: free_port(), udp: free_port() };
+            let own = free_port();
+            let way = (links != Links::None).then(|| Way::to(own));
+            let relay = way.as_ref().map(|way| (own, way.port()));
+            let ports = Ports { http: free_port(), udp: free_pair(), relay };
             let process = world.spawn(&id, ports);
-            world.nodes.push(Node { url: format!("http://127.0.0.1:{}", ports.http), id, ports, process });
+            world.nodes.push(Node {
+                url: format!("http://127.0.0.1:{}", ports.http),
+                id,
+                ports,
+                process,
+                way,
+            });
         }
         world.all_know(count);
         world
@@ -90,15 +126,30 @@ impl World {
         let log = File::options().create(true).append(true).open(log).expect("a log");
         let dev = ["serve", "--dev"];
         let brokers = self.kafka.as_ref().map(Kafka::brokers).unwrap_or_default();
+        let region = if self.links == Links::Far || self.links == Links::WrongKey { id } else { "one" };
+        let is_last = id == "node-2" && self.links == Links::WrongKey;
+        let key = if is_last { "another-secret-of-32-bytes-or-more" } else { RELAY_KEY };
+        let relay = ports.relay.map(|(own, told)| {
+            [
+                ("ANTIPHON_CLUSTER__RELAY__KEY", key.to_owned()),
+                ("ANTIPHON_CLUSTER__RELAY__LISTEN", format!("127.0.0.1:{own}")),
+                ("ANTIPHON_CLUSTER__RELAY__ADDRESS", format!("127.0.0.1:{told}")),
+            ]
+        });
         Command::new(env!("CARGO_BIN_EXE_antiphon"))
             .args(dev)
+            .envs(relay.into_iter().flatten())
+            .env("ANTIPHON_CLUSTER__REGION", region)
+            // Linked nodes have their viewers on both of two shards.
+            .env("ANTIPHON_MEDIA__SHARDS", if ports.relay.is_some() { "2" } else { "1" })
+            .env("ANTIPHON_MEDIA__SPREAD_AT", if ports.relay.is_some() { "0" } else { "0.7" })
+            .env("ANTIPHON_CLUSTER__PEERS_MAX", if self.links == Links::Near { "10" } else { "10000" })
             .env("ANTIPHON_CLUSTER__KAFKA_BROKERS", brokers)
             .envs([
                 ("ANTIPHON_HTTP__LISTEN", format!("127.0.0.1:{}", ports.http)),
                 ("ANTIPHON_MEDIA__UDP_PORT", ports.udp.to_string()),
                 ("ANTIPHON_MEDIA__LISTEN", "127.0.0.1".into()),
                 ("ANTIPHON_MEDIA__TCP_PORT", "0".into()),
-                ("ANTIPHON_MEDIA__SHARDS", "1".into()),
                 ("ANTIPHON_MCU__ENABLED", "false".into()),
                 ("ANTIPHON_NODE__DATA_DIR", data.display().to_string()),
                 ("ANTIPHON_CLUSTER__REDIS_URL", self.redis.url()),
@@ -131,6 +182,24 @@ impl World {
     /// A room's address at a node.
     pub fn url_of(&self, node: usize, room: &str) -> String {
         format!("{}/v1/rooms/{room}", self.nodes[node].url)
+    }
+
+    /// A figure of a node: what stands behind this in its metrics.
+    pub fn figure(&self, node: usize, name: &str) -> f64 {
+        let text = self.text(&format!("{}/metrics", self.nodes[node].url)).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|value| value.parse().ok()).unwrap_or(0.0)
+    }
+
+    /// Joins with an SDP offer: status, where it leads, and the answer.
+    pub fn join(&self, url: &str, offer: String) -> (StatusCode, Option<String>, String) {
+        let request = self.http.post(url).header("content-type", "application/sdp").body(offer);
+        self.runtime.block_on(async {
+            let response = request.send().await.expect("an answer");
+            let location = response.headers().get("location").and_then(|value| value.to_str().ok());
+            let (status, location) = (response.status(), location.map(str::to_owned));
+            (status, location, response.text().await.unwrap_or_default())
+        })
     }
 
     fn text(&self, url: &str) -> Option<String> {
@@ -238,7 +307,15 @@ impl Drop for Node {
 }
 
 /// A port that was free a moment ago, for TCP and, as nobody else here uses them, for UDP.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("its address").port()
+}
+
+/// The first of two ports in a row that were free for UDP.
+fn free_pair() -> u16 {
+    let is_free = |port: u16| UdpSocket::bind(("127.0.0.1", port)).is_ok();
+    std::iter::repeat_with(free_port)
+        .find(|port| *port < u16::MAX && is_free(*port) && is_free(port + 1))
+        .expect("there are many")
 }

@@ -249,6 +249,7 @@ async fn late_words_of_an_earlier_epoch_change_nothing(leases: &dyn Leases) {
 
 fn record(name: &str, incarnation: u64) -> NodeRecord {
     NodeRecord {
+        relay: None,
         id: node(name),
         incarnation,
         url: format!("http://{name}"),

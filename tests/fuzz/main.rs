@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use antiphon::config::Secret;
 use antiphon::core::payload::{self, Codec, DependencyReader};
+use antiphon::core::relay::wire::{Datagram, Frame};
 use antiphon::core::rtcp::{self, Feedback};
 use antiphon::token::Keys;
 use mutate::Mutator;
@@ -183,4 +184,46 @@ fn receivers_feedback_is_read_or_skipped() {
         });
     });
     assert!(read > 0, "the mutations leave nothing that can be read");
+}
+
+/// From another node, which has the cluster's key and may be of another version.
+#[test]
+fn what_links_carry_is_read_or_passed_over() {
+    // Seat 3, line 1, encoding 2, VP8, with level, descriptor, orientation, delay and contributors.
+    let media =
+        b"\x01\0\0\0\x09\0\0\0\x01\x3f\0\0\0\x03\x01\x02\x03\0\0\0\0\0\0\0\0\0\0\x10\x01\0\x0f\x42\x40\
+        \x85\x03abc\x01\x01\x02\x03\x01\0\0\0\x07\x90\x80\x01payload";
+    let missing = b"\x02\0\0\0\x09\0\0\0\x0c";
+    assert!(matches!(Datagram::decode(media), Ok(Datagram::Media { seq_no: 9, branch: 1, .. })));
+    let (mut read, mut passed) = (0u64, 0u64);
+    fuzz("datagrams of links", RUNS, |mutator| {
+        let good: &[u8] = if mutator.below(4) == 0 { missing } else { media };
+        match Datagram::decode(&mutator.bytes(good)) {
+            // What was read is what is written.
+            Ok(datagram) => {
+                assert_eq!(Datagram::decode(&datagram.encode()), Ok(datagram));
+                read += 1;
+            }
+            Err(_) => passed += 1,
+        }
+    });
+    assert!(read > 0 && passed > 0, "{read} read and {passed} passed over: the mutations miss");
+    let corpus = [
+        r#"{"open":{"room":"abc","epoch":7,"branch":1,"node":"n-1"}}"#,
+        r#"{"up":{"demand":{"seat":3,"line":1,"serial":9,"encodings":4}}}"#,
+        r#"{"up":{"keyframe":{"seat":3,"mid":"v0","rid":"h"}}}"#,
+        r#"{"down":{"dismiss":{"identity":"ann","reason":"removed"}}}"#,
+        r#"{"down":{"ended":"moved"}}"#,
+        r#"{"refused":"not_home"}"#,
+    ];
+    for good in corpus {
+        assert!(Frame::decode(good.as_bytes()).is_ok(), "{good}");
+    }
+    fuzz("frames of links", RUNS, |mutator| {
+        let good = corpus[mutator.below(corpus.len())];
+        if let Ok(frame) = Frame::decode(&mutator.bytes(good.as_bytes())) {
+            let again = frame.encode();
+            assert!(Frame::decode(&again[4..]).is_ok());
+        }
+    });
 }

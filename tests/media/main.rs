@@ -1,5 +1,6 @@
 //! Real media engines over an emulated bad network, in virtual time.
 
+mod far;
 mod forwarding;
 mod joining;
 mod lifecycle;

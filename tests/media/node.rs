@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use antiphon::bench::client::{Client, Offer};
 use antiphon::core::chat::RoomHistory;
 use antiphon::core::event::Appended;
-use antiphon::core::ids::{Identity, RoomName, SessionId, ShardId};
+use antiphon::core::ids::{FarId, Identity, RoomName, SessionId, ShardId, Site};
 use antiphon::core::participant::{Entrant, Part};
 use antiphon::core::protocol::{Access, Grant, Mode, RoomState};
 use antiphon::core::refusal::Refusal;
@@ -16,17 +16,26 @@ use antiphon::core::room::Settings;
 use antiphon::core::stats::RoomStats;
 use antiphon::mailbox;
 use antiphon::media::negotiate::{self, Reach};
-use antiphon::media::relay::{Freight, RelayedPacket};
-use antiphon::media::shard::{Command, IceChange, Join, LogAnswer, Notice, RoomCommand, Shard, Surroundings};
+use antiphon::media::relay::{Freight, Relay, RelayedPacket};
+use antiphon::media::shard::{
+    Command, Home, IceChange, Join, LogAnswer, Notice, RoomCommand, Shard, Surroundings,
+};
 use antiphon::media::{Datagram, PeerSerial, credentials};
 use str0m_aws_lc_rs::default_provider;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::far::Way;
 use crate::link::Conditions;
 use crate::world::{SERVER, Server, World};
 
 /// First guess of a client's downlink, as the product's default.
 const INITIAL_ESTIMATE_BPS: u64 = 1_000_000;
+
+/// By which the home calls the way to a branch at another node, and that one the way back.
+const AT_HOME: FarId = FarId(1);
+const AT_BRANCH: FarId = FarId(9);
+/// Of the room.
+const EPOCH: u64 = 1;
 
 /// Shards with one room, whose home is the first.
 pub struct Node {
@@ -35,6 +44,8 @@ pub struct Node {
     served_by: BTreeMap<SocketAddr, usize>,
     /// The shards' queues take no packets.
     pub relays_full: bool,
+    /// Where the other shards stand for other nodes: the ways there and back.
+    far: Option<(Way, Way)>,
     /// Packets that went from the home to other shards.
     pub relayed: Vec<(usize, RelayedPacket)>,
     identity: negotiate::Identity,
@@ -102,6 +113,7 @@ impl Node {
             shards: (0..shards).map(shard).collect(),
             served_by: BTreeMap::new(),
             relays_full: false,
+            far: None,
             relayed: Vec::new(),
             identity,
             reach,
@@ -149,7 +161,7 @@ impl Node {
             first_is_admin: true,
             mix: None,
             may_record: true,
-            epoch: 1,
+            epoch: EPOCH,
         }
     }
 
@@ -166,7 +178,8 @@ impl Node {
         self.served_by.insert(address, shard);
         let id = ShardId(shard as u8);
         if shard != 0 {
-            let (settings, home) = (Box::new(self.settings()), ShardId(0));
+            let settings = Box::new(self.settings());
+            let home = self.way_home(now, settings.epoch);
             self.shards[shard].handle_command(now, Command::OpenBranch { settings, home });
         }
         let serial = PeerSerial(self.peers);
@@ -196,6 +209,16 @@ impl Node {
         let join = Join { serial, entrant, resume: None, negotiated, asked_at: now, reply };
         self.command(now, shard, RoomCommand::Join(Box::new(join)));
         granted.try_recv().expect("an answer at once").map(|granted| granted.answer)
+    }
+
+    /// How a branch reaches its home.
+    fn way_home(&mut self, now: Instant, epoch: u64) -> Home {
+        let Some((down, up)) = &self.far else { return Home::Shard(ShardId(0)) };
+        let link = Freight::FarLink(AT_HOME, down.inlet());
+        let link = Relay { room: self.room.clone(), epoch, from: Site::Far(AT_HOME), freight: link };
+        let home = Home::Far(AT_BRANCH, up.inlet());
+        self.shards[0].handle_relay(now, link);
+        home
     }
 
     /// An ICE restart of the peer that joined as this one, counted from 1. Returns our new credentials.
@@ -279,7 +302,7 @@ impl Node {
     fn pass_relays(&mut self, now: Instant) -> bool {
         let mut passed = false;
         for from in 0..self.shards.len() {
-            while let Some(out) = self.shards[from].poll_relay() {
+            while let Some(out) = self.shards[from].poll_relay(now) {
                 passed = true;
                 match &out.relay.freight {
                     Freight::Packets(_) if self.relays_full => {
@@ -294,6 +317,31 @@ impl Node {
                 }
                 self.shards[usize::from(out.to.0)].handle_relay(now, out.relay);
             }
+        }
+        passed | self.pass_far(now)
+    }
+
+    fn pass_far(&mut self, now: Instant) -> bool {
+        let Some((down, up)) = self.far.clone() else { return false };
+        down.set_full(self.relays_full);
+        let mut passed = false;
+        let relay = |from: FarId, cargo| Relay {
+            room: self.room.clone(),
+            epoch: EPOCH,
+            from: Site::Far(from),
+            freight: Freight::from(cargo),
+        };
+        while let Some(cargo) = down.poll() {
+            passed = true;
+            let relay = relay(AT_BRANCH, cargo);
+            if let Freight::Packets(packets) = &relay.freight {
+                self.relayed.extend(packets.iter().map(|packet| (1, packet.clone())));
+            }
+            self.shards[1].handle_relay(now, relay);
+        }
+        while let Some(cargo) = up.poll() {
+            passed = true;
+            self.shards[0].handle_relay(now, relay(AT_HOME, cargo));
         }
         passed
     }
@@ -364,6 +412,13 @@ pub fn world_unreadable(seed: u64, times: u32) -> World<Node> {
 pub fn world_of_shards(seed: u64, shards: u8) -> World<Node> {
     let start = Instant::now();
     World::new(start, seed, Node::new(start, shards, 0))
+}
+
+/// A world around an empty room of a node, whose second shard stands for another node.
+pub fn world_of_nodes(seed: u64) -> World<Node> {
+    let mut world = world_of_shards(seed, 2);
+    world.server.far = Some(Default::default());
+    world
 }
 
 /// A new client joins over a path of these conditions. Returns its site.

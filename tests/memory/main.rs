@@ -2,6 +2,8 @@
 //! in virtual time. A program of its own without a test harness: its allocator counts the whole process, in
 //! which nothing else may run.
 
+#[path = "../media/far.rs"]
+mod far;
 #[allow(dead_code)]
 #[path = "../media/link.rs"]
 mod link;

@@ -11,11 +11,14 @@ mod patch;
 pub mod vp8;
 pub mod vp9;
 
+use serde::{Deserialize, Serialize};
+
 pub use dependency::{DependencyDescriptor, DependencyReader, DescriptorBytes};
 pub use patch::{Overwrite, PayloadPatch};
 
 /// What a payload holds. Audio passes through opaque.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Codec {
     Opus,
     /// Redundant audio, RFC 2198.

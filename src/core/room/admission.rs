@@ -30,6 +30,7 @@ impl Room {
             && !entrant.grant.admin
             && !matches!(entrant.part, Part::Viewer { .. });
         let presence = if waits { Presence::Waiting } else { Presence::Here };
+        let is_proven = entrant.has_token;
         let identity = entrant.identity.clone();
         let name = entrant.name.clone();
         let estimate_bps = self.settings.initial_estimate_bps;
@@ -39,6 +40,9 @@ impl Room {
         self.note_emptiness(now.instant);
         self.viewers_changed |= self.has_branches();
         self.tell_viewers();
+        if is_proven {
+            self.tell_proven(&identity);
+        }
         if waits {
             self.tell(Audience::Admins, ServerMessage::Knock { identity, name });
         } else {
@@ -252,8 +256,10 @@ impl Room {
         found.ok_or_else(|| Refusal::new(Code::NotFound, "nobody of that identity is in the room"))
     }
 
-    /// Somebody of this identity, who has proved it, comes in on another shard: the connection here goes.
+    /// Somebody of this identity, who has proved it, comes in on another shard: the connection here goes, and
+    /// those at other nodes.
     pub fn displace(&mut self, now: Now, identity: &Identity) {
+        self.dismiss_beyond(identity, LeaveReason::Replaced);
         if let Ok(key) = self.seat_named(identity) {
             self.dismiss(now, key, LeaveReason::Replaced);
         }

@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use super::allocation::Need;
 use super::{Now, Output, ParticipantKey, Room};
-use crate::core::ids::ShardId;
+use crate::core::ids::{Identity, Site};
 use crate::core::participant::Part;
-use crate::core::protocol::Kind;
+use crate::core::protocol::{Kind, LeaveReason};
 use crate::core::relay::{Branch, Downstream, Mirror, MirroredPublisher, MirroredTrack, Upstream};
 use crate::core::replay::Replay;
 use crate::core::track::Relayed;
@@ -17,11 +17,11 @@ impl Room {
     }
 
     /// Something that a branch says.
-    pub fn handle_upstream(&mut self, now: Now, from: ShardId, news: Upstream) {
+    pub fn handle_upstream(&mut self, now: Now, from: Site, news: Upstream) {
         match news {
             Upstream::Opened => {
-                self.branches.retain(|branch| branch.shard != from);
-                self.branches.push(Branch { shard: from, viewers: 0 });
+                self.branches.retain(|branch| branch.site != from);
+                self.branches.push(Branch { site: from, viewers: 0 });
                 self.mirror_is_stale = true;
             }
             Upstream::Demand { seat, line, serial, encodings } => {
@@ -38,15 +38,16 @@ impl Room {
                 }
             }
             Upstream::Viewers(viewers) => {
-                let branch = self.branches.iter_mut().find(|branch| branch.shard == from);
+                let branch = self.branches.iter_mut().find(|branch| branch.site == from);
                 if let Some(branch) = branch {
                     branch.viewers = viewers;
                     self.viewers_changed = true;
                 }
                 self.note_emptiness(now.instant);
             }
+            Upstream::Proven(identity) => self.displace_from_elsewhere(now, from, &identity),
             Upstream::Closed => {
-                self.branches.retain(|branch| branch.shard != from);
+                self.branches.retain(|branch| branch.site != from);
                 for track in self.tracks.iter_mut().flatten() {
                     track.relays.retain(|relay| relay.to != from);
                 }
@@ -59,11 +60,11 @@ impl Room {
     fn handle_demand(
         &mut self,
         now: Instant,
-        from: ShardId,
+        from: Site,
         (seat, line, serial): (ParticipantKey, u8, u64),
         encodings: u32,
     ) {
-        if !self.branches.iter().any(|branch| branch.shard == from) {
+        if !self.branches.iter().any(|branch| branch.site == from) {
             return;
         }
         let track = self.participant(seat).and_then(|p| p.line_tracks.get(usize::from(line)).copied());
@@ -83,7 +84,7 @@ impl Room {
     }
 
     /// A copy for this branch was lost: whoever watches there needs a key frame.
-    pub fn handle_relay_loss(&mut self, now: Instant, to: ShardId) {
+    pub fn handle_relay_loss(&mut self, now: Instant, to: Site) {
         for index in 0..self.tracks.len() {
             let key = super::TrackKey(index as u32);
             let Some(track) = self.track(key).filter(|track| track.kind() == Kind::Video) else { continue };
@@ -95,14 +96,14 @@ impl Room {
         }
     }
 
-    /// The shards that take a copy of a packet which was just forwarded.
+    /// The branches that take a copy of a packet which was just forwarded.
     #[inline]
     pub fn relays(
         &self,
         from: ParticipantKey,
         line: u8,
         encoding: u8,
-    ) -> impl Iterator<Item = ShardId> + use<'_> {
+    ) -> impl Iterator<Item = Site> + use<'_> {
         let key = self.participant(from).and_then(|p| p.line_tracks.get(usize::from(line)).copied());
         let track = key.flatten().and_then(|key| self.track(key)).filter(|track| track.is_shown());
         let relays = track.map_or(&[][..], |track| &track.relays);
@@ -111,13 +112,7 @@ impl Room {
 
     /// Where a branch is sent its first packet of an encoding: all that it needs to show that one, itself
     /// included, if it is known.
-    pub fn begin_relay(
-        &mut self,
-        from: ParticipantKey,
-        line: u8,
-        encoding: u8,
-        to: ShardId,
-    ) -> Option<&Replay> {
+    pub fn begin_relay(&mut self, from: ParticipantKey, line: u8, encoding: u8, to: Site) -> Option<&Replay> {
         let key = self.participant(from)?.line_tracks.get(usize::from(line)).copied()??;
         let track = self.track_mut(key)?;
         let relay = track.relays.iter_mut().find(|relay| relay.to == to)?;
@@ -137,14 +132,37 @@ impl Room {
         }
         let publishers = self.mirrored_publishers();
         for branch in self.branches.clone() {
-            let others = self.branches.iter().filter(|other| other.shard != branch.shard);
+            let others = self.branches.iter().filter(|other| other.site != branch.site);
             let viewers_elsewhere = self.viewers_here() + others.map(|branch| branch.viewers).sum::<u32>();
             let mirror =
                 Mirror { state: self.state.clone(), viewers_elsewhere, publishers: publishers.clone() };
             let news = Downstream::Mirror(Box::new(mirror));
-            self.outputs.push_back(Output::Downstream { to: branch.shard, news });
+            self.outputs.push_back(Output::Downstream { to: branch.site, news });
         }
         self.outputs.pop_front()
+    }
+
+    /// Somebody who proved this identity watches in one branch: connections here and in the others go.
+    fn displace_from_elsewhere(&mut self, now: Now, from: Site, identity: &Identity) {
+        let reason = LeaveReason::Replaced;
+        for Branch { site, .. } in self.branches.clone().into_iter().filter(|branch| branch.site != from) {
+            let news = Downstream::Dismiss { identity: identity.clone(), reason };
+            self.outputs.push_back(Output::Downstream { to: site, news });
+        }
+        if let Ok(key) = self.seat_named(identity) {
+            self.dismiss(now, key, reason);
+        }
+    }
+
+    /// Has whoever watches at another node under this name go. False where nobody watches at any.
+    pub(super) fn dismiss_beyond(&mut self, identity: &Identity, reason: LeaveReason) -> bool {
+        let far = self.branches.iter().filter(|branch| matches!(branch.site, Site::Far(_)));
+        let far: Vec<Site> = far.filter(|branch| branch.viewers > 0).map(|branch| branch.site).collect();
+        for &to in &far {
+            let news = Downstream::Dismiss { identity: identity.clone(), reason };
+            self.outputs.push_back(Output::Downstream { to, news });
+        }
+        !far.is_empty()
     }
 
     fn mirrored_publishers(&self) -> Vec<MirroredPublisher> {
@@ -176,7 +194,7 @@ impl Room {
         self.seated().filter(|(_, p)| matches!(p.part, Part::Viewer { .. })).count() as u32
     }
 
-    /// Viewers of this room on other shards.
+    /// Viewers of this room in other branches or at its home.
     pub(super) fn viewers_elsewhere(&self) -> u32 {
         self.mirrored_viewers + self.branches.iter().map(|branch| branch.viewers).sum::<u32>()
     }

@@ -193,9 +193,16 @@ impl Room {
     /// # Errors
     /// `not_found`.
     pub fn remove(&mut self, now: Now, identity: &Identity, by: &Identity) -> Result<(), Refusal> {
-        let key = self.seat_named(identity)?;
+        // Who watches at another node is known by name there alone.
+        let is_asked_beyond = self.dismiss_beyond(identity, LeaveReason::Removed);
+        let key = match self.seat_named(identity) {
+            Err(refusal) if !is_asked_beyond => return Err(refusal),
+            seated => seated.ok(),
+        };
         self.moderated(now, Moderation::Removed, identity, by);
-        self.dismiss(now, key, LeaveReason::Removed);
+        if let Some(key) = key {
+            self.dismiss(now, key, LeaveReason::Removed);
+        }
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{Now, Output, ParticipantKey, Room, Settings, TrackKey, seat};
 use crate::core::event::EventIds;
-use crate::core::ids::{SessionId, ShardId};
+use crate::core::ids::{Identity, SessionId, ShardId};
 use crate::core::participant::{Entrant, Part, Participant, Presence};
 use crate::core::protocol::{Grant, Kind};
 use crate::core::relay::{Downstream, Mirror, MirroredPublisher, MirroredTrack, Upstream};
@@ -32,6 +32,11 @@ impl Room {
     pub fn handle_downstream(&mut self, now: Now, news: Downstream) {
         match news {
             Downstream::Mirror(mirror) => self.handle_mirror(now.instant, *mirror),
+            Downstream::Dismiss { identity, reason } => {
+                if let Ok(key) = self.seat_named(&identity) {
+                    self.dismiss(now, key, reason);
+                }
+            }
             Downstream::Ended(reason) => self.close(now, reason),
         }
     }
@@ -165,6 +170,13 @@ impl Room {
         if self.is_branch {
             let viewers = self.viewers_here();
             self.outputs.push_back(Output::Upstream(Upstream::Viewers(viewers)));
+        }
+    }
+
+    /// Tells the home who has proved to be somebody.
+    pub(super) fn tell_proven(&mut self, identity: &Identity) {
+        if self.is_branch {
+            self.outputs.push_back(Output::Upstream(Upstream::Proven(identity.clone())));
         }
     }
 

@@ -6,10 +6,10 @@ use std::time::Instant;
 use str0m::{Candidate, IceCreds};
 use tokio::sync::oneshot;
 
-use super::{LogAnswer, Notice, PeerIndex, RoomSeat, Shard, StreamCommand};
+use super::{Home, LogAnswer, Notice, PeerIndex, RoomSeat, Shard, StreamCommand};
 use crate::core::chat::{Asker, Author, ChatCommand};
 use crate::core::event::{CloseReason, EventBody};
-use crate::core::ids::{Identity, RoomName, SessionId, ShardId};
+use crate::core::ids::{Identity, RoomName, SessionId};
 use crate::core::mix::backdrop::Backdrop;
 use crate::core::participant::{Entrant, Member};
 use crate::core::protocol::{ParticipantState, RoomChange, RoomState, Source};
@@ -53,10 +53,10 @@ pub enum IceChange {
 
 pub enum Command {
     Open(Box<Settings>),
-    /// A branch of a room whose home is another shard.
+    /// A branch of a room whose home is another shard, or at another node.
     OpenBranch {
         settings: Box<Settings>,
-        home: ShardId,
+        home: Home,
     },
     InRoom(RoomName, RoomCommand),
     TcpOpened {

@@ -1,13 +1,13 @@
-//! Rooms that spread: copies for their branches, news from and to their homes.
+//! Rooms that spread over shards and nodes: copies for their branches, news from and to their homes.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use super::{Join, Notice, RelayOut, RoomSeat, Shard, commands};
+use super::{Home, Join, Notice, Outgoing, RelayOut, RoomSeat, Shard, commands};
 use crate::core::event::CloseReason;
-use crate::core::ids::{RoomName, ShardId};
+use crate::core::ids::{RoomName, Site};
 use crate::core::refusal::{Code, Refusal};
 use crate::core::relay::{Downstream, Upstream};
 use crate::core::room::{Arrival, ParticipantKey, Room, Settings};
@@ -22,21 +22,28 @@ const EMPTY_AFTER: Duration = Duration::from_secs(10);
 
 /// What a shard knows of its branch of a room.
 pub struct BranchSeat {
-    pub home: ShardId,
+    pub home: Site,
     /// They are let in, or not, once the branch knows its room.
     pub waiting: Vec<Join>,
 }
 
 impl Shard {
-    /// Opens a branch of a room whose home is another shard.
-    pub(super) fn open_branch(&mut self, now: Instant, settings: Settings, home: ShardId) {
+    /// Opens a branch of a room whose home is another shard, or at another node.
+    pub(super) fn open_branch(&mut self, now: Instant, settings: Settings, home: Home) {
         let (name, epoch) = (settings.state.name.clone(), settings.epoch);
         if self.make_way(now, &name, epoch) {
             return;
         }
+        let home = match home {
+            Home::Shard(shard) => Site::Shard(shard),
+            Home::Far(id, queue) => {
+                self.far.add(id, queue);
+                Site::Far(id)
+            }
+        };
         let settings = Settings { empty_after: EMPTY_AFTER, first_is_admin: false, ..settings };
         let room = Room::new_branch(self.stamp(now), self.around.id, settings);
-        tracing::info!(room = %name, shard = self.around.id.0, home = home.0, "branch opened");
+        tracing::info!(room = %name, shard = self.around.id.0, ?home, "branch opened");
         let branch = Some(BranchSeat { home, waiting: Vec::new() });
         let index = self.seat_room(RoomSeat::new(room, epoch, branch));
         self.notify(Notice::BranchOpened { shard: self.around.id, room: name });
@@ -88,18 +95,18 @@ impl Shard {
             return;
         }
         let (line, encoding) = (arrival.line, arrival.encoding);
-        let branches: SmallVec<[ShardId; 8]> = seat.room.relays(from, line, encoding).collect();
+        let branches: SmallVec<[Site; 8]> = seat.room.relays(from, line, encoding).collect();
         for to in branches {
             let replay = seat.room.begin_relay(from, line, encoding, to);
             let begun = replay.and_then(|replay| RelayedPacket::replayed(now, from, arrival, replay));
             let packets = begun.unwrap_or_default();
             let alone = packets.is_empty().then(|| RelayedPacket::new(from, arrival, passed));
-            let batch = Batch { from: self.around.id, to, room: seat.room.name(), epoch: seat.epoch };
+            let batch = Batch { from: self.around.id.into(), to, room: seat.room.name(), epoch: seat.epoch };
             self.counters.packets_relayed += batch.append(&mut self.relays, packets.into_iter().chain(alone));
         }
     }
 
-    pub(super) fn tell_branch(&mut self, index: RoomIndex, to: ShardId, news: Downstream) {
+    pub(super) fn tell_branch(&mut self, index: RoomIndex, to: Site, news: Downstream) {
         self.send_freight(index, to, Freight::Down(news));
     }
 
@@ -110,32 +117,48 @@ impl Shard {
         }
     }
 
-    fn send_freight(&mut self, index: RoomIndex, to: ShardId, freight: Freight) {
-        let from = self.around.id;
+    fn send_freight(&mut self, index: RoomIndex, to: Site, freight: Freight) {
+        let from = self.around.id.into();
         let Some(seat) = self.seat_mut(index) else { return };
         let relay = Relay { room: seat.room.name().clone(), epoch: seat.epoch, from, freight };
-        self.relays.push_back(RelayOut { to, relay });
+        self.relays.push_back(Outgoing { to, relay });
     }
 
     /// The room that a branch was opened for is gone: the branch is told.
     fn refuse_branch(&mut self, opened: Relay) {
         let news = Downstream::Ended(CloseReason::Closed);
-        let relay = Relay { from: self.around.id, freight: Freight::Down(news), ..opened };
-        self.relays.push_back(RelayOut { to: opened.from, relay });
+        let (to, from) = (opened.from, self.around.id.into());
+        let relay = Relay { from, freight: Freight::Down(news), ..opened };
+        self.relays.push_back(Outgoing { to, relay });
     }
 
-    /// The next thing for another shard.
-    pub fn poll_relay(&mut self) -> Option<RelayOut> {
-        self.relays.pop_front()
+    /// The next thing for another shard. What is for other nodes goes on its way meanwhile.
+    pub fn poll_relay(&mut self, now: Instant) -> Option<RelayOut> {
+        while let Some(Outgoing { to, relay }) = self.relays.pop_front() {
+            match to {
+                Site::Shard(to) => return Some(RelayOut { to, relay }),
+                Site::Far(id) => {
+                    if self.far.send(id, &relay) {
+                        self.handle_loss(now, to, &relay);
+                    }
+                }
+            }
+        }
+        self.far.flush();
+        None
     }
 
     /// Packets for a branch were dropped, as its shard does not keep up.
-    pub fn handle_relay_loss(&mut self, now: Instant, RelayOut { to, relay: lost }: &RelayOut) {
+    pub fn handle_relay_loss(&mut self, now: Instant, RelayOut { to, relay }: &RelayOut) {
+        self.handle_loss(now, Site::Shard(*to), relay);
+    }
+
+    fn handle_loss(&mut self, now: Instant, to: Site, lost: &Relay) {
         let Freight::Packets(packets) = &lost.freight else { return };
         self.counters.dropped.relay_full += packets.len() as u64;
         if let Some(index) = self.room_of(lost) {
             if let Some(seat) = self.seat_mut(index) {
-                seat.room.handle_relay_loss(now, *to);
+                seat.room.handle_relay_loss(now, to);
             }
             self.flush_room(now, index);
         }
@@ -144,20 +167,29 @@ impl Shard {
     /// Takes what another shard has sent.
     pub fn handle_relay(&mut self, now: Instant, relay: Relay) {
         let Some(index) = self.room_of(&relay) else {
-            if let Freight::Up(Upstream::Opened) = relay.freight {
-                self.refuse_branch(relay);
+            match relay {
+                Relay { freight: Freight::Up(Upstream::Opened), .. } => self.refuse_branch(relay),
+                Relay { freight: Freight::Up(Upstream::Closed), from: Site::Far(id), .. } => {
+                    self.far.remove(id)
+                }
+                Relay { freight: Freight::FarLink(id, queue), .. } => self.far.add(id, queue),
+                _ => {}
             }
             return;
         };
         let stamp = self.stamp(now);
         match relay.freight {
             Freight::Packets(packets) => return self.handle_relayed(now, index, &packets),
+            Freight::FarLink(id, queue) => self.far.add(id, queue),
             Freight::MixerLink(link) => self.handle_mixer_link(index, link),
             Freight::Mixer { serial, news } => self.handle_mixer_news(now, index, serial, news),
             Freight::RecorderLink(link) => self.handle_recorder_link(index, link),
             Freight::Recorder { serial, news } => self.handle_recorder_news(now, index, serial, news),
             Freight::Mixed { serial, packets } => self.handle_mixed(now, index, serial, &packets),
             Freight::Up(news) => {
+                if let (Site::Far(id), Upstream::Closed) = (relay.from, &news) {
+                    self.far.remove(id);
+                }
                 if let Some(seat) = self.seat_mut(index) {
                     seat.room.handle_upstream(stamp, relay.from, news);
                 }
@@ -196,17 +228,17 @@ impl Shard {
 
 /// Packets for one branch.
 struct Batch<'a> {
-    from: ShardId,
-    to: ShardId,
+    from: Site,
+    to: Site,
     room: &'a RoomName,
     epoch: u64,
 }
 
 impl Batch<'_> {
     /// Puts packets with those that wait already: what a tick brings leaves together. Gives their number.
-    fn append(&self, relays: &mut VecDeque<RelayOut>, packets: impl Iterator<Item = RelayedPacket>) -> u64 {
+    fn append(&self, relays: &mut VecDeque<Outgoing>, packets: impl Iterator<Item = RelayedPacket>) -> u64 {
         let Self { from, to, room, epoch } = *self;
-        if let Some(RelayOut { to: last, relay }) = relays.back_mut()
+        if let Some(Outgoing { to: last, relay }) = relays.back_mut()
             && *last == to
             && relay.epoch == epoch
             && relay.room == *room
@@ -219,7 +251,7 @@ impl Batch<'_> {
         let batch: Vec<RelayedPacket> = packets.collect();
         let count = batch.len() as u64;
         let relay = Relay { room: room.clone(), epoch, from, freight: Freight::Packets(batch) };
-        relays.push_back(RelayOut { to, relay });
+        relays.push_back(Outgoing { to, relay });
         count
     }
 }

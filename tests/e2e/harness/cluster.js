@@ -68,6 +68,10 @@ export class Cluster {
           CLUSTER__LEASE_MS: '2000',
           CLUSTER__KAFKA_BROKERS: `127.0.0.1:${brokers}`,
           CLUSTER__KAFKA_PARTITIONS: '2',
+          // Each in a region of its own, so that viewers are served where they come.
+          CLUSTER__REGION: `region-${number}`,
+          CLUSTER__RELAY__KEY: 'a-secret-of-32-bytes-that-all-share',
+          CLUSTER__RELAY__LISTEN: `127.0.0.1:${await freePort()}`,
         }),
       );
     }

@@ -495,7 +495,7 @@ fn csrcs_mean_the_same_in_a_branch_as_at_home() {
     // Who sends nothing has no seat in a branch, so that those after sit elsewhere there.
     world.room.unpublish_all(world.people[0]);
     let stamp = world.stamp();
-    world.room.handle_upstream(stamp, ShardId(1), Upstream::Opened);
+    world.room.handle_upstream(stamp, ShardId(1).into(), Upstream::Opened);
     let settings = world.room.settings.clone();
     let mut branch = Room::new_branch(stamp, ShardId(1), settings);
     while let Some(output) = world.room.poll_output() {
