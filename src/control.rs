@@ -4,6 +4,7 @@
 //! shard with the asker's reply channel inside, so an answer takes no second hop. The loop never waits for
 //! a shard: a full mailbox refuses the request with [`Code::Unavailable`].
 
+mod feeds;
 mod home;
 mod log;
 mod placement;
@@ -39,6 +40,7 @@ use crate::media::shard::{Command, IceChange, Join, RoomCommand};
 use placement::{Ask, Newcomer, Place};
 use recordings::no_recordings;
 
+pub use feeds::{FeedRequest, FeedRole, FeedSeat};
 pub use home::{Home, Turned};
 pub use placement::{Around, Node, Placement, notices, unix_ms};
 

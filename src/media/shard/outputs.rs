@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{CLOSE_WITHIN, Notice, PeerIndex, Shard, commands};
 use crate::core::chat::HistoryRange;
+use crate::core::feed::FeedOrder;
 use crate::core::protocol::ServerMessage;
 use crate::core::refusal::{Code, Refusal};
 use crate::core::room::{Audience, Output, ParticipantKey};
@@ -29,9 +30,13 @@ impl Shard {
     fn carry_out(&mut self, now: Instant, index: RoomIndex, output: Output) {
         match output {
             Output::Tell(audience, message) => self.tell(now, index, audience, &message),
-            Output::RequestKeyframe { from, mid, rid } => self.with_peer(index, from, |peer| {
-                peer.request_keyframe(mid, rid);
-            }),
+            Output::RequestKeyframe { from, mid, rid } => {
+                let is_feed =
+                    self.seat_mut(index).is_some_and(|seat| seat.order_feed(from, FeedOrder::Keyframe));
+                if !is_feed {
+                    self.with_peer(index, from, |peer| peer.request_keyframe(mid, rid));
+                }
+            }
             Output::LimitBitrate { from, mid, rid, bps } => self.with_peer(index, from, |peer| {
                 peer.limit_bitrate(mid, rid, bps);
             }),
@@ -166,6 +171,7 @@ impl Shard {
         reason: crate::core::protocol::LeaveReason,
     ) {
         let Some(seat) = self.seat_mut(room) else { return };
+        seat.drop_feed(who);
         let Some(index) = seat.peer_of(who) else { return };
         // The seat is free for the next; the connection outlives it only to say goodbye.
         seat.set_peer(who, None);
