@@ -200,7 +200,8 @@ impl Files {
         self.0.store.contents(&file.sha256, range).await.map_err(unfetchable)
     }
 
-    /// The contents as a file that can be sought in, which has no name: where they are kept elsewhere, a copy.
+    /// The contents as a file that can be sought in, which has no name: where they are kept elsewhere, a
+    /// copy.
     ///
     /// # Errors
     /// `unavailable` when the store cannot be read, `storage_full` where there is no room for a copy.

@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn each_wrong_value_names_its_key() {
         type Change = fn(&mut Config);
-        let cases: [(&str, Change); 19] = [
+        let cases: [(&str, Change); 22] = [
             ("tls.cert", |c| c.tls.cert = Some("a.pem".into())),
             ("http.public_url", |c| c.http.public_url = Some("meet.example.org".into())),
             ("http.public_url", |c| c.http.public_url = Some("https://a/b".into())),

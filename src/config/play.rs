@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
-/// Files of a room that its owner has played in it. What can be is passed on as it is; all else is coded anew.
+/// Files of a room that its owner has played in it. What can be is passed on as it is; all else is coded
+/// anew.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Play {
@@ -12,8 +13,8 @@ pub struct Play {
     /// At a time, in one room and on the node.
     pub players_per_room_max: u32,
     pub players_max: u32,
-    /// Of a picture that is coded anew, also of one that comes by RTMP: lines, bits per second at that height,
-    /// pictures a second.
+    /// Of a picture that is coded anew, also of one that comes by RTMP: lines, bits per second at that
+    /// height, pictures a second.
     pub height_max: u32,
     pub bitrate_bps: u64,
     pub frames_per_second_max: u32,

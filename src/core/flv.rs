@@ -1,13 +1,11 @@
-//! Writes what an encoder sends by RTMP as a file of its kind: FLV (Adobe's FLV 10.1, annex E), whose tags are
-//! RTMP's messages.
+//! Writes what an encoder sends by RTMP as a file of its kind: FLV (Adobe's FLV 10.1, annex E), whose tags
+//! are RTMP's messages.
 
 /// What a tag holds: its type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tag {
     Sound = 8,
     Picture = 9,
-    /// Metadata.
-    Script = 18,
 }
 
 /// A tag says its size in three bytes.

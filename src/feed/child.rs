@@ -1,8 +1,8 @@
 //! The process of a feed: reads a file or a live stream by FFmpeg, and makes packets of it at their times.
 //!
 //! What it reads is whatever people send: FFmpeg gets a descriptor and no name, opens nothing else, and tries
-//! a few containers only. One thread does it all: it works a quarter of a second ahead, so that a picture that
-//! takes its time to be coded delays no sound. It ends when the node closes the socket.
+//! a few containers only. One thread does it all: it works a quarter of a second ahead, so that a picture
+//! that takes its time to be coded delays no sound. It ends when the node closes the socket.
 
 mod input;
 mod node;

@@ -157,9 +157,8 @@ impl Feeds {
         let (position, position_of) = watch::channel(Position { at_ms: unix_ms(), ..Position::default() });
         let (words, words_of) = mpsc::channel(1);
         let seat = inner.seat(room, &file, media).await?;
-        if wish.paused {
-            say(&queues, ToFeed::Change { number: 0, paused: Some(true), to_ms: None })?;
-        }
+        let number = inner.next_serial();
+        say(&queues, ToFeed::Change { number, paused: Some(wish.paused), to_ms: None })?;
         say(&queues, ToFeed::Start)?;
         let started = Started { identity: seat.identity.clone(), media, words, position: position_of };
         // Nobody else has begun it.
@@ -168,7 +167,7 @@ impl Feeds {
         let player = Arc::clone(&place.player);
         let task = Task { seat, queues, from, words: words_of, position, place, media };
         tokio::spawn(task.run());
-        self.settled(&player, 0).await.map_err(Turned::Away)
+        self.settled(&player, number).await.map_err(Turned::Away)
     }
 
     /// Files that are played in a room, in the order in which they began.

@@ -1,29 +1,25 @@
 //! RTMP for encoders that have no WHIP: `rtmp://HOST/ROOM`, and a token as the stream key.
 //!
-//! What a token may do here is what it may do at `whip`, by the same code. What is pushed is read by a process
-//! of its own (`feed`); this end takes RTMP apart and no more. RTMP has no words for a refusal that encoders
-//! show: the connection is closed, and the log says why.
+//! What a token may do here is what it may do at `whip`, by the same code. What is pushed is read by a
+//! process of its own (`feed`); this end takes RTMP apart and no more. An encoder that is refused is told so
+//! by a code; few show it, so the log says why, too.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderValue};
 use metrics::counter;
-use scuffle_rtmp::ServerSession;
-use scuffle_rtmp::command_messages::UnknownCommand;
-use scuffle_rtmp::messages::UnknownMessage;
-use scuffle_rtmp::session::server::{ServerSessionError, SessionData, SessionHandler};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use rml_rtmp::handshake::{Handshake, HandshakeProcessResult, PeerType};
+use rml_rtmp::sessions::{ServerSession, ServerSessionConfig, ServerSessionEvent, ServerSessionResult};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::Signal;
+use super::auth::Caller;
 use super::error::Problem;
 use super::join::introduce;
 use super::paywall::{self, Verdict};
@@ -33,11 +29,19 @@ use crate::core::ids::RoomName;
 use crate::core::protocol::Code;
 use crate::feed::{LiveFeed, LiveRequest};
 
-/// Connections at a time, of which those that are over the node's streams are refused in words of the log.
-/// Full: more wait in the system's queue.
+/// Connections at a time, published or not. Full: more wait in the system's queue.
 const CONNECTIONS_MAX: usize = 64;
 /// Whoever connects has said by then what it is for.
 const PUBLISH_WITHIN: Duration = Duration::from_secs(10);
+/// And in so many bytes: the handshake and a few commands.
+const UNPUBLISHED_BYTES_MAX: usize = 64 << 10;
+/// An encoder that sends nothing for so long is gone.
+const SILENT_FOR: Duration = Duration::from_secs(10);
+/// One that takes no answers for so long, too.
+const WRITE_WITHIN: Duration = Duration::from_secs(5);
+/// RTMP's largest message, and something for chunks of others between: more without a message is nonsense.
+const MESSAGE_BYTES_MAX: usize = 17 << 20;
+const READ_BYTES: usize = 64 << 10;
 /// After an error of the listening socket, such as too many open files.
 const ACCEPT_AFTER: Duration = Duration::from_millis(200);
 /// A longer stream key is no token.
@@ -67,73 +71,188 @@ pub async fn serve(listener: TcpListener, signal: Arc<Signal>) {
 
 /// One encoder, until it goes. Says what became of it.
 async fn take(stream: TcpStream, address: SocketAddr, signal: Arc<Signal>) -> &'static str {
-    let has_published = Arc::new(AtomicBool::new(false));
-    let handler = Publication {
-        signal,
-        from: address.ip().to_canonical(),
-        feed: None,
-        has_published: Arc::clone(&has_published),
-        tag: Vec::new(),
-    };
-    let run = ServerSession::new(NoEnd(stream), handler).run();
-    let in_time = async {
-        tokio::time::sleep(PUBLISH_WITHIN).await;
-        if has_published.load(Ordering::Relaxed) {
-            std::future::pending::<()>().await;
-        }
-    };
-    let ended = tokio::select! {
-        ended = run => ended.map(drop).map_err(|error| error.to_string()),
-        () = in_time => Err("it did not publish in time".to_owned()),
-    };
-    match (has_published.load(Ordering::Relaxed), ended) {
-        (true, _) => "published",
-        (false, Ok(())) => "broken",
-        (false, Err(error)) => {
-            tracing::debug!(error, "an RTMP connection came to nothing");
-            if error == REFUSED.to_string() { "refused" } else { "broken" }
-        }
+    let from = address.ip().to_canonical();
+    let mut encoder = Encoder { stream, signal, from, feed: None, app: String::new(), tag: Vec::new() };
+    match encoder.serve(Instant::now() + PUBLISH_WITHIN).await {
+        Ended::Refused => "refused",
+        _ if encoder.feed.is_some() => "published",
+        Ended::Finished => "published",
+        Ended::Broken => "broken",
     }
 }
 
-/// What the session is ended with. The library knows no refusal of a handler's; this one it never makes
-/// itself before a `play`, which is refused as well.
-const REFUSED: ServerSessionError = ServerSessionError::PlayNotSupported;
+/// Why a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// It said that it publishes no more.
+    Finished,
+    Refused,
+    /// It is no RTMP, or was cut; or its seat or its process is gone, which is told where it happened.
+    Broken,
+}
 
-/// An encoder's one publication.
-struct Publication {
+/// The other end, and its one publication.
+struct Encoder {
+    stream: TcpStream,
     signal: Arc<Signal>,
     from: IpAddr,
     feed: Option<LiveFeed>,
-    has_published: Arc<AtomicBool>,
+    app: String,
     tag: Vec<u8>,
 }
 
-impl Publication {
-    async fn open(&self, app: &str, key: &str) -> Result<LiveFeed, Problem> {
-        let room = room_of(app)?;
-        let key = key.split('?').next().unwrap_or_default();
-        let (headers, name) = credentials(key)?;
+impl Encoder {
+    async fn serve(&mut self, publish_by: Instant) -> Ended {
+        let ended = async {
+            let mut bytes = self.shake_hands(publish_by).await?;
+            let config = ServerSessionConfig::new();
+            let (mut session, mut results) = ServerSession::new(config).map_err(|_| Ended::Broken)?;
+            // Bytes since anything came of them.
+            let mut waiting = 0;
+            loop {
+                results.extend(session.handle_input(&bytes).map_err(|_| Ended::Broken)?);
+                waiting = if results.is_empty() { waiting + bytes.len() } else { 0 };
+                let bytes_max = if self.feed.is_some() { MESSAGE_BYTES_MAX } else { UNPUBLISHED_BYTES_MAX };
+                if waiting > bytes_max {
+                    return Err(Ended::Broken);
+                }
+                while !results.is_empty() {
+                    for result in std::mem::take(&mut results) {
+                        results.extend(self.handle(&mut session, result).await?);
+                    }
+                }
+                let by = if self.feed.is_some() { Instant::now() + SILENT_FOR } else { publish_by };
+                bytes = self.read(by).await?;
+            }
+        };
+        let Err::<std::convert::Infallible, _>(ended) = ended.await;
+        ended
+    }
+
+    /// What came after the handshake.
+    async fn shake_hands(&mut self, by: Instant) -> Result<Vec<u8>, Ended> {
+        let mut handshake = Handshake::new(PeerType::Server);
+        loop {
+            let bytes = self.read(by).await?;
+            match handshake.process_bytes(&bytes).map_err(|_| Ended::Broken)? {
+                HandshakeProcessResult::InProgress { response_bytes } => self.write(&response_bytes).await?,
+                HandshakeProcessResult::Completed { response_bytes, remaining_bytes } => {
+                    self.write(&response_bytes).await?;
+                    return Ok(remaining_bytes);
+                }
+            }
+        }
+    }
+
+    async fn read(&mut self, by: Instant) -> Result<Vec<u8>, Ended> {
+        let mut bytes = vec![0; READ_BYTES];
+        let read = tokio::time::timeout_at(by.into(), self.stream.read(&mut bytes)).await;
+        match read {
+            Ok(Ok(length @ 1..)) => bytes.truncate(length),
+            Ok(Ok(_) | Err(_)) | Err(_) => return Err(Ended::Broken),
+        }
+        Ok(bytes)
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), Ended> {
+        let written = timeout(WRITE_WITHIN, self.stream.write_all(bytes)).await;
+        written.ok().and_then(Result::ok).ok_or(Ended::Broken)
+    }
+
+    /// Does what a message asks for; gives what the library makes of the answer.
+    async fn handle(
+        &mut self,
+        session: &mut ServerSession,
+        result: ServerSessionResult,
+    ) -> Result<Vec<ServerSessionResult>, Ended> {
+        let event = match result {
+            ServerSessionResult::OutboundResponse(packet) => {
+                self.write(&packet.bytes).await?;
+                return Ok(Vec::new());
+            }
+            ServerSessionResult::RaisedEvent(event) => event,
+            ServerSessionResult::UnhandleableMessageReceived(_) => return Ok(Vec::new()),
+        };
+        let answered = match event {
+            ServerSessionEvent::ConnectionRequested { request_id, app_name } => {
+                self.app = app_name;
+                session.accept_request(request_id)
+            }
+            ServerSessionEvent::ReleaseStreamRequested { request_id, .. } => {
+                session.accept_request(request_id)
+            }
+            ServerSessionEvent::PublishStreamRequested { request_id, stream_key, .. } => {
+                if let Err(problem) = self.publish(&stream_key).await {
+                    return self.refuse(session, request_id, &problem).await;
+                }
+                session.accept_request(request_id)
+            }
+            ServerSessionEvent::VideoDataReceived { data, timestamp, .. } => {
+                self.pass_on(Tag::Picture, timestamp.value, &data).await?;
+                return Ok(Vec::new());
+            }
+            ServerSessionEvent::AudioDataReceived { data, timestamp, .. } => {
+                self.pass_on(Tag::Sound, timestamp.value, &data).await?;
+                return Ok(Vec::new());
+            }
+            ServerSessionEvent::PublishStreamFinished { .. } => return Err(Ended::Finished),
+            ServerSessionEvent::PlayStreamRequested { request_id, .. } => {
+                let problem = Problem::new(Code::Forbidden, "nothing is played here by RTMP");
+                return self.refuse(session, request_id, &problem).await;
+            }
+            _ => return Ok(Vec::new()),
+        };
+        answered.map_err(|_| Ended::Broken)
+    }
+
+    async fn refuse(
+        &mut self,
+        session: &mut ServerSession,
+        request: u32,
+        problem: &Problem,
+    ) -> Result<Vec<ServerSessionResult>, Ended> {
+        tracing::info!(code = problem.code, reason = problem.detail, "an RTMP stream was refused");
+        let answers = session.reject_request(request, "NetStream.Publish.BadName", &problem.detail);
+        for answer in answers.unwrap_or_default() {
+            if let ServerSessionResult::OutboundResponse(packet) = answer {
+                self.write(&packet.bytes).await?;
+            }
+        }
+        Err(Ended::Refused)
+    }
+
+    async fn publish(&mut self, key: &str) -> Result<(), Problem> {
+        if self.feed.is_some() {
+            return Err(Problem::new(Code::Forbidden, "a connection publishes one stream"));
+        }
+        let mut feed = self.open(key).await?;
+        let begun = feed.write(&flv::HEADER).await;
+        begun.map_err(|_| Problem::new(Code::Unavailable, "the stream's process ended at its start"))?;
+        self.feed = Some(feed);
+        Ok(())
+    }
+
+    async fn open(&self, key: &str) -> Result<LiveFeed, Problem> {
+        let room = room_of(&self.app)?;
+        let (headers, name) = credentials(key.split('?').next().unwrap_or_default())?;
         let signal = &self.signal;
         let caller = signal.authority.streamer(&headers);
         let caller = match paywall::pass(signal, caller, &headers, &room, self.from, None).await? {
             Verdict::In(caller) => caller,
             Verdict::Pay(_) => {
-                return Err(Problem::new(
-                    Code::PaymentRequired,
-                    "this room costs money: publish with a ticket",
-                ));
+                let words = "this room costs money: publish with a ticket";
+                return Err(Problem::new(Code::PaymentRequired, words));
             }
         };
         let grant = signal.authority.grant(&caller, &room)?;
         if !grant.publish {
             return Err(Problem::new(Code::Forbidden, "the token lacks the `publish` grant"));
         }
-        let has_token = matches!(caller, super::auth::Caller::Holder(_));
+        let has_token = matches!(caller, Caller::Holder(_));
         let (identity, name) = introduce(caller, name, None)?;
-        let may_create = signal.authority.admits_guests() || grant.publish || grant.admin;
-        let from = self.from;
-        let request = LiveRequest { room, identity, name, grant, has_token, may_create, from };
+        // Whoever may publish in it may open it.
+        let request =
+            LiveRequest { room, identity, name, grant, has_token, may_create: true, from: self.from };
         signal.feeds.open_live(request).await.map_err(|turned| match turned {
             Turned::Away(refusal) => refusal.into(),
             Turned::Elsewhere(_) => Problem::new(
@@ -142,52 +261,13 @@ impl Publication {
             ),
         })
     }
-}
 
-impl SessionHandler for Publication {
-    async fn on_publish(&mut self, _: u32, app: &str, key: &str) -> Result<(), ServerSessionError> {
-        if self.feed.is_some() {
-            return Err(REFUSED);
-        }
-        match self.open(app, key).await {
-            Ok(mut feed) => {
-                self.has_published.store(true, Ordering::Relaxed);
-                feed.write(&flv::HEADER).await.map_err(|_| REFUSED)?;
-                self.feed = Some(feed);
-                Ok(())
-            }
-            Err(problem) => {
-                tracing::info!(code = problem.code, reason = problem.detail, "an RTMP stream was refused");
-                Err(REFUSED)
-            }
-        }
-    }
-
-    async fn on_unpublish(&mut self, _: u32) -> Result<(), ServerSessionError> {
-        self.feed = None;
-        Ok(())
-    }
-
-    async fn on_unknown_message(&mut self, _: u32, _: UnknownMessage) -> Result<(), ServerSessionError> {
-        Ok(())
-    }
-
-    async fn on_unknown_command(&mut self, _: u32, _: UnknownCommand<'_>) -> Result<(), ServerSessionError> {
-        Ok(())
-    }
-
-    async fn on_data(&mut self, _: u32, data: SessionData) -> Result<(), ServerSessionError> {
+    async fn pass_on(&mut self, tag: Tag, at_ms: u32, data: &[u8]) -> Result<(), Ended> {
         let Some(feed) = &mut self.feed else { return Ok(()) };
-        let (tag, at_ms, data) = match data {
-            SessionData::Video { timestamp, data } => (Tag::Picture, timestamp, data),
-            SessionData::Audio { timestamp, data } => (Tag::Sound, timestamp, data),
-            SessionData::Amf0 { timestamp, data } => (Tag::Script, timestamp, data),
-        };
-        if !flv::write_tag(tag, at_ms, &data, &mut self.tag) {
-            return Err(REFUSED);
+        if !flv::write_tag(tag, at_ms, data, &mut self.tag) {
+            return Err(Ended::Broken);
         }
-        // Its seat or its process is gone, which is told where it happened.
-        feed.write(&self.tag).await.map_err(|_| REFUSED)
+        feed.write(&self.tag).await.map_err(|_| Ended::Broken)
     }
 }
 
@@ -217,41 +297,6 @@ fn credentials(key: &str) -> Result<(HeaderMap, Option<String>), Problem> {
     Ok((headers, None))
 }
 
-/// A stream that fails where another would end: the library reads on for ever from one that ends within the
-/// handshake.
-struct NoEnd(TcpStream);
-
-impl AsyncRead for NoEnd {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.0).poll_read(context, buffer))?;
-        let has_ended = buffer.filled().len() == before && buffer.remaining() > 0;
-        Poll::Ready(if has_ended { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) })
-    }
-}
-
-impl AsyncWrite for NoEnd {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,7 +306,7 @@ mod tests {
         for app in ["studio", "live/studio", "/live/studio/", "studio?a=b/c"] {
             assert_eq!(room_of(app).unwrap().as_str(), "studio", "{app}");
         }
-        for app in ["", "live/", "a b", "live/../x"] {
+        for app in ["", "/", "a b", "live/../x"] {
             assert!(room_of(app).is_err(), "{app}");
         }
     }

@@ -77,8 +77,8 @@ impl Room {
     }
 
     /// One identity, one participant. A token's holder takes over from its earlier connection; a guest, who
-    /// proves nothing, takes over only from one that was lost, and else gets a number behind the name; so does
-    /// a file, whatever its name.
+    /// proves nothing, takes over only from one that was lost, and else gets a number behind the name; so
+    /// does a file, whatever its name.
     fn settle_identity(&mut self, now: Now, entrant: &mut Entrant) {
         let Some(&key) = self.by_identity.get(&entrant.identity) else { return };
         // In a branch, whoever publishes at the home is not for a viewer to replace.

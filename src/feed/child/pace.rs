@@ -1,7 +1,7 @@
 //! When what is in a file is due, by a clock that stands while it is paused; and what of it waits.
 //!
-//! Media time counts from the file's beginning. The clock's time goes on for ever: RTP's times are made of it,
-//! so a receiver sees one stream, whatever was sought or paused.
+//! Media time counts from the file's beginning. The clock's time goes on for ever: RTP's times are made of
+//! it, so a receiver sees one stream, whatever was sought or paused.
 
 use std::collections::VecDeque;
 
@@ -79,7 +79,8 @@ impl Pace {
         self.is_complete = false;
     }
 
-    /// What lies before is not played: the key frame that it begins with is later, or earlier, than was asked.
+    /// What lies before is not played: the key frame that it begins with is later, or earlier, than was
+    /// asked.
     pub fn begin_at(&mut self, from_us: i64) {
         self.from_us = from_us;
         let Self { waiting, bytes, .. } = self;

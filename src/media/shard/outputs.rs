@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use str0m::media::{Mid, Rid};
+
 use super::{CLOSE_WITHIN, Notice, PeerIndex, Shard, commands};
 use crate::core::chat::HistoryRange;
 use crate::core::feed::FeedOrder;
@@ -30,13 +32,7 @@ impl Shard {
     fn carry_out(&mut self, now: Instant, index: RoomIndex, output: Output) {
         match output {
             Output::Tell(audience, message) => self.tell(now, index, audience, &message),
-            Output::RequestKeyframe { from, mid, rid } => {
-                let is_feed =
-                    self.seat_mut(index).is_some_and(|seat| seat.order_feed(from, FeedOrder::Keyframe));
-                if !is_feed {
-                    self.with_peer(index, from, |peer| peer.request_keyframe(mid, rid));
-                }
-            }
+            Output::RequestKeyframe { from, mid, rid } => self.request_keyframe(index, from, mid, rid),
             Output::LimitBitrate { from, mid, rid, bps } => self.with_peer(index, from, |peer| {
                 peer.limit_bitrate(mid, rid, bps);
             }),
@@ -125,6 +121,13 @@ impl Shard {
                     .for_each(|join| commands::answer(join.reply, Err(commands::gone())));
                 self.notify(Notice::BranchEnded { shard, room });
             }
+        }
+    }
+
+    fn request_keyframe(&mut self, room: RoomIndex, from: ParticipantKey, mid: Mid, rid: Option<Rid>) {
+        let is_feed = self.seat_mut(room).is_some_and(|seat| seat.order_feed(from, FeedOrder::Keyframe));
+        if !is_feed {
+            self.with_peer(room, from, |peer| peer.request_keyframe(mid, rid));
         }
     }
 

@@ -1,6 +1,6 @@
 /**
- * What becomes of recordings: as long as what was recorded, no more than a room may have, put in order after a
- * crash, gone when their time is over. A film is what is recorded, so every picture of it is known.
+ * What becomes of recordings: as long as what was recorded, no more than a room may have, put in order after
+ * a crash, gone when their time is over. A film is what is recorded, so every picture of it is known.
  */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';

@@ -177,9 +177,18 @@ export type TrackState = { source: Source, kind: Kind, muted: boolean,
 codec?: string, };
 
 /**
- * A file that is played.
+ * A file that is played, as everyone in the room sees it. While it is not paused it is at
+ * `position_ms` plus what has passed since `at_ms`.
  */
-export type Playing = { id: string, paused: boolean, position_ms: number, at_ms: number, duration_ms?: number, };
+export type Playing = { 
+/**
+ * Names it in the API.
+ */
+id: string, paused: boolean, position_ms: number, 
+/**
+ * Milliseconds since the Unix epoch.
+ */
+at_ms: number, duration_ms?: number, };
 
 export type ParticipantState = { identity: Identity, 
 /**

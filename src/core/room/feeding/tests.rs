@@ -14,7 +14,8 @@ use crate::core::protocol::{Access, Grant, Kind, Mode, RoomState, ServerMessage}
 use crate::core::room::{Arrival, Forward, Output, Settings};
 use crate::core::track::SlotLine;
 
-const START_OF_KEY: [u8; 14] = [0x90, 0x80, 0x81, 0, 0x10, 0, 0, 0x9d, 0x01, 0x2a, 0x40, 0x01, 0xf0, 0];
+/// A key frame of 640 by 360 in VP8 (RFC 7741).
+const START_OF_KEY: [u8; 14] = [0x10, 0x10, 0, 0, 0x9d, 0x01, 0x2a, 0x80, 0x02, 0x68, 0x01, 0, 0, 0];
 
 fn now() -> Now {
     Now { instant: Instant::now(), unix_ms: 7 }
@@ -106,7 +107,10 @@ fn outputs(room: &mut Room) -> Vec<Output> {
     std::iter::from_fn(|| room.poll_output()).collect()
 }
 
+/// A packet of a feed's, a while after what came before; whom it goes to.
 fn send(room: &mut Room, from: ParticipantKey, line: u8, format: Format) -> Vec<Forward> {
+    let later = Now { instant: now().instant + Duration::from_millis(200), unix_ms: 207 };
+    room.handle_timeout(later);
     let payload: Arc<[u8]> = Arc::from(&START_OF_KEY[..]);
     let arrival = Arrival {
         line,
@@ -121,7 +125,7 @@ fn send(room: &mut Room, from: ParticipantKey, line: u8, format: Format) -> Vec<
         rare: None,
     };
     let mut forwards = Vec::new();
-    assert!(room.handle_rtp(now().instant, from, &arrival, &mut forwards));
+    assert!(room.handle_rtp(later.instant, from, &arrival, &mut forwards));
     forwards
 }
 
