@@ -195,7 +195,7 @@ impl Room {
 
     /// A mixer is there, or is to be.
     pub(super) fn is_mixing(&self) -> bool {
-        self.mixing.phase != Phase::Off || self.is_mix_wanted()
+        matches!(self.mixing.phase, Phase::Starting { .. } | Phase::Running { .. }) || self.is_mix_wanted()
     }
 
     fn is_mix_wanted(&self) -> bool {
