@@ -187,9 +187,11 @@ ffmpeg() {
   compgen -G '/usr/lib/llvm-*/lib/libclang[.-][s0-9]*' >/dev/null || packages libclang-dev
 }
 
-# A real RTMP server for streams.
+# A real RTMP server for streams, and TLS in front of it.
 rtmp_server() {
   [ -e /usr/lib/nginx/modules/ngx_rtmp_module.so ] || packages nginx-light libnginx-mod-rtmp
+  [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || packages libnginx-mod-stream
+  commands openssl:openssl
 }
 
 # What the shared log's client is built from; Debian 12 has too old a librdkafka to link to.

@@ -1,5 +1,5 @@
 //! The command line: `serve`, `check-config`, `token`, `bench`, `keys`, `events`, `remux`, and
-//! `mix`, `record`, `stream` and `probe`, which are for servers alone.
+//! `mix`, `record`, `stream`, `feed` and `probe`, which are for servers alone.
 //!
 //! Exit codes: 0, 1 for what failed, 2 for a wrong usage or configuration. Output meant for programs goes to
 //! stdout, words for people to stderr.
@@ -19,6 +19,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::bench;
 use crate::config::{Config, DEV_KEY_ID, DEV_KEY_SECRET, Flags, LoadError, Log, Sources};
 use crate::core::ids::{Identity, RoomName};
+use crate::feed;
 use crate::files::probe_child;
 use crate::mcu::graph::{self, Missing};
 use crate::mcu::mixer;
@@ -68,6 +69,9 @@ enum Command {
     /// Stream one room out; started by a server, which speaks to it through standard input
     #[command(hide = true)]
     Stream,
+    /// Play a file or a stream into one room; started by a server, which speaks to it through standard input
+    #[command(hide = true)]
+    Feed,
     /// Record one room; started by a server, which speaks to it through standard input
     #[command(hide = true)]
     Record {
@@ -195,6 +199,10 @@ impl Command {
             Self::Stream => {
                 telemetry::start_log(&Log::default());
                 Ok(stream::child::run()?)
+            }
+            Self::Feed => {
+                telemetry::start_log(&Log::default());
+                Ok(feed::child::run()?)
             }
             Self::Remux { folder, output } => Ok(remux(&folder, &output)?),
             Self::Record { finish } => {

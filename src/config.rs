@@ -8,6 +8,7 @@ mod cluster;
 mod files;
 mod load;
 mod payments;
+mod play;
 mod recordings;
 mod streams;
 mod turn;
@@ -17,6 +18,7 @@ pub use cluster::{Cluster, Relay};
 pub use files::{Files, S3};
 pub use load::{Flags, LoadError, Sources};
 pub use payments::{Bitcoind, Chain, Lnd, Payments};
+pub use play::{Play, Rtmp};
 pub use recordings::Recordings;
 pub use streams::Streams;
 pub use turn::Turn;
@@ -79,6 +81,8 @@ pub struct Config {
     pub recordings: Recordings,
     pub payments: Payments,
     pub streams: Streams,
+    pub play: Play,
+    pub rtmp: Rtmp,
     pub cluster: Cluster,
     pub log: Log,
 }

@@ -5,6 +5,7 @@
 //! a shard: a full mailbox refuses the request with [`Code::Unavailable`].
 
 mod far;
+mod feeds;
 mod home;
 mod joining;
 mod log;
@@ -42,6 +43,7 @@ use placement::{Ask, Newcomer, Place};
 use recordings::no_recordings;
 
 pub use far::Confined;
+pub use feeds::{FeedRequest, FeedRole, FeedSeat};
 pub use home::{Home, Turned};
 pub use joining::{JoinRequest, Joined, Patched, Role};
 pub use placement::{Around, Node, Placement, notices, unix_ms};

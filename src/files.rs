@@ -21,6 +21,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::StreamExt as _;
+use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 use tokio::sync::{RwLock, Semaphore, mpsc};
 
 pub use probe::child as probe_child;
@@ -196,6 +198,29 @@ impl Files {
         range: std::ops::Range<u64>,
     ) -> Result<ByteStream, Refusal> {
         self.0.store.contents(&file.sha256, range).await.map_err(unfetchable)
+    }
+
+    /// The contents as a file that can be sought in, which has no name: where they are kept elsewhere, a
+    /// copy.
+    ///
+    /// # Errors
+    /// `unavailable` when the store cannot be read, `storage_full` where there is no room for a copy.
+    pub async fn open_contents(&self, file: &FileState) -> Result<std::fs::File, Refusal> {
+        if let Some(path) = self.0.store.path(&file.sha256) {
+            let opened = tokio::fs::File::open(path).await.map_err(|error| unwritable(&error))?;
+            return Ok(opened.into_std().await);
+        }
+        let files = self.clone();
+        let made = tokio::task::spawn_blocking(move || files.0.staging.nameless()).await;
+        let copy = made.map_err(|_| stopping())?.map_err(|error| unwritable(&error))?;
+        let mut copy = tokio::fs::File::from_std(copy);
+        let mut bytes = self.contents(file, 0..file.size_bytes).await?;
+        while let Some(chunk) = bytes.next().await {
+            copy.write_all(&chunk.map_err(unfetchable)?).await.map_err(|error| unwritable(&error))?;
+        }
+        copy.flush().await.map_err(|error| unwritable(&error))?;
+        copy.rewind().await.map_err(|error| unwritable(&error))?;
+        Ok(copy.into_std().await)
     }
 
     /// A small JPEG picture of a file.

@@ -28,6 +28,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "config",
             "core",
             "events",
+            "feed",
             "files",
             "mcu",
             "record",
@@ -50,6 +51,7 @@ const EDGES: &[(&str, &[&str])] = &[
         &[
             "billing",
             "control",
+            "feed",
             "files",
             "record",
             "stream",
@@ -60,6 +62,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "token",
         ],
     ),
+    ("feed", &["control", "files", "worker", "core", "config", "mailbox", "telemetry"]),
     ("stream", &["control", "worker", "core", "config", "mailbox", "telemetry"]),
     ("media", &["core", "config", "mailbox", "telemetry"]),
     ("mcu", &["worker", "core", "config", "mailbox", "telemetry"]),

@@ -43,6 +43,8 @@ impl Config {
             );
         }
         self.turn.check(&mut wrong);
+        self.play.check(&mut wrong);
+        self.rtmp.check(&mut wrong);
         self.cluster.check(&mut wrong);
         if EnvFilter::try_new(&self.log.filter).is_err() {
             wrong.push("`log.filter`: accepted is what RUST_LOG takes, such as `info,antiphon=debug`".into());
@@ -67,6 +69,11 @@ impl Config {
             warnings.push(
                 "auth.keys is empty: owner tokens are signed with a key that ends with the process; \
                  `antiphon keys` makes one that stays",
+            );
+        }
+        if self.rtmp.enabled && !self.rtmp.listen.iter().all(std::net::IpAddr::is_loopback) {
+            warnings.push(
+                "rtmp.enabled: RTMP is not encrypted, so tokens in stream keys can be read on the way; WHIP is",
             );
         }
         warnings
@@ -235,7 +242,7 @@ mod tests {
     #[test]
     fn each_wrong_value_names_its_key() {
         type Change = fn(&mut Config);
-        let cases: [(&str, Change); 19] = [
+        let cases: [(&str, Change); 22] = [
             ("tls.cert", |c| c.tls.cert = Some("a.pem".into())),
             ("http.public_url", |c| c.http.public_url = Some("meet.example.org".into())),
             ("http.public_url", |c| c.http.public_url = Some("https://a/b".into())),
@@ -251,6 +258,9 @@ mod tests {
             ("turn.secret", |c| c.turn.urls = vec!["turn:turn.example.org".into()]),
             ("turn.ttl_seconds", |c| c.turn.ttl_seconds = 5),
             ("limits.rooms", |c| c.limits.rooms = 0),
+            ("play.height_max", |c| c.play.height_max = 721),
+            ("play.frames_per_second_max", |c| c.play.frames_per_second_max = 0),
+            ("rtmp.port", |c| (c.rtmp.enabled, c.rtmp.port) = (true, 0)),
             ("cluster.redis_url", |c| c.cluster.redis_url = Some(Secret::new("localhost:6379"))),
             ("cluster.node_id", |c| c.cluster.redis_url = Some(Secret::new("redis://localhost"))),
             ("cluster.url", |c| c.cluster.redis_url = Some(Secret::new("redis://localhost"))),

@@ -17,8 +17,14 @@ use super::{Config, DEV_KEY_ID, DEV_KEY_SECRET, Problems, Secret};
 const ENV_PREFIX: &str = "ANTIPHON_";
 
 /// Keys that hold lists: in the environment, a comma parts their values.
-const LISTS: [&str; 5] =
-    ["http.cors_origins", "http.trusted_proxies", "media.listen", "node.public_ip", "turn.urls"];
+const LISTS: [&str; 6] = [
+    "http.cors_origins",
+    "http.trusted_proxies",
+    "media.listen",
+    "node.public_ip",
+    "rtmp.listen",
+    "turn.urls",
+];
 
 /// What `--dev` changes; the file and the environment may change it again, but HTTP not away from loopback.
 /// Media listens on the machine's own addresses too: Firefox never sends media to a loopback address, and

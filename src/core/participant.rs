@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use str0m::media::Mid;
 
+use super::feed::Playing;
 use super::files::SmallFile;
 use super::format::Format;
 use super::forward::Rewriter;
@@ -33,6 +34,8 @@ pub enum Part {
     Mixer,
     /// Not seen; receives what may be recorded. It has no connection.
     Recorder,
+    /// Seen by all; plays a file. It has no connection, and keeps no room open.
+    Player,
 }
 
 impl Part {
@@ -43,6 +46,7 @@ impl Part {
             Self::Viewer { .. } => "viewer",
             Self::Mixer => "mixer",
             Self::Recorder => "recorder",
+            Self::Player => "player",
         }
     }
 }
@@ -186,6 +190,8 @@ pub struct Participant {
     pub device_strained: bool,
     /// Whether it may be recorded, once it was asked.
     pub recording_consent: Option<bool>,
+    /// Where in its file a player is.
+    pub playing: Option<Playing>,
     /// Its slots carry the mix.
     pub is_mixed: bool,
     /// What it was last told of that.
@@ -255,6 +261,7 @@ impl Participant {
             advice: Advice::default(),
             device_strained: false,
             recording_consent: None,
+            playing: None,
             is_mixed: false,
             mode_told: (Mode::Sfu, ModeReason::Room),
             watches_stats: false,
@@ -293,9 +300,9 @@ impl Participant {
             && self.presence != Presence::Waiting
     }
 
-    /// Somebody who came here over a connection: no mixer or recorder, nor whoever sits at the room's home.
+    /// Somebody who came here: no mixer, recorder or player, nor whoever sits at the room's home.
     pub fn is_person(&self) -> bool {
-        self.origin.is_none() && !matches!(self.part, Part::Mixer | Part::Recorder)
+        self.origin.is_none() && !matches!(self.part, Part::Mixer | Part::Recorder | Part::Player)
     }
 
     pub fn is_here(&self) -> bool {
@@ -318,6 +325,7 @@ impl Participant {
             joined_at_ms: self.joined_at_ms,
             csrc: 0,
             recording_consent: self.recording_consent,
+            playing: self.playing.clone(),
         }
     }
 }

@@ -55,6 +55,7 @@ fn rendered() -> String {
     declare::<RoomChange>(&mut file, &config);
     declare::<Grant>(&mut file, &config);
     declare::<TrackState>(&mut file, &config);
+    declare::<crate::core::feed::Playing>(&mut file, &config);
     declare::<ParticipantState>(&mut file, &config);
     declare::<SlotState>(&mut file, &config);
     declare::<SlotWish>(&mut file, &config);

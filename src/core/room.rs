@@ -13,6 +13,7 @@ mod binding;
 mod branches;
 mod commands;
 mod conversation;
+mod feeding;
 mod mirror;
 mod mixing;
 mod packets;
@@ -275,10 +276,16 @@ impl Room {
 
     /// When to call [`Room::handle_timeout`] next.
     pub fn poll_timeout(&self) -> Instant {
-        match self.empty_since {
-            Some(since) => since + self.settings.empty_after,
+        match self.empty_since.map(|since| since + self.settings.empty_after) {
+            Some(ends_at) if self.has_work() => ends_at.min(self.next_tick),
+            Some(ends_at) => ends_at,
             None => self.next_tick,
         }
+    }
+
+    /// There is something to look after, though nobody be here: a recording, a stream, a file that is played.
+    fn has_work(&self) -> bool {
+        self.participants.iter().any(Option::is_some) || self.recording.is_running() || self.is_mixing()
     }
 
     pub fn handle_timeout(&mut self, now: Now) {
@@ -286,7 +293,9 @@ impl Room {
             if now.instant >= since + self.settings.empty_after {
                 self.end(now, super::event::CloseReason::Empty);
             }
-            return;
+            if self.ended || !self.has_work() {
+                return;
+            }
         }
         if now.instant < self.next_tick {
             return;

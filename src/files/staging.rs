@@ -54,6 +54,15 @@ impl Staging {
         Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
+    /// A file that is gone when it is closed.
+    pub fn nameless(&self) -> io::Result<File> {
+        self.make()?;
+        let path = self.root.join(format!(".{:032x}", rand::random::<u128>()));
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        fs::remove_file(&path)?;
+        Ok(file)
+    }
+
     pub fn create(&self, upload: &Upload) -> io::Result<Staged> {
         let directory = self.root.join(upload.id.as_str());
         DirBuilder::new().mode(0o700).create(&directory)?;

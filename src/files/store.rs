@@ -118,6 +118,11 @@ impl Store {
         Ok(self.objects.get_opts(&contents_key(sha256), options).await?.into_stream())
     }
 
+    /// Where contents lie, if that is a directory of this machine.
+    pub fn path(&self, sha256: &str) -> Option<PathBuf> {
+        Some(self.directory.as_ref()?.join(contents_key(sha256).as_ref()))
+    }
+
     /// # Errors
     /// It is not there, or cannot be read.
     pub async fn thumbnail(&self, sha256: &str) -> Result<Bytes, object_store::Error> {

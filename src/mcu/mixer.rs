@@ -12,7 +12,6 @@ mod ingest;
 mod label;
 mod outlet;
 mod pace;
-mod packetize;
 pub mod painter;
 pub mod picture;
 pub mod scale;

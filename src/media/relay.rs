@@ -1,5 +1,5 @@
 //! What reaches a shard about a room from outside it: from other shards and nodes that the room spreads over,
-//! and from its mixer and its recorder.
+//! and from its mixer, its recorder and its feeds.
 //!
 //! Packets and news share one bounded queue for each shard, so that they keep their order. Full: packets are
 //! dropped and counted, and key frames asked for; news waits at the sender, in order, with all packets behind
@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use super::egress::Passed;
 use super::shard::{MixerLink, RecorderLink};
+use crate::core::feed::Playing;
 use crate::core::format::Format;
 use crate::core::forward::PacketMeta;
 use crate::core::ids::{FarId, RoomName, Site};
@@ -54,6 +55,20 @@ pub enum Freight {
         serial: u64,
         news: FromRecorder,
     },
+    /// What a feed of the room's made.
+    Fed {
+        serial: u64,
+        packets: Vec<MixPacket>,
+    },
+    /// Where in its file one is that plays.
+    Playing {
+        serial: u64,
+        playing: Playing,
+    },
+    /// A feed gives its seat up.
+    FeedEnded {
+        serial: u64,
+    },
 }
 
 impl From<Cargo> for Freight {
@@ -69,7 +84,7 @@ impl From<Cargo> for Freight {
 impl Freight {
     /// May be lost.
     pub fn is_media(&self) -> bool {
-        matches!(self, Self::Packets(_) | Self::Mixed { .. })
+        matches!(self, Self::Packets(_) | Self::Mixed { .. } | Self::Fed { .. })
     }
 }
 

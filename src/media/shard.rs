@@ -8,6 +8,7 @@ mod commands;
 mod datagrams;
 mod egress;
 mod events;
+mod feeds;
 mod mixer;
 mod outputs;
 mod packets;
@@ -42,6 +43,7 @@ use crate::core::room::{Forward, Now, ParticipantKey, Room, SlotKey};
 use crate::mailbox::{ControlSender, Inlet, LossySender};
 
 pub use commands::{Command, Granted, IceChange, Join, RoomCommand};
+pub use feeds::FeedJoin;
 pub use mixer::MixerLink;
 pub use recorder::{RecorderLink, RecordingAsked};
 pub use streams::{StreamCommand, StreamLink};
@@ -229,6 +231,8 @@ struct RoomSeat {
     /// Bounded by the shell of streams, and again here.
     streams: Vec<StreamLink>,
     recorder: Option<RecorderLink>,
+    /// Bounded likewise.
+    feeds: Vec<feeds::FeedLink>,
     /// Who waits for what was said from outside the room, by its number. The room bounds them.
     said: BTreeMap<u64, commands::Reply<()>>,
     last_said: u64,
@@ -448,8 +452,9 @@ impl Shard {
 impl RoomSeat {
     fn new(room: Room, epoch: u64, branch: Option<relays::BranchSeat>) -> Self {
         let said = BTreeMap::new();
-        let (mixer, recorder, streams, peers) = (None, None, Vec::new(), Vec::new());
-        Self { room, epoch, branch, mixer, recorder, streams, said, last_said: 0, peers }
+        let (mixer, recorder, streams) = (None, None, Vec::new());
+        let (feeds, peers) = (Vec::new(), Vec::new());
+        Self { room, epoch, branch, mixer, recorder, streams, feeds, said, last_said: 0, peers }
     }
 
     fn peer_of(&self, who: ParticipantKey) -> Option<PeerIndex> {

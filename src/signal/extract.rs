@@ -96,6 +96,17 @@ impl<S: Send + Sync> FromRequestParts<S> for OfRestream {
     }
 }
 
+/// The `{player}` of a path.
+pub struct OfPlayer(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for OfPlayer {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        path_part(parts, state, "player").await.map(Self)
+    }
+}
+
 /// The `{pass}`, `{track}` and `{file}` of a stream's path.
 pub struct OfStream {
     pub pass: String,

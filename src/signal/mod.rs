@@ -20,11 +20,13 @@ mod page;
 mod participants;
 mod payments;
 mod paywall;
+mod play;
 mod ranges;
 mod recordings;
 mod restreams;
 mod rooms;
 mod router;
+mod rtmp;
 mod sales;
 mod serve;
 mod sessions;
@@ -43,6 +45,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use crate::billing::Billing;
 use crate::config::Config;
 use crate::control::Control;
+use crate::feed::Feeds;
 use crate::files::Files;
 use crate::record::Recordings;
 use crate::stream::Streams;
@@ -69,6 +72,7 @@ struct Signal {
     links: Links,
     billing: Billing,
     streams: Streams,
+    feeds: Feeds,
     passes: Passes,
     ice_servers: IceServers,
     /// Requests about rooms of other nodes are passed on, not sent there.
@@ -89,6 +93,7 @@ impl Signal {
         let streams = Streams::new(config, control.clone());
         let prices = billing.clone();
         control.confine(Arc::new(move |room| prices.is_priced(room)));
+        let feeds = Feeds::new(config, control.clone(), files.clone());
         Self {
             control,
             authority: Authority::new(config),
@@ -102,6 +107,7 @@ impl Signal {
             links: Links::new(config),
             billing,
             streams,
+            feeds,
             passes: Passes::new(config),
             ice_servers: IceServers::new(&config.turn),
             proxy: config.cluster.proxy,

@@ -28,7 +28,7 @@ use super::error::Problem;
 use super::extract::{BODY_BYTES_MAX, FRAGMENT, SDP};
 use super::{
     Signal, backdrop, files, health, hls, home, ice_servers, join, member, messages, openapi, page,
-    participants, payments, recordings, restreams, rooms, sales, sessions, stats, whip,
+    participants, payments, play, recordings, restreams, rooms, sales, sessions, stats, whip,
 };
 use crate::core::protocol::{Code, OFFER_BYTES_MAX};
 
@@ -81,6 +81,8 @@ pub fn api() -> OpenApiRouter<Arc<Signal>> {
         .routes(routes!(recordings::show, recordings::delete))
         .routes(routes!(recordings::stop))
         .routes(routes!(recordings::link))
+        .routes(routes!(play::start, play::list))
+        .routes(routes!(play::change, play::stop))
         .routes(routes!(ice_servers::list))
         .routes(routes!(stats::show))
         .routes(routes!(messages::page))

@@ -7,9 +7,10 @@ use std::time::Duration;
 use axum_server::Handle;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::task::JoinSet;
 
 use super::tls::{Files, TlsError};
-use super::{Signal, router};
+use super::{Signal, router, rtmp};
 use crate::billing::Billing;
 use crate::config::Config;
 use crate::control::Control;
@@ -26,6 +27,8 @@ const FIRST_REQUEST: Duration = Duration::from_secs(10);
 pub enum ServeError {
     #[error("cannot listen on {address}: {reason}; choose another by http.listen or --listen")]
     Bind { address: SocketAddr, reason: std::io::Error },
+    #[error("cannot listen for RTMP on {address}: {reason}; choose another by rtmp.port or rtmp.listen")]
+    BindRtmp { address: SocketAddr, reason: std::io::Error },
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error("HTTP ended: {0}")]
@@ -37,12 +40,13 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     tls: Option<(Files, RustlsConfig)>,
+    rtmp: Vec<TcpListener>,
     signal: Arc<Signal>,
 }
 
 impl Server {
     /// # Errors
-    /// [`ServeError::Bind`], [`ServeError::Tls`].
+    /// [`ServeError::Bind`], [`ServeError::BindRtmp`], [`ServeError::Tls`].
     pub fn bind(
         config: &Config,
         control: Control,
@@ -58,7 +62,7 @@ impl Server {
             _ => None,
         };
         let signal = Arc::new(Signal::new(config, control, kept, billing, metrics));
-        Ok(Self { listener, address, tls, signal })
+        Ok(Self { listener, address, tls, rtmp: bind_rtmp(config)?, signal })
     }
 
     /// Where it listens; with port 0 configured, the one that was given.
@@ -71,6 +75,11 @@ impl Server {
     /// # Errors
     /// [`ServeError::Ended`].
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
+        let mut rtmp = JoinSet::new();
+        for listener in self.rtmp {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            rtmp.spawn(rtmp::serve(listener, Arc::clone(&self.signal)));
+        }
         let handle = Handle::new();
         let service = router::router(self.signal).into_make_service_with_connect_info::<SocketAddr>();
         let server =
@@ -93,4 +102,17 @@ impl Server {
             () = files.follow(config) => Ok(()),
         }
     }
+}
+
+fn bind_rtmp(config: &Config) -> Result<Vec<TcpListener>, ServeError> {
+    let listen = config.rtmp.listen.iter().filter(|_| config.rtmp.enabled);
+    let bind = |ip: &std::net::IpAddr| {
+        let address = SocketAddr::new(*ip, config.rtmp.port);
+        let listener = TcpListener::bind(address).and_then(|listener| {
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        });
+        listener.map_err(|reason| ServeError::BindRtmp { address, reason })
+    };
+    listen.map(bind).collect()
 }

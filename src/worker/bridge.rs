@@ -5,6 +5,7 @@
 //! words any more is broken, and ended.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
@@ -71,11 +72,31 @@ pub fn start<W: Work>(
     open: impl FnOnce() -> W + Send + 'static,
     deliver: impl Fn(Delivery<W::From>) -> BoxFuture<'static, ()> + Send + Sync + 'static,
 ) -> Queues<W::To> {
+    run(move || process::spawn(&program, W::SUBCOMMAND), begin, open, deliver)
+}
+
+/// As [`start`], of a worker that reads `input` ([`process::spawn_reading`]).
+pub fn start_reading<W: Work>(
+    program: PathBuf,
+    input: OwnedFd,
+    begin: W::To,
+    open: impl FnOnce() -> W + Send + 'static,
+    deliver: impl Fn(Delivery<W::From>) -> BoxFuture<'static, ()> + Send + Sync + 'static,
+) -> Queues<W::To> {
+    run(move || process::spawn_reading(&program, W::SUBCOMMAND, input), begin, open, deliver)
+}
+
+fn run<W: Work>(
+    spawn: impl FnOnce() -> io::Result<Spawned> + Send + 'static,
+    begin: W::To,
+    open: impl FnOnce() -> W + Send + 'static,
+    deliver: impl Fn(Delivery<W::From>) -> BoxFuture<'static, ()> + Send + Sync + 'static,
+) -> Queues<W::To> {
     let (words, words_of) = mailbox::control(WORDS_DEPTH);
     let (packets, packets_of) = mailbox::lossy(PACKETS_DEPTH);
     tokio::spawn(async move {
         let kind = W::SUBCOMMAND;
-        match Bridge::open(&program, words_of, packets_of, open) {
+        match Bridge::open(spawn, words_of, packets_of, open) {
             Ok((mut bridge, child)) => {
                 tracing::info!(kind, process = child.id(), "worker started");
                 let ended = bridge.run(begin, &deliver).await;
@@ -136,12 +157,12 @@ struct Bridge<W: Work> {
 
 impl<W: Work> Bridge<W> {
     fn open(
-        program: &std::path::Path,
+        spawn: impl FnOnce() -> io::Result<Spawned>,
         words: mpsc::Receiver<W::To>,
         packets: mpsc::Receiver<MixPacket>,
         open: impl FnOnce() -> W,
     ) -> io::Result<(Self, Child)> {
-        let Spawned { child, socket } = process::spawn(program, W::SUBCOMMAND)?;
+        let Spawned { child, socket } = spawn()?;
         let socket = UnixDatagram::from_std(std::os::fd::OwnedFd::from(socket).into())?;
         let (out, inward) = (Vec::new(), vec![0; MESSAGE_BYTES_MAX]);
         Ok((Self { socket, words, packets, out, inward, work: open() }, child))

@@ -13,6 +13,8 @@ use socket2::{Domain, Socket, Type};
 
 /// Asked of the kernel for each direction. It may grant less.
 const BUFFER_BYTES: usize = 4 << 20;
+/// What a worker that reads what people send may know of our environment.
+const ENVIRONMENT: [&str; 3] = ["PATH", "HOME", "LD_LIBRARY_PATH"];
 
 /// A worker that runs.
 #[derive(Debug)]
@@ -28,18 +30,36 @@ pub struct Spawned {
 /// # Errors
 /// The kernel gives no sockets or no process.
 pub fn spawn(program: &Path, subcommand: &str) -> io::Result<Spawned> {
+    let mut command = Command::new(program);
+    command.stdout(Stdio::null());
+    start(command, subcommand)
+}
+
+/// As [`spawn`], of a worker that reads what people send: `input` is its standard output, which it reads, and
+/// of our environment it knows where programs are, and no secret.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn spawn_reading(program: &Path, subcommand: &str, input: OwnedFd) -> io::Result<Spawned> {
+    let environment =
+        std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(|name| ENVIRONMENT.contains(&name)));
+    let mut command = Command::new(program);
+    command.env_clear().envs(environment).stdout(Stdio::from(input));
+    start(command, subcommand)
+}
+
+fn start(mut command: Command, subcommand: &str) -> io::Result<Spawned> {
     let (ours, theirs) = Socket::pair(Domain::UNIX, Type::SEQPACKET, None)?;
     for socket in [&ours, &theirs] {
         socket.set_send_buffer_size(BUFFER_BYTES)?;
         socket.set_recv_buffer_size(BUFFER_BYTES)?;
     }
     ours.set_nonblocking(true)?;
-    let child = Command::new(program)
+    let child = command
         .arg(subcommand)
         // A terminal interrupts its whole group; the node says itself when a worker ends.
         .process_group(0)
         .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(Stdio::null())
         .spawn()?;
     Ok(Spawned { child, socket: ours })
 }
@@ -52,6 +72,14 @@ pub fn inherited_socket() -> io::Result<Socket> {
     let socket = Socket::from(rustix::io::dup(io::stdin())?);
     socket.r#type()?;
     Ok(socket)
+}
+
+/// What [`spawn_reading`] gave the worker to read.
+///
+/// # Errors
+/// Standard output cannot be duplicated.
+pub fn inherited_input() -> io::Result<OwnedFd> {
+    Ok(rustix::io::dup(io::stdout())?)
 }
 
 /// Lowers what this process may use: so much writable memory, of which stacks and arenas that are only

@@ -1,8 +1,9 @@
 //! The recorder as a node sees it: the real process, its socket, real bitstreams in, files out that FFmpeg's
-//! command line judges.
+//! command line judges. And in the other direction the feed ([`feed`]): files in, packets out.
 
 #[path = "../mcu/clip.rs"]
 mod clip;
+mod feed;
 mod sender;
 #[path = "../mcu/sound.rs"]
 mod sound;
@@ -309,4 +310,30 @@ fn a_track_that_goes_ends_its_file_and_chapters_and_chat_lie_beside_it() {
     let refused = remux(&folder.path.join("all.mp4"));
     let words = String::from_utf8_lossy(&refused.stderr);
     assert!(refused.status.code() == Some(1) && words.contains("VP8"), "{words}");
+}
+
+#[test]
+fn what_mp4_takes_is_remuxed_into_it_in_step() {
+    let clip = coded(Codec::H264);
+    let mut stand = Stand::new(|_| {});
+    let mut sender = Sender::new(&clip, 1, MS(10), MS(10));
+    stand.name(&[&sender]);
+    stand.say(&ToRecorder::Chapter { at_ms: unix_ms(), title: "Begin".into() });
+    stand.run(&mut [&mut sender], MS(3_500));
+    let folder = stand.end(EndReason::Stopped);
+    let output = folder.path.join("all.mp4");
+    let program = env!("CARGO_BIN_EXE_antiphon");
+    let made = Command::new(program).arg("remux").arg(&folder.path).arg("--output").arg(&output).output();
+    let made = made.unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    decodes(&output);
+    let probed = probe(&output);
+    let codecs: Vec<&str> =
+        probed["streams"].as_array().unwrap().iter().map(|s| s["codec_name"].as_str().unwrap()).collect();
+    assert_eq!(codecs[..2], ["h264", "opus"], "{probed}");
+    assert_eq!(probed["chapters"][0]["tags"]["title"], "Begin");
+    // All that was recorded is in it.
+    let recorded = pictures(&folder.only(".mkv"));
+    assert_eq!(pictures(&output).len(), recorded.len());
+    assert!(apart_ms(&flashes(&pictures(&output)), &beeps(&samples(&output))).abs() <= APART_MS_MAX);
 }

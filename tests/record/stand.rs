@@ -20,7 +20,12 @@ use crate::sender::Sender;
 
 /// What is waited for at most. A slow machine with other work gets there too.
 pub const PATIENCE: Duration = Duration::from_secs(40);
-const PROGRAM: &str = env!("CARGO_BIN_EXE_antiphon");
+
+/// The program of this build, or for measurements that of another (`ANTIPHON_BIN`).
+pub fn program() -> PathBuf {
+    let built = env!("CARGO_BIN_EXE_antiphon");
+    std::env::var_os("ANTIPHON_BIN").map_or_else(|| built.into(), PathBuf::from)
+}
 
 pub struct Stand {
     recorder: Spawned,
@@ -56,7 +61,7 @@ impl Stand {
             bytes_max: 0,
         };
         change(&mut settings);
-        let recorder = spawn(Path::new(PROGRAM), "record").unwrap();
+        let recorder = spawn(&program(), "record").unwrap();
         recorder.socket.set_nonblocking(false).unwrap();
         let (began, said) = (Instant::now(), Vec::new());
         let mut stand = Self { recorder, folder, _root: root, began, said };
@@ -190,7 +195,7 @@ impl Folder {
 
     /// As a node does with what was cut.
     pub fn finish(&self) {
-        let status = Command::new(PROGRAM).args(["record", "--finish"]).arg(&self.path).status().unwrap();
+        let status = Command::new(program()).args(["record", "--finish"]).arg(&self.path).status().unwrap();
         assert!(status.success());
     }
 }

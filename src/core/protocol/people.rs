@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Kind, Source};
+use crate::core::feed::Playing;
 use crate::core::ids::Identity;
 
 /// What a participant may do: a token's `room` grant, without the room's name.
@@ -47,6 +48,10 @@ pub struct ParticipantState {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     #[cfg_attr(test, ts(optional))]
     pub recording_consent: Option<bool>,
+    /// Of one that plays a file to all.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[cfg_attr(test, ts(optional))]
+    pub playing: Option<Playing>,
 }
 
 /// Why a participant is gone.

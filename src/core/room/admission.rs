@@ -28,7 +28,7 @@ impl Room {
         let waits = self.state.lobby
             && !entrant.returns
             && !entrant.grant.admin
-            && !matches!(entrant.part, Part::Viewer { .. });
+            && !matches!(entrant.part, Part::Viewer { .. } | Part::Player);
         let presence = if waits { Presence::Waiting } else { Presence::Here };
         let is_proven = entrant.has_token;
         let identity = entrant.identity.clone();
@@ -57,7 +57,8 @@ impl Room {
         if self.state.access == Access::Private && !entrant.has_token {
             return refuse(Code::RoomPrivate, "this room is private: join with a token of its owner's");
         }
-        if entrant.grant.admin {
+        // Only an admin has a file played.
+        if entrant.grant.admin || entrant.part == Part::Player {
             return Ok(());
         }
         if self.state.locked {
@@ -80,13 +81,15 @@ impl Room {
     }
 
     /// One identity, one participant. A token's holder takes over from its earlier connection; a guest, who
-    /// proves nothing, takes over only from one that was lost, and else gets a number behind the name.
+    /// proves nothing, takes over only from one that was lost, and else gets a number behind the name; so
+    /// does a file, whatever its name.
     fn settle_identity(&mut self, now: Now, entrant: &mut Entrant) {
         let Some(&key) = self.by_identity.get(&entrant.identity) else { return };
         // In a branch, whoever publishes at the home is not for a viewer to replace.
         let mirrored = self.participant(key).is_some_and(|p| p.origin.is_some());
         let lost = self.participant(key).is_some_and(|p| matches!(p.presence, Presence::Lost { .. }));
-        if !mirrored && (entrant.has_token || entrant.returns || lost) {
+        let proves = entrant.has_token && entrant.part != Part::Player;
+        if !mirrored && (proves || entrant.returns || lost) {
             self.dismiss(now, key, LeaveReason::Replaced);
             return;
         }

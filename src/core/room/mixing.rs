@@ -193,6 +193,11 @@ impl Room {
         }
     }
 
+    /// A mixer is there, or is to be.
+    pub(super) fn is_mixing(&self) -> bool {
+        matches!(self.mixing.phase, Phase::Starting { .. } | Phase::Running { .. }) || self.is_mix_wanted()
+    }
+
     fn is_mix_wanted(&self) -> bool {
         let elsewhere = self.branches.iter().any(|branch| branch.viewers > 0);
         self.settings.mix.is_some()

@@ -106,7 +106,7 @@ impl Room {
         Some(track)
     }
 
-    fn admit_publisher(&self) -> Result<(), Refusal> {
+    pub(super) fn admit_publisher(&self) -> Result<(), Refusal> {
         let publishes = |p: &Participant| p.is_person() && p.line_tracks.iter().any(Option::is_some);
         let publishers = self.seated().filter(|(_, p)| publishes(p)).count();
         if publishers >= self.settings.publishers_max as usize {

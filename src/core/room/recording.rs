@@ -69,6 +69,12 @@ enum Phase {
     Failed { until: Instant },
 }
 
+impl Recording {
+    pub(super) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+}
+
 impl Room {
     /// The recorder's seat, while it records.
     pub fn recorder_seat(&self) -> Option<ParticipantKey> {

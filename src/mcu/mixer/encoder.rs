@@ -16,9 +16,9 @@ use gstreamer_video::UpstreamForceKeyUnitEvent;
 use super::budget::Budget;
 use super::clock::Clock;
 use super::outlet::Outlet;
-use super::packetize::packetize;
 use super::picture::Picture;
 use crate::core::mix::{LINE_H264, MixPacket, Place, Rendition, Size};
+use crate::core::packetize::packetize;
 use crate::core::payload::{Codec, VIDEO_CLOCK_RATE};
 use crate::mcu::graph::{Graph, GraphError, Stage};
 

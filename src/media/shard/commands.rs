@@ -6,7 +6,7 @@ use std::time::Instant;
 use str0m::{Candidate, IceCreds};
 use tokio::sync::oneshot;
 
-use super::{Home, LogAnswer, Notice, PeerIndex, RoomSeat, Shard, StreamCommand};
+use super::{FeedJoin, Home, LogAnswer, Notice, PeerIndex, RoomSeat, Shard, StreamCommand};
 use crate::core::chat::{Asker, Author, ChatCommand};
 use crate::core::event::{CloseReason, EventBody};
 use crate::core::ids::{Identity, RoomName, SessionId};
@@ -85,6 +85,8 @@ pub enum RoomCommand {
     /// The picture behind its mix, or none.
     Backdrop(Option<Backdrop>, Reply<RoomState>),
     Stream(StreamCommand, Reply<()>),
+    /// A feed wants a seat.
+    Feed(Box<FeedJoin>, Reply<Identity>),
     Close(Reply<()>),
     /// It goes on at another node.
     Move,
@@ -226,6 +228,9 @@ impl Shard {
         if let RoomCommand::Stream(command, reply) = command {
             return answer(reply, seat.handle_stream(stamp, command));
         }
+        if let RoomCommand::Feed(join, reply) = command {
+            return answer(reply, seat.handle_feed(stamp, *join));
+        }
         let room = &mut seat.room;
         match command {
             RoomCommand::Log(answer) => hear_log(room, stamp, answer),
@@ -267,6 +272,7 @@ impl Shard {
             RoomCommand::Join(_)
             | RoomCommand::Stats(_)
             | RoomCommand::Stream(..)
+            | RoomCommand::Feed(..)
             | RoomCommand::Patch { .. } => {}
         }
     }
@@ -448,6 +454,7 @@ fn refuse_all(command: RoomCommand) {
         | RoomCommand::Leave { reply, .. } => answer(reply, Err(gone())),
         RoomCommand::Participants(reply) => answer(reply, Err(gone())),
         RoomCommand::Stats(reply) => answer(reply, Err(gone())),
+        RoomCommand::Feed(_, reply) => answer(reply, Err(gone())),
         RoomCommand::Member { reply, .. } => answer(reply, Err(gone())),
         RoomCommand::Patch { reply, .. } => answer(reply, Err(gone())),
     }

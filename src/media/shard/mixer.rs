@@ -100,15 +100,20 @@ fn passed(now: Instant, packet: &MixPacket, room: &Room) -> Passed {
         Place::Slot(_) | Place::Track { .. } => Contributors::new(),
     };
     let rare = Rare { orientation: None, playout_delay: None, contributors };
+    Passed { rare: Some(Box::new(rare)), made_at: made_at(now, packet), ..Passed::default() }
+}
+
+/// When a process of the node made a packet.
+pub(super) fn made_at(now: Instant, packet: &MixPacket) -> Option<Instant> {
     let unix_us = SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|since| since.as_micros() as i64);
     let age_us = unix_us.zip(packet.captured_us).map(|(unix_us, made_us)| unix_us.saturating_sub(made_us));
     // More than that is a wall clock that was set in between.
     let age = age_us.filter(|age_us| (0..AGE_US_MAX).contains(age_us)).unwrap_or_default();
-    let made_at = now.checked_sub(Duration::from_micros(age as u64));
-    Passed { rare: Some(Box::new(rare)), made_at, ..Passed::default() }
+    now.checked_sub(Duration::from_micros(age as u64))
 }
 
-fn arrival<'a>(packet: &'a MixPacket, rare: Option<&'a Rare>) -> Option<Arrival<'a>> {
+/// A packet of a line, as the room takes it.
+pub(super) fn arrival<'a>(packet: &'a MixPacket, rare: Option<&'a Rare>) -> Option<Arrival<'a>> {
     let Place::Line { line, encoding } = packet.place else { return None };
     let format = match packet.codec {
         Codec::Opus => Format::OPUS,

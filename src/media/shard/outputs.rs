@@ -2,8 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use str0m::media::{Mid, Rid};
+
 use super::{CLOSE_WITHIN, Notice, PeerIndex, Shard, commands};
 use crate::core::chat::HistoryRange;
+use crate::core::feed::FeedOrder;
 use crate::core::protocol::ServerMessage;
 use crate::core::refusal::{Code, Refusal};
 use crate::core::room::{Audience, Output, ParticipantKey};
@@ -31,7 +34,7 @@ impl Shard {
         match output {
             Output::Tell(audience, message) => self.tell(now, index, audience, &message),
             Output::RequestKeyframe { from, mid, rid } => {
-                self.ask_sender(index, from, |ingress| ingress.request_keyframe(now, mid, rid));
+                self.request_keyframe(now, index, from, mid, rid);
             }
             Output::LimitBitrate { from, mid, rid, bps } => {
                 self.ask_sender(index, from, |ingress| ingress.limit_bitrate(now, mid, rid, bps));
@@ -124,6 +127,20 @@ impl Shard {
         }
     }
 
+    fn request_keyframe(
+        &mut self,
+        now: Instant,
+        room: RoomIndex,
+        from: ParticipantKey,
+        mid: Mid,
+        rid: Option<Rid>,
+    ) {
+        let is_feed = self.seat_mut(room).is_some_and(|seat| seat.order_feed(from, FeedOrder::Keyframe));
+        if !is_feed {
+            self.ask_sender(room, from, |ingress| ingress.request_keyframe(now, mid, rid));
+        }
+    }
+
     fn ask_sender(&mut self, room: RoomIndex, who: ParticipantKey, ask: impl FnOnce(&mut Ingress)) {
         let Some(index) = self.seat_mut(room).and_then(|seat| seat.peer_of(who)) else { return };
         if let Some(peer) = self.peer_mut(index) {
@@ -162,6 +179,7 @@ impl Shard {
         reason: crate::core::protocol::LeaveReason,
     ) {
         let Some(seat) = self.seat_mut(room) else { return };
+        seat.drop_feed(who);
         let Some(index) = seat.peer_of(who) else { return };
         // The seat is free for the next; the connection outlives it only to say goodbye.
         seat.set_peer(who, None);

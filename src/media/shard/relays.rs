@@ -186,6 +186,9 @@ impl Shard {
             Freight::RecorderLink(link) => self.handle_recorder_link(index, link),
             Freight::Recorder { serial, news } => self.handle_recorder_news(now, index, serial, news),
             Freight::Mixed { serial, packets } => self.handle_mixed(now, index, serial, &packets),
+            Freight::Fed { serial, packets } => self.handle_fed(now, index, serial, &packets),
+            Freight::Playing { serial, playing } => self.handle_playing(index, serial, playing),
+            Freight::FeedEnded { serial } => self.handle_feed_end(now, index, serial),
             Freight::Up(news) => {
                 if let (Site::Far(id), Upstream::Closed) = (relay.from, &news) {
                     self.far.remove(id);

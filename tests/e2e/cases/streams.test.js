@@ -5,13 +5,15 @@
  */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
+import { rm } from 'node:fs/promises';
 import { after, before, describe, test } from 'node:test';
 import { promisify } from 'node:util';
 import HlsParser from 'hls-parser';
 // @ts-expect-error it has no types
 import { Parser } from 'm3u8-parser';
+import { follow, quantile } from '../harness/hls.js';
 import { hook } from '../harness/person.js';
-import { RtmpServer } from '../harness/rtmp.js';
+import { RtmpServer, selfSigned } from '../harness/rtmp.js';
 import { until } from '../harness/until.js';
 import { setUp } from '../harness/world.js';
 
@@ -21,6 +23,14 @@ const START_S = 40;
 /** The most that a viewer may be behind. */
 const DELAY_MAX_S = 4;
 const PART_MAX_S = 0.5;
+/** For how long parts are followed: `ANTIPHON_HLS_SECONDS=600` for the ten minutes of a long look. */
+const FOLLOWED_S = Number(process.env.ANTIPHON_HLS_SECONDS ?? 12);
+/** A part is on time if whoever waits for it has it so soon after its end. */
+const LATE_MAX_MS = 1_000;
+
+// The node trusts it from its start on, as it does the system's roots.
+const certificate = selfSigned();
+process.env.SSL_CERT_FILE = certificate.cert;
 
 describe('a room that is streamed', () => {
   // Fewer pictures than people would get: browsers and a mixer share one small machine.
@@ -32,11 +42,14 @@ describe('a room that is streamed', () => {
   const base = () => `${world.server.url}/v1/rooms/${ROOM}`;
 
   before(async () => {
-    rtmp = await RtmpServer.start();
+    rtmp = await RtmpServer.start(certificate);
     ada = await world.chromium.person('Ada');
     await ada.join(world.server, ROOM);
   });
-  after(async () => await rtmp.stop());
+  after(async () => {
+    await rtmp.stop();
+    await rm(certificate.folder, { recursive: true, force: true });
+  });
 
   /** @param {string} url */
   const text = async (url) => {
@@ -111,6 +124,22 @@ describe('a room that is streamed', () => {
     const far = await fetch(`${url}?_HLS_msn=999999`);
     assert.equal(far.status, 400);
     assert.equal((await fetch(`${url}?_HLS_part=1`)).status, 400);
+  });
+
+  test('parts come on time, one after the other', { timeout: FOLLOWED_S * 1_000 + 60_000 }, async (t) => {
+    const followed = await Promise.all((await playlists()).map((url) => follow(url, FOLLOWED_S)));
+    for (const [at, { parts, missed, discontinuities, lateMs }] of followed.entries()) {
+      const name = ['high', 'low', 'sound'][at];
+      const [p50, p95, most] = [0.5, 0.95, 1].map((share) => quantile(lateMs, share));
+      t.diagnostic(
+        `${name}: ${parts} parts in ${FOLLOWED_S} s, late by p50 ${p50}, p95 ${p95}, most ${most} ms, ` +
+          `${discontinuities} discontinuities`,
+      );
+      assert.equal(missed, 0, `${name}: parts were missed`);
+      assert.equal(discontinuities, 0, `${name}: time jumped`);
+      assert.ok(parts >= (FOLLOWED_S - 3) / PART_MAX_S, `${name}: ${parts} parts`);
+      assert.ok(Number(p95) < LATE_MAX_MS, `${name}: p95 ${p95} ms`);
+    }
   });
 
   test('what is not there is said to be so', { timeout: 30_000 }, async () => {
@@ -208,6 +237,39 @@ describe('a room that is streamed', () => {
     assert.ok(!JSON.stringify([made, told]).includes(KEY) && !world.server.log(2000).includes(KEY));
     await world.server.call('DELETE', `/rooms/${ROOM}/restreams/${made.id}`);
     assert.deepEqual((await world.server.call('GET', `/rooms/${ROOM}/restreams`)).body, []);
+  });
+
+  test('it is pushed over TLS, to whom its certificate names alone', { timeout: 90_000 }, async () => {
+    const push = async (/** @type {string} */ host) => {
+      const body = { url: `rtmps://${host}:${rtmp.tlsPort}/live/${KEY}` };
+      const { id } = (await world.server.call('POST', `/rooms/${ROOM}/restreams`, { body })).body;
+      const look = async () => {
+        const all = (await world.server.call('GET', `/rooms/${ROOM}/restreams`)).body;
+        return all.find((/** @type {any} */ one) => one.id === id);
+      };
+      return { id, look };
+    };
+    const trusted = await push('localhost');
+    await until('the push over TLS is live', async () => (await trusted.look()).state === 'live', {
+      seconds: 30,
+      show: trusted.look,
+    });
+    const codecs = (await rtmp.probe(KEY)).map((/** @type {any} */ stream) => stream.codec_name);
+    assert.deepEqual(codecs.sort(), ['aac', 'h264']);
+    assert.match((await trusted.look()).url, /^rtmps:/);
+    await world.server.call('DELETE', `/rooms/${ROOM}/restreams/${trusted.id}`);
+    // The certificate is for a name, and not for this address.
+    const other = await push('127.0.0.1');
+    const told = await until(
+      'the push elsewhere fails',
+      async () => {
+        const now = await other.look();
+        return now.state === 'retrying' && now;
+      },
+      { seconds: 30, show: other.look },
+    );
+    assert.match(told.reason, /TLS|certificate/i);
+    await world.server.call('DELETE', `/rooms/${ROOM}/restreams/${other.id}`);
   });
 
   test('players get to its end', { timeout: 30_000 }, async () => {

@@ -1,9 +1,10 @@
 /**
  * A real RTMP server: Debian's nginx with its RTMP module, on a port and in a folder of its own.
  */
-import { execFile, spawn } from 'node:child_process';
+import { execFile, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtempSync, writeFileSync } from 'node:fs';
+import { copyFile, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,10 +13,12 @@ import { freePort } from './server.js';
 import { until } from './until.js';
 
 const MODULE = '/usr/lib/nginx/modules/ngx_rtmp_module.so';
+const TLS_MODULE = '/usr/lib/nginx/modules/ngx_stream_module.so';
 
-/** @param {number} port */
-const configuration = (port) => `
+/** @param {number} port @param {number} tlsPort */
+const configuration = (port, tlsPort) => `
 load_module ${MODULE};
+load_module ${TLS_MODULE};
 daemon off;
 worker_processes 1;
 pid nginx.pid;
@@ -27,7 +30,33 @@ rtmp {
     application live { live on; }
   }
 }
+stream {
+  server {
+    listen 127.0.0.1:${tlsPort} ssl;
+    ssl_certificate cert.pem;
+    ssl_certificate_key key.pem;
+    proxy_pass 127.0.0.1:${port};
+  }
+}
 `;
+
+/**
+ * A certificate for `localhost`, made by OpenSSL's command line, in a folder of its own. It is its own root: a
+ * node that is to trust it has `SSL_CERT_FILE` point to it.
+ */
+export function selfSigned() {
+  const folder = mkdtempSync(join(tmpdir(), 'antiphon-cert-'));
+  const at = (/** @type {string} */ name) => join(folder, name);
+  const [cert, key, config] = /** @type {const} */ ([at('cert.pem'), at('key.pem'), at('openssl.cnf')]);
+  const lines = ['[req]', 'distinguished_name=dn', '[dn]', '[leaf]', 'basicConstraints=CA:FALSE'];
+  writeFileSync(config, [...lines, 'subjectAltName=DNS:localhost', ''].join('\n'));
+  const made = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2'];
+  const named = ['-subj', '/CN=localhost', '-config', config, '-extensions', 'leaf'];
+  execFileSync('openssl', ['req', '-x509', ...made, ...named, '-out', cert, '-keyout', key], {
+    stdio: 'ignore',
+  });
+  return { folder, cert, key };
+}
 
 /** @param {number} port */
 const answers = (port) =>
@@ -44,15 +73,20 @@ export class RtmpServer {
   /**
    * @param {string} folder
    * @param {number} port
+   * @param {number} tlsPort
    */
-  constructor(folder, port) {
+  constructor(folder, port, tlsPort) {
     this.folder = folder;
     this.port = port;
+    this.tlsPort = tlsPort;
   }
 
-  static async start() {
-    const server = new RtmpServer(await mkdtemp(join(tmpdir(), 'antiphon-rtmp-')), await freePort());
-    await writeFile(join(server.folder, 'nginx.conf'), configuration(server.port));
+  /** @param {{ cert: string, key: string }} certificate */
+  static async start({ cert, key }) {
+    const folder = await mkdtemp(join(tmpdir(), 'antiphon-rtmp-'));
+    const server = new RtmpServer(folder, await freePort(), await freePort());
+    await Promise.all([copyFile(cert, join(folder, 'cert.pem')), copyFile(key, join(folder, 'key.pem'))]);
+    await writeFile(join(server.folder, 'nginx.conf'), configuration(server.port, server.tlsPort));
     await server.run();
     return server;
   }

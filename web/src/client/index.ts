@@ -29,6 +29,7 @@ export {
   type Ticket,
 } from './payments';
 export { SLOTS_DEFAULT, type SlotCounts, VIDEO_SLOTS_MAX } from './peer';
+export { type Player, type PlayerChange, Players, positionOf } from './players';
 export * from './protocol';
 export { END_WORDS, type RecordedFile, type Recording, type Recordings } from './recordings';
 export { Room } from './room';

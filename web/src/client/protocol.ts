@@ -176,6 +176,20 @@ export type TrackState = { source: Source, kind: Kind, muted: boolean,
  */
 codec?: string, };
 
+/**
+ * A file that is played, as everyone in the room sees it. While it is not paused it is at
+ * `position_ms` plus what has passed since `at_ms`.
+ */
+export type Playing = { 
+/**
+ * Names it in the API.
+ */
+id: string, paused: boolean, position_ms: number, 
+/**
+ * Milliseconds since the Unix epoch.
+ */
+at_ms: number, duration_ms?: number, };
+
 export type ParticipantState = { identity: Identity, 
 /**
  * What to show; the identity unless the participant chose another name.
@@ -192,7 +206,11 @@ csrc: number, joined_at_ms: number,
 /**
  * Whether it may be recorded, once it was asked.
  */
-recording_consent?: boolean, };
+recording_consent?: boolean, 
+/**
+ * Of one that plays a file to all.
+ */
+playing?: Playing, };
 
 /**
  * What a receive slot carries now. A slot with no `participant` is silent.

@@ -11,6 +11,7 @@ import { Files } from './files';
 import { Link } from './link';
 import { LocalMedia } from './local';
 import { type Peer, SLOTS_DEFAULT, SOURCES } from './peer';
+import { Players } from './players';
 import type {
   ClientMessage,
   Colour,
@@ -38,6 +39,7 @@ export class Room extends Emitter<RoomEvents> {
   readonly chat: Chat;
   readonly files: Files;
   readonly streams: Streams;
+  readonly players: Players;
   readonly recordings: Recordings;
   status: Status = { phase: 'joining' };
   snapshot: Snapshot = EMPTY;
@@ -59,6 +61,7 @@ export class Room extends Emitter<RoomEvents> {
     this.#relays = new Relays(this.#address);
     void this.#relays.servers();
     this.chat = new Chat((message) => this.request(message));
+    this.players = new Players(() => accessTo('files', this.#address, this.#link?.session));
     this.streams = new Streams(() => accessTo('files', this.#address, this.#link?.session));
     this.files = new Files(
       () => accessTo('files', this.#address, this.#link?.session),

@@ -27,6 +27,10 @@ function facts(file: FileState): string {
   return parts.join(' · ');
 }
 
+function isMedia(file: FileState): boolean {
+  return /^(audio|video)\//.test(file.media_type);
+}
+
 /** By an address that soon ends. */
 async function download(session: Session, id: MessageId): Promise<void> {
   await session.attempt(session.room.files.link(id).then(saveFrom));
@@ -41,6 +45,18 @@ function Line({ session, id, file }: Props) {
         </p>
         <p class="file-facts">{facts(file)}</p>
       </div>
+      {session.grant.value.admin && isMedia(file) && (
+        <button
+          type="button"
+          class="icon-button"
+          data-testid="file-play"
+          aria-label={`Play ${file.name} to all`}
+          title="Play to all"
+          onClick={() => void session.attempt(session.room.players.play(id))}
+        >
+          <Icon name="screen" />
+        </button>
+      )}
       <button
         type="button"
         class="icon-button"
@@ -156,8 +172,7 @@ function Player(props: Props) {
 
 export function FileCard(props: Props) {
   const { id, file } = props;
-  const plays =
-    /^(audio|video)\//.test(file.media_type) && (file.thumbnail || file.duration_ms !== undefined);
+  const plays = isMedia(file) && (file.thumbnail || file.duration_ms !== undefined);
   const shown = plays || file.thumbnail;
   return (
     <div

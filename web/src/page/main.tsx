@@ -11,6 +11,7 @@ import './styles/chat.css';
 import './styles/files.css';
 import './styles/pay.css';
 import './styles/stream.css';
+import './styles/player.css';
 import './styles/recordings.css';
 import { render } from 'preact';
 import { Home } from './home';

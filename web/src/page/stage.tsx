@@ -13,7 +13,7 @@ function itemsOf(session: Session): TileItem[] {
   void session.local.value;
   const screens: TileItem[] = [];
   const people: TileItem[] = [];
-  for (const { identity, tracks } of session.participants.value.values()) {
+  for (const { identity, tracks, playing } of session.participants.value.values()) {
     const self = identity === me;
     const sharing = self
       ? session.room.local.isOn('screen')
@@ -25,7 +25,8 @@ function itemsOf(session: Session): TileItem[] {
       self,
     });
     if (sharing) screens.push(item('screen'));
-    people.push(item('camera'));
+    // A film is no more than its picture.
+    if (!playing || !sharing) people.push(item('camera'));
   }
   people.sort((a, b) => Number(a.self) - Number(b.self));
   return [...screens, ...people];

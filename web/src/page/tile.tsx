@@ -2,6 +2,7 @@
 import { useEffect, useRef } from 'preact/hooks';
 import type { Identity, Source } from '../client';
 import { Icon } from './icons';
+import { PlayerBar } from './player';
 import type { Session } from './session';
 import type { Rect } from './tiling';
 
@@ -97,7 +98,10 @@ export function Tile({ session, item, rect, visible, big, held = false }: Props)
   const name = person?.name ?? participant;
   const screen = source === 'screen';
   const speaking = !screen && session.speakers.value.includes(participant);
-  const muted = !screen && !(self ? microphoneOn(session) : session.hasTrack(participant, 'microphone'));
+  const muted =
+    !screen &&
+    !person?.playing &&
+    !(self ? microphoneOn(session) : session.hasTrack(participant, 'microphone'));
   const last = useRef<MediaStreamTrack>(undefined);
   const track = held ? last.current : trackOf(session, item);
   last.current = track;
@@ -109,7 +113,8 @@ export function Tile({ session, item, rect, visible, big, held = false }: Props)
   const reaction = screen
     ? undefined
     : session.reactions.value.findLast((one) => one.identity === participant);
-  const label = screen ? `${self ? 'Your' : `${name}’s`} screen` : self ? `${name} (you)` : name;
+  const playing = person?.playing;
+  const label = screen && !playing ? `${self ? 'Your' : `${name}’s`} screen` : self ? `${name} (you)` : name;
   const togglePin = () => {
     session.pinned.value = pinned ? undefined : item.key;
   };
@@ -151,9 +156,10 @@ export function Tile({ session, item, rect, visible, big, held = false }: Props)
             <span class="sr-only">Muted</span>
           </span>
         )}
-        {screen && <Icon name="screen" />}
+        {screen && <Icon name={playing ? 'play' : 'screen'} />}
         <span class="tile-name">{label}</span>
       </footer>
+      {playing && <PlayerBar session={session} playing={playing} name={name} />}
       <button
         type="button"
         class="icon-button tile-pin"

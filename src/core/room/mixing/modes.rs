@@ -41,7 +41,9 @@ impl Room {
     pub(super) fn wants_mix(&self, participant: &Participant) -> bool {
         let follows = match &participant.part {
             Part::Member | Part::Viewer { of: None } => true,
-            Part::Publisher | Part::Viewer { of: Some(_) } | Part::Mixer | Part::Recorder => false,
+            Part::Publisher | Part::Viewer { of: Some(_) } | Part::Mixer | Part::Recorder | Part::Player => {
+                false
+            }
         };
         let advised = participant.advice.reason().map(|_| Mode::Mcu);
         let mode = participant.mode_wish.or(advised).unwrap_or(self.state.mode);

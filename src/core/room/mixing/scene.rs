@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 use super::PICTURES_MAX;
 use crate::core::mix::layout::{Layout, Placed, Seen, arrange};
 use crate::core::mix::{LINE_H264, LINE_SOUND, LINE_VP8, Scene, Tile, ToMixer, Voice};
-use crate::core::participant::Participant;
+use crate::core::participant::{Part, Participant};
 use crate::core::protocol::{Kind, Source};
 use crate::core::replay::{CONTRIBUTORS_MAX, Contributors};
 use crate::core::room::{ParticipantKey, Room, TrackKey};
@@ -70,10 +70,13 @@ impl Room {
                 let mut tracks = participant.line_tracks.iter().flatten().copied();
                 tracks.find(|&key| self.track(key).is_some_and(|t| t.source == source && t.is_shown()))
             };
-            if let Some(track) = shown(Source::Screen) {
+            let screen = shown(Source::Screen);
+            // A film is no more than its picture.
+            let is_film = screen.is_some() && participant.part == Part::Player;
+            if let Some(track) = screen {
                 pictures.push(Picture { owner, track: Some(track), is_screen: true });
             }
-            if participant.line_tracks.iter().any(Option::is_some) {
+            if !is_film && participant.line_tracks.iter().any(Option::is_some) {
                 pictures.push(Picture { owner, track: shown(Source::Camera), is_screen: false });
             }
         }

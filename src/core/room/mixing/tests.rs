@@ -550,6 +550,35 @@ fn a_stream_has_a_forwarded_room_mixed_and_nobody_in_it_moved() {
 }
 
 #[test]
+fn a_mixer_that_dies_in_an_empty_room_is_started_again_while_it_is_streamed() {
+    let mut world = World::new();
+    for key in std::mem::take(&mut world.people) {
+        let stamp = world.stamp();
+        world.room.handle_leave(stamp, key);
+    }
+    let stamp = world.stamp();
+    world.room.set_takers(stamp, Takers { hls: true, restreams: 0 }).unwrap();
+    world.drain();
+    world.hear(ready());
+    world.hear(FromMixer::Gone);
+    world.pass_in_silence(10);
+    let starts =
+        |world: &World| world.orders.iter().filter(|order| matches!(order, MixerOrder::Start(_))).count();
+    assert_eq!(starts(&world), 2);
+    // One that falls silent is seen to, too.
+    world.hear(ready());
+    world.pass_in_silence(60);
+    assert!(starts(&world) >= 3);
+    // And once nobody takes its mix, it goes: nobody is here.
+    let stamp = world.stamp();
+    world.room.set_takers(stamp, Takers::default()).unwrap();
+    world.orders.clear();
+    world.pass_in_silence(150);
+    assert!(world.orders.contains(&MixerOrder::Stop));
+    assert!(!world.room.has_work(), "it rests until it ends");
+}
+
+#[test]
 fn what_cannot_be_mixed_cannot_be_streamed() {
     let mut world = World::new();
     world.room.settings.mix = None;

@@ -337,6 +337,28 @@ fn a_recorder_that_fails_is_replaced_until_that_is_of_no_use() {
 }
 
 #[test]
+fn a_recorder_that_dies_in_an_empty_room_is_replaced() {
+    let mut world = World::new(ConsentRule::Notice);
+    for key in world.people.clone() {
+        let stamp = world.stamp();
+        world.room.handle_leave(stamp, key);
+    }
+    world.start(true, false).unwrap();
+    world.hear(FromRecorder::Ready);
+    world.pass(2_000);
+    world.hear(FromRecorder::Gone);
+    assert!(world.room.poll_timeout() <= world.now + Duration::from_millis(100), "it looks after it soon");
+    world.pass(1_000);
+    let starts = world.orders.iter().filter(|order| matches!(order, RecorderOrder::Start(_))).count();
+    assert_eq!(starts, 2);
+    world.hear(FromRecorder::Ready);
+    assert!(world.room.recorder_seat().is_some());
+    // The room ends all the same, and its recording with it.
+    world.pass(400_000);
+    assert_eq!(world.ended(), Some(EndReason::Closed));
+}
+
+#[test]
 fn one_that_says_nothing_has_failed() {
     let mut world = World::new(ConsentRule::Notice);
     world.start(true, false).unwrap();

@@ -14,6 +14,7 @@ impl Room {
     pub(super) fn may_be_recorded(&self, participant: &Participant) -> bool {
         participant.is_seen()
             && (self.state.recording_consent == ConsentRule::Notice
+                || participant.part == Part::Player
                 || participant.recording_consent == Some(true))
     }
 

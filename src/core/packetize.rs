@@ -1,6 +1,6 @@
 //! Cuts encoded frames into RTP payloads: VP8 as RFC 7741 has it, H.264 as RFC 6184 in mode 1.
 
-use crate::core::payload::Codec;
+use super::payload::Codec;
 
 /// Of one payload. With RTP's header, 15 CSRCs, extensions and SRTP's tag it stays below the 1,200 bytes that
 /// WebRTC's paths are taken to carry.
