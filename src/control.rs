@@ -27,7 +27,9 @@ use crate::core::ids::{Identity, RoomName, SessionId};
 use crate::core::mix::backdrop::Backdrop;
 pub use crate::core::participant::Seat;
 use crate::core::participant::{Entrant, Member, Part};
-use crate::core::protocol::{Access, Grant, Mode, ParticipantState, RoomChange, RoomState, Source};
+use crate::core::protocol::{
+    Access, Grant, Mode, ParticipantState, RoomChange, RoomState, ServerMessage, Source,
+};
 use crate::core::recording::ConsentRule;
 use crate::core::refusal::{Code, Refusal};
 use crate::core::stats::{RoomStats, RoomSummary};
@@ -331,6 +333,25 @@ impl Control {
         let remove = |reply| RoomCommand::Remove { identity: identity.clone(), by: by.clone(), reply };
         // A viewer may be on any of the room's shards, and one who proved nothing on several.
         let answers = self.on_all_shards(room, remove).await?;
+        answers.into_iter().reduce(Result::or).unwrap_or_else(|| Err(no_room()))
+    }
+
+    /// Tells one participant something.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn tell_participant(
+        &self,
+        room: &RoomName,
+        identity: &Identity,
+        message: &ServerMessage,
+    ) -> Result<(), Refusal> {
+        let tell = |reply| RoomCommand::Tell {
+            identity: identity.clone(),
+            message: Box::new(message.clone()),
+            reply,
+        };
+        let answers = self.on_all_shards(room, tell).await?;
         answers.into_iter().reduce(Result::or).unwrap_or_else(|| Err(no_room()))
     }
 

@@ -295,8 +295,10 @@ fn check_bolt11(text: &str, hash: &str, bill: &Bill, network: Network) -> Result
     if AsRef::<[u8]>::as_ref(invoice.payment_hash()) != from_hex(hash).unwrap_or_default() {
         return Err(wrong("payment hash"));
     }
-    // An invoice that was made before has less time left, not more.
-    if invoice.expiry_time().as_secs() > bill.expires_in_s + 60 {
+    // One that was made before a kill or an outage ends when it was to end, not later.
+    let ends = invoice.duration_since_epoch().saturating_add(invoice.expiry_time());
+    let latest = Duration::from_millis(unix_ms()) + Duration::from_secs(bill.expires_in_s + 60);
+    if ends > latest {
         return Err(wrong("time"));
     }
     Ok(())
@@ -335,5 +337,73 @@ impl Wallet for Lnd {
             Self::answer(request).await.map(|_| ())
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::hashes::{Hash as _, sha256};
+    use bitcoin::secp256k1::{Secp256k1, SecretKey};
+    use lightning_invoice::{InvoiceBuilder, PaymentSecret};
+
+    use super::*;
+    use crate::billing::wallet::Preimage;
+
+    const SUM: Msat = Msat(21_000_000);
+    const EXPIRES_S: u64 = 900;
+
+    /// What a node might answer: made so many seconds ago, to be paid within so many.
+    fn invoice(currency: Currency, hash: [u8; 32], sum: Option<Msat>, ago_s: u64, expiry_s: u64) -> String {
+        let key = SecretKey::from_slice(&[1; 32]).expect("a key");
+        let made = InvoiceBuilder::new(currency)
+            .description("Access".into())
+            .payment_hash(sha256::Hash::from_byte_array(hash))
+            .payment_secret(PaymentSecret([0; 32]))
+            .duration_since_epoch(Duration::from_millis(unix_ms()) - Duration::from_secs(ago_s))
+            .min_final_cltv_expiry_delta(80)
+            .expiry_time(Duration::from_secs(expiry_s));
+        let sign = |message: &_| Secp256k1::new().sign_ecdsa_recoverable(message, &key);
+        match sum {
+            Some(sum) => made.amount_milli_satoshis(sum.0).build_signed(sign),
+            None => made.build_signed(sign),
+        }
+        .expect("an invoice")
+        .to_string()
+    }
+
+    fn checked(text: &str) -> Result<(), String> {
+        let preimage = Preimage([5; 32]);
+        let hash = preimage.payment_hash();
+        let target = Target::Lightning { preimage };
+        let bill = Bill { target, sum: SUM, expires_in_s: EXPIRES_S, memo: String::new() };
+        check_bolt11(text, &hash, &bill, Network::Regtest).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_invoice_of_another_network_sum_hash_or_time_is_refused() {
+        let hash: [u8; 32] = from_hex(&Preimage([5; 32]).payment_hash()).unwrap().try_into().unwrap();
+        let regtest = Currency::Regtest;
+        assert_eq!(checked(&invoice(regtest.clone(), hash, Some(SUM), 0, EXPIRES_S)), Ok(()));
+        let wrong = |text: String| checked(&text).unwrap_err();
+        for other in [Currency::Bitcoin, Currency::BitcoinTestnet, Currency::Signet] {
+            assert!(wrong(invoice(other, hash, Some(SUM), 0, EXPIRES_S)).contains("network"));
+        }
+        // A sum that is left open would be settled by any.
+        for sum in [None, Some(Msat(SUM.0 - 1_000)), Some(Msat(SUM.0 + 1_000))] {
+            assert!(wrong(invoice(regtest.clone(), hash, sum, 0, EXPIRES_S)).contains("sum"));
+        }
+        assert!(wrong(invoice(regtest.clone(), [6; 32], Some(SUM), 0, EXPIRES_S)).contains("hash"));
+        assert!(wrong(invoice(regtest, hash, Some(SUM), 0, 2 * EXPIRES_S)).contains("time"));
+        for nonsense in ["", "lnbcrt1", "lightning:"] {
+            assert!(checked(nonsense).is_err(), "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn after_an_outage_the_invoice_that_was_made_before_it_is_taken() {
+        let hash: [u8; 32] = from_hex(&Preimage([5; 32]).payment_hash()).unwrap().try_into().unwrap();
+        // Made ten minutes ago for twenty-five: it ends with the bill.
+        let text = invoice(Currency::Regtest, hash, Some(SUM), 600, 600 + EXPIRES_S);
+        assert_eq!(checked(&text), Ok(()));
     }
 }

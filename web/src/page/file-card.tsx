@@ -1,10 +1,12 @@
 /** A file in the chat: its picture or its kind, what it is, and ways to see, hear or save it. */
 import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
-import type { FileState, MessageId } from '../client';
+import { asRefused, type FileState, type MessageId } from '../client';
+import { ContentView } from './content';
 import { Dialog } from './dialog';
 import { Icon } from './icons';
 import { readableSize, readableTime } from './measures';
+import { ContentPriceButton } from './sales';
 import { saveFrom } from './save';
 import type { Session } from './session';
 
@@ -27,12 +29,22 @@ function facts(file: FileState): string {
   return parts.join(' · ');
 }
 
-/** By an address that soon ends. */
-async function download(session: Session, id: MessageId): Promise<void> {
-  await session.attempt(session.room.files.link(id).then(saveFrom));
+/** By an address that soon ends; `buy` is called for what is sold. */
+async function download(session: Session, id: MessageId, buy: () => void): Promise<void> {
+  const link = session.room.files.link(id).catch((error: unknown) => {
+    if (asRefused(error).code !== 'payment_required') throw error;
+    buy();
+    return undefined;
+  });
+  await session.attempt(link.then((url) => url && saveFrom(url)));
 }
 
 function Line({ session, id, file }: Props) {
+  const buying = useSignal(false);
+  const content = { kind: 'files' as const, id };
+  const buy = () => {
+    buying.value = true;
+  };
   return (
     <div class="file-line">
       <div class="file-words">
@@ -41,16 +53,27 @@ function Line({ session, id, file }: Props) {
         </p>
         <p class="file-facts">{facts(file)}</p>
       </div>
+      {session.grant.value.admin && <ContentPriceButton room={session.as.room} content={content} />}
       <button
         type="button"
         class="icon-button"
         data-testid="file-download"
         aria-label={`Download ${file.name}`}
         title="Download"
-        onClick={() => void download(session, id)}
+        onClick={() => void download(session, id, buy)}
       >
         <Icon name="download" />
       </button>
+      {buying.value && (
+        <Dialog
+          title={file.name}
+          onClose={() => {
+            buying.value = false;
+          }}
+        >
+          <ContentView room={session.as.room} content={content} />
+        </Dialog>
+      )}
     </div>
   );
 }

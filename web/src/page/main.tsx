@@ -13,6 +13,7 @@ import './styles/pay.css';
 import './styles/stream.css';
 import './styles/recordings.css';
 import { render } from 'preact';
+import { ContentPage } from './content';
 import { Home } from './home';
 import { RoomPage } from './room-page';
 import { route } from './router';
@@ -23,7 +24,9 @@ function App() {
   const { value } = route;
   return (
     <>
-      {value.page === 'home' ? <Home /> : <RoomPage key={value.room} room={value.room} />}
+      {value.page === 'home' && <Home />}
+      {value.page === 'room' && <RoomPage key={value.room} room={value.room} />}
+      {value.page === 'content' && <ContentPage room={value.room} content={value.content} />}
       <Toasts />
     </>
   );
