@@ -133,7 +133,6 @@ describe('payments by a Bitcoin node', () => {
       for (const gap of [
         'before invoice.created',
         'after invoice.created',
-        'address.watched',
         'before payment.changed',
         'after payment.changed',
         'before invoice.settled',

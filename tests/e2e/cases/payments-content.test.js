@@ -89,10 +89,10 @@ describe('contents that cost money', () => {
     const claim = { viewer: challenge.viewer, claim: challenge.claim };
     const access = () => server.call('POST', `${path}/access`, { body: claim, allow: [402] });
     const payer = new Payer(server, room);
-    await payer.pretend(challenge.invoice.id, { rail: 'onchain', confirmations: 0 });
+    await payer.pretend(challenge.invoice.id, { rail: 'onchain', sats: 5_000, confirmations: 0 });
     await payer.reaches(challenge.invoice.id, 'processing');
     assert.equal((await access()).status, 402, 'seen is not paid: what was fetched cannot be taken back');
-    await payer.pretend(challenge.invoice.id, { rail: 'onchain', confirmations: 1 });
+    await payer.pretend(challenge.invoice.id, { rail: 'onchain', sats: 5_000, confirmations: 1 });
     const { body: bought } = await until('it is bought', async () => {
       const answer = await access();
       return answer.status === 200 && answer;
@@ -110,10 +110,10 @@ describe('contents that cost money', () => {
     assert.equal((await fetch(`${server.url}${stolen}`)).status, 401);
 
     // What the chain takes back is not served, by an address that was good before either.
-    await payer.pretend(challenge.invoice.id, { rail: 'onchain', confirmations: null });
+    await payer.pretend(challenge.invoice.id, { rail: 'onchain', sats: 5_000, confirmations: null });
     await payer.reaches(challenge.invoice.id, 'reversed');
     assert.equal((await fetch(`${server.url}${file.url}`)).status, 402);
-    await payer.pretend(challenge.invoice.id, { rail: 'onchain', confirmations: 2 });
+    await payer.pretend(challenge.invoice.id, { rail: 'onchain', sats: 5_000, confirmations: 2 });
     await payer.reaches(challenge.invoice.id, 'settled');
     assert.equal((await fetch(`${server.url}${file.url}`)).status, 200);
     const revoke = { action: 'revoke', reason: 'shared it', content: { file: path.split('/').at(-1) } };
@@ -168,8 +168,9 @@ describe('contents that cost money', () => {
     await owner.inRoom();
     const made = await server.call('POST', `/rooms/${room}/recordings`, { body: { tracks: true }, token });
     const path = `/rooms/${room}/recordings/${made.body.id}`;
-    const recording = async () => (await server.call('GET', path, { token })).body;
-    await until('picture and sound are recorded', async () => (await recording()).files.length >= 2, {
+    // It is listed once its recorder has begun to write.
+    const recording = async () => (await server.call('GET', path, { token, allow: [404] })).body;
+    await until('picture and sound are recorded', async () => (await recording()).files?.length >= 2, {
       show: recording,
     });
     await server.call('POST', `${path}/stop`, { token });
