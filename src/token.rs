@@ -95,7 +95,15 @@ impl RoomGrant {
     /// Everything in this room: what an owner holds.
     pub fn owner(room: &RoomName) -> Self {
         let room = room.as_str().to_owned();
-        Self { room, publish: true, subscribe: true, chat: true, files: true, admin: true, lowest_layer: false }
+        Self {
+            room,
+            publish: true,
+            subscribe: true,
+            chat: true,
+            files: true,
+            admin: true,
+            lowest_layer: false,
+        }
     }
 }
 
@@ -201,7 +209,15 @@ impl Keys {
     pub fn sign_seat(&self, seat: Seat, expires_at_s: u64) -> Result<String, jsonwebtoken::errors::Error> {
         let Seat { room, opened_at_ms, epoch, identity, name, grant } = seat;
         let Grant { publish, subscribe, chat, files, admin, lowest_layer } = grant;
-        let room = RoomGrant { room: room.as_str().to_owned(), publish, subscribe, chat, files, admin, lowest_layer };
+        let room = RoomGrant {
+            room: room.as_str().to_owned(),
+            publish,
+            subscribe,
+            chat,
+            files,
+            admin,
+            lowest_layer,
+        };
         let (iss, sub) = (self.signer.clone(), identity.as_str().to_owned());
         let aud = SEAT_AUDIENCE.to_owned();
         let claims = SeatClaims { iss, sub, exp: expires_at_s, aud, name, room, epoch, opened_at_ms };

@@ -118,7 +118,8 @@ impl Esplora {
                 Some(height) => Progress::Confirmations(tip.saturating_sub(height).saturating_add(1)),
                 None => Progress::Confirmations(0),
             };
-            let paid_at_ms = status.block_time.map_or(as_of_ms, |at_s| at_s.saturating_mul(1_000)).min(as_of_ms);
+            let paid_at_ms =
+                status.block_time.map_or(as_of_ms, |at_s| at_s.saturating_mul(1_000)).min(as_of_ms);
             let ours = vout.iter().enumerate();
             for (at, output) in ours.filter(|(_, to)| to.scriptpubkey_address.as_ref() == Some(&address)) {
                 let key = PaymentKey::Outpoint(format!("{txid}:{at}"));
@@ -144,9 +145,8 @@ impl Esplora {
         let mut next = self.next_old.lock().unwrap_or_else(PoisonError::into_inner);
         let start = *next % total;
         *next = start + OLD_EACH_LOOK;
-        let places = watched.payouts.iter().flat_map(|(payout, next, _)| {
-            (0..*next).map(move |index| (payout, index))
-        });
+        let places =
+            watched.payouts.iter().flat_map(|(payout, next, _)| (0..*next).map(move |index| (payout, index)));
         let some = places.cycle().skip(start).take(OLD_EACH_LOOK.min(total));
         let some = some.filter_map(|(payout, index)| payout.address(index));
         let cold = some.filter(|address| !hot.contains(address.as_str()));

@@ -238,7 +238,6 @@ impl Courier {
             Ok(_) => Outcome::Refused,
         }
     }
-
 }
 
 /// A client that reaches the receiver at an address that was looked at, and goes nowhere else from there.

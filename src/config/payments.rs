@@ -118,13 +118,16 @@ impl Payments {
             wrong.push(words.into());
         }
         if self.bitcoind.is_some() && self.esplora.is_some() {
-            wrong.push("`payments`: give either `bitcoind` or `esplora`; a node of your own is better".into());
+            wrong
+                .push("`payments`: give either `bitcoind` or `esplora`; a node of your own is better".into());
         }
         if let Some(esplora) = &self.esplora {
             let url = reqwest::Url::parse(&esplora.url).ok();
             let fits = url.is_some_and(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
             if !fits {
-                wrong.push("`payments.esplora.url`: accepted is such as `https://blockstream.info/api`".into());
+                wrong.push(
+                    "`payments.esplora.url`: accepted is such as `https://blockstream.info/api`".into(),
+                );
             }
             if !(1..=3_600).contains(&esplora.look_seconds) {
                 wrong.push("`payments.esplora.look_seconds`: accepted are 1 to 3600".into());

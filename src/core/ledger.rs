@@ -192,9 +192,9 @@ impl Ledger {
     }
 
     fn keep_shallow(&mut self, id: &InvoiceId) {
-        let is_shallow = self.invoice(id).is_some_and(|invoice| {
-            invoice.payments.iter().any(|(key, payment)| payment.is_shallow(key))
-        });
+        let is_shallow = self
+            .invoice(id)
+            .is_some_and(|invoice| invoice.payments.iter().any(|(key, payment)| payment.is_shallow(key)));
         if is_shallow {
             self.shallow.insert(id.clone());
         } else {

@@ -1,7 +1,7 @@
 //! Recordings and files that are sold by themselves: their price, and what a buyer gets.
 //!
-//! A buyer gets addresses of minutes, each bound to who bought. Every request by one asks the ledger again, so
-//! that what was taken back, or whose time is over, is not served.
+//! A buyer gets addresses of minutes, each bound to who bought. Every request by one asks the ledger again,
+//! so that what was taken back, or whose time is over, is not served.
 
 use std::sync::Arc;
 
@@ -132,8 +132,8 @@ pub async fn set_recording_price(
 
 /// Buy a recording, or get what was bought
 ///
-/// With the claim of an earlier answer, an `L402` token or a token for the room; with none of them an invoice is
-/// made for somebody new.
+/// With the claim of an earlier answer, an `L402` token or a token for the room; with none of them an invoice
+/// is made for somebody new.
 #[utoipa::path(
     post, path = "/v1/rooms/{room}/recordings/{recording}/access", tag = "payments",
     params(("room" = RoomName, Path), ("recording" = RecordingId, Path)),
@@ -179,8 +179,8 @@ pub async fn file_price(
 
 /// Sell a file
 ///
-/// From then on only buyers and the room's admins can fetch it or its thumbnail; `null` ends the sale. Needs a
-/// token with the room's `admin` grant.
+/// From then on only buyers and the room's admins can fetch it or its thumbnail; `null` ends the sale. Needs
+/// a token with the room's `admin` grant.
 #[utoipa::path(
     put, path = "/v1/rooms/{room}/files/{file}/price", tag = "payments",
     params(("room" = RoomName, Path), ("file" = MessageId, Path)),

@@ -68,12 +68,7 @@ impl std::convert::From<InvoiceView> for Followed {
 }
 
 /// Who a request proves to be: by a claim, an L402 token or a token for the room; else somebody new.
-pub fn payer(
-    signal: &Signal,
-    headers: &HeaderMap,
-    of: &Resource,
-    claim: &Claim,
-) -> Result<Payer, Problem> {
+pub fn payer(signal: &Signal, headers: &HeaderMap, of: &Resource, claim: &Claim) -> Result<Payer, Problem> {
     if let (Some(viewer), Some(secret)) = (&claim.viewer, &claim.claim) {
         let viewer = Identity::parse(viewer)?;
         if signal.billing.is_claim(of, &viewer, secret) {
@@ -116,7 +111,8 @@ pub async fn access(
 ) -> Result<Response, Problem> {
     let payer = payer(&signal, &headers, &room.clone().into(), &claim)?;
     if matches!(payer, Payer::Guest) {
-        let words = "show `viewer` and `claim`, or a token for this room; a join makes an invoice for who is new";
+        let words =
+            "show `viewer` and `claim`, or a token for this room; a join makes an invoice for who is new";
         return Err(Problem::new(Code::Unauthorized, words));
     }
     Ok(match signal.billing.admit(room.clone(), payer, from).await? {

@@ -21,7 +21,8 @@ use crate::core::protocol::{Code, Grant};
 use crate::token::{RoomGrant, Token};
 
 /// What a look into the room may do.
-const PREVIEW: Grant = Grant { publish: false, subscribe: true, chat: false, files: false, admin: false, lowest_layer: false };
+const PREVIEW: Grant =
+    Grant { publish: false, subscribe: true, chat: false, files: false, admin: false, lowest_layer: false };
 
 /// The body of a 402: a problem (RFC 9457) with what to pay beside it.
 #[derive(Debug, Serialize, utoipa::ToSchema)]

@@ -184,7 +184,8 @@ fn table(subscribers: &[SubscriberView]) -> String {
                 payments.push(Default::default());
             }
             for payment in payments {
-                let cells: Vec<String> = head.iter().chain(&payment).chain([&content]).map(|text| cell(text)).collect();
+                let cells: Vec<String> =
+                    head.iter().chain(&payment).chain([&content]).map(|text| cell(text)).collect();
                 // A string takes all that is written to it.
                 let _ = write!(csv, "{}\r\n", cells.join(","));
             }

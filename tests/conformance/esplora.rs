@@ -78,7 +78,9 @@ impl Node {
 }
 
 fn pays(transaction: &Value, address: &str) -> bool {
-    transaction["vout"].as_array().is_some_and(|all| all.iter().any(|to| to["scriptPubKey"]["address"] == address))
+    transaction["vout"]
+        .as_array()
+        .is_some_and(|all| all.iter().any(|to| to["scriptPubKey"]["address"] == address))
 }
 
 fn as_esplora(transaction: &Value, status: &Value) -> Value {

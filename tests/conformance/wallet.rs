@@ -10,8 +10,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use antiphon::billing::{
-    Bill, Bitcoind, Esplora, Issued, Lnd, Login, News, Payout, Preimage, SIMULATED_PAYOUT, Simulated, Target, Wallet,
-    WalletError, Watched, WatchedAddress,
+    Bill, Bitcoind, Esplora, Issued, Lnd, Login, News, Payout, Preimage, SIMULATED_PAYOUT, Simulated, Target,
+    Wallet, WalletError, Watched, WatchedAddress,
 };
 use antiphon::config::Secret;
 use antiphon::core::ledger::Rail;

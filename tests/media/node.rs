@@ -183,7 +183,14 @@ impl Node {
         let entrant = Entrant {
             identity: Identity::parse(&format!("peer-{}", self.peers)).expect("an identity"),
             name: format!("Peer {}", self.peers),
-            grant: Grant { publish: true, subscribe: true, chat: true, files: true, admin: false, lowest_layer: false },
+            grant: Grant {
+                publish: true,
+                subscribe: true,
+                chat: true,
+                files: true,
+                admin: false,
+                lowest_layer: false,
+            },
             part,
             session: SessionId::new(id, random << 8),
             has_token: false,

@@ -114,8 +114,8 @@ impl Desk {
         }
     }
 
-    /// A look into the room for whoever comes from this address: once where it is for some time, else as often
-    /// as it likes, each a day long.
+    /// A look into the room for whoever comes from this address: once where it is for some time, else as
+    /// often as it likes, each a day long.
     fn preview(
         &mut self,
         of: &Resource,

@@ -12,7 +12,9 @@ use crate::billing::wallet::{Bill, Issued, Target, Wallet};
 use crate::billing::{Admission, Challenge, Payout, gap};
 use crate::control::unix_ms;
 use crate::core::ids::{Identity, RoomName};
-use crate::core::ledger::{Address, InvoiceId, InvoiceState, InvoiceView, MSAT_PER_SAT, Order, Price, Rail, Resource};
+use crate::core::ledger::{
+    Address, InvoiceId, InvoiceState, InvoiceView, MSAT_PER_SAT, Order, Price, Rail, Resource,
+};
 use crate::core::refusal::{Code, Refusal};
 
 /// How long whoever asks waits for the Lightning node before it is shown the address alone.

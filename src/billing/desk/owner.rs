@@ -88,9 +88,10 @@ impl Desk {
     }
 
     pub(super) fn subscribers(&self, room: &RoomName, now_ms: u64) -> Vec<SubscriberView> {
-        let accounts = self.ledger.wares(room).flat_map(|of| {
-            self.ledger.accounts(of).map(move |(viewer, account)| (of, viewer, account))
-        });
+        let accounts = self
+            .ledger
+            .wares(room)
+            .flat_map(|of| self.ledger.accounts(of).map(move |(viewer, account)| (of, viewer, account)));
         let views = accounts.filter_map(|(of, viewer, account)| {
             let subscription = self.ledger.subscription(of, viewer, now_ms)?;
             let mut invoices: Vec<_> = account.invoices.values().map(InvoiceView::of).collect();
@@ -105,12 +106,7 @@ impl Desk {
         views
     }
 
-    pub(super) fn lay_hand(
-        &mut self,
-        now_ms: u64,
-        hand: Hand,
-        by: Identity,
-    ) -> Result<(), Refusal> {
+    pub(super) fn lay_hand(&mut self, now_ms: u64, hand: Hand, by: Identity) -> Result<(), Refusal> {
         match hand {
             Hand::Comp { of, viewer, period, reason } => {
                 self.ledger.handle_comp(now_ms, &of, &viewer, period, &reason, by)

@@ -165,19 +165,16 @@ mod tests {
             super::path(&RoomName::parse(room).unwrap(), &MessageId::parse(id).unwrap())
         };
         let ours = path("room", "f1");
-        let claim =
-            |until, signature: &str| Signature {
-                until: Some(until),
-                signature: Some(signature.into()),
-                viewer: None,
-            };
+        let claim = |until, signature: &str| Signature {
+            until: Some(until),
+            signature: Some(signature.into()),
+            viewer: None,
+        };
         let good = claim(1_000, &links.sign(&ours, 1_000, None));
         assert_eq!(links.admits_at(999, &ours, &good), Ok(Shown::Anyone));
         let ann = Identity::parse("ann").unwrap();
-        let bought = Signature {
-            viewer: Some("ann".into()),
-            ..claim(1_000, &links.sign(&ours, 1_000, Some("ann")))
-        };
+        let bought =
+            Signature { viewer: Some("ann".into()), ..claim(1_000, &links.sign(&ours, 1_000, Some("ann"))) };
         assert_eq!(links.admits_at(999, &ours, &bought), Ok(Shown::Buyer(ann)));
         let stolen = Signature { viewer: Some("bob".into()), ..bought };
         assert!(links.admits_at(999, &ours, &stolen).is_err());

@@ -17,7 +17,12 @@ const DEV_KEY = 'known-to-all-and-for-development-only';
 const DAY_SECONDS = 24 * 60 * 60;
 const PRICE_SATS = 20_000;
 
-/** A token by which a viewer stays the same one, however often it asks. @param {string} sub @param {string} room */
+/**
+ * A token by which a viewer stays the same one, however often it asks.
+ *
+ * @param {string} sub
+ * @param {string} room
+ */
 export function tokenFor(sub, room) {
   const part = (/** @type {unknown} */ value) => Buffer.from(JSON.stringify(value)).toString('base64url');
   const exp = Math.floor(Date.now() / 1000) + DAY_SECONDS;
@@ -26,9 +31,17 @@ export function tokenFor(sub, room) {
   return `${text}.${createHmac('sha256', DEV_KEY).update(text).digest('base64url')}`;
 }
 
+/**
+ * @typedef {object} Notice
+ * @property {number} times
+ * @property {{ kind: string, invoice?: string }} event
+ * @property {string} body
+ * @property {string} signature
+ */
+
 /** An owner's server, which keeps what it is told and how often. */
 export class Notices {
-  /** @type {Map<string, { times: number, event: { kind: string, invoice?: string }, body: string, signature: string }>} */
+  /** @type {Map<string, Notice>} */
   heard = new Map();
 
   url = '';
@@ -59,7 +72,12 @@ export class Notices {
     return notices;
   }
 
-  /** Deliveries of this kind about an invoice, each counted once. @param {string} kind @param {string} invoice */
+  /**
+   * Deliveries of this kind about an invoice, each counted once.
+   *
+   * @param {string} kind
+   * @param {string} invoice
+   */
   of(kind, invoice) {
     return [...this.heard.values()].filter(({ event }) => event.kind === kind && event.invoice === invoice);
   }

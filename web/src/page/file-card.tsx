@@ -3,10 +3,10 @@ import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
 import { asRefused, type FileState, type MessageId } from '../client';
 import { ContentView } from './content';
+import { ContentPriceButton } from './content-sales';
 import { Dialog } from './dialog';
 import { Icon } from './icons';
 import { readableSize, readableTime } from './measures';
-import { ContentPriceButton } from './sales';
 import { saveFrom } from './save';
 import type { Session } from './session';
 

@@ -2,11 +2,11 @@
 import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
 import type { RecordedFile, Recording } from '../client';
+import { ContentPriceButton } from './content-sales';
 import { Dialog } from './dialog';
 import { Icon } from './icons';
 import { readableSize, readableTime } from './measures';
 import { Menu, MenuItem } from './menu';
-import { ContentPriceButton } from './sales';
 import { saveFrom } from './save';
 import type { Session } from './session';
 

@@ -5,7 +5,6 @@ import { asRefused, type ContentRef, type Offer, type Payout, type Period, type 
 import { Dialog } from './dialog';
 import { Icon } from './icons';
 import { priceWords, sats } from './price';
-import { contentLink } from './router';
 import { payments } from './tickets';
 import { toast } from './toasts';
 
@@ -14,7 +13,7 @@ type Unit = (typeof UNITS)[number];
 type Money = 'sats' | string;
 
 /** Tries what may be refused, says so, and answers whether it went well. */
-async function attempt(action: Promise<unknown>): Promise<boolean> {
+export async function attempt(action: Promise<unknown>): Promise<boolean> {
   try {
     await action;
     return true;
@@ -115,7 +114,7 @@ function readOffer(form: HTMLFormElement, content?: ContentRef): Offer {
   };
 }
 
-function PriceForm({
+export function PriceForm({
   room,
   content,
   offer,
@@ -355,73 +354,6 @@ export function SalesDialog({ room, onClose }: { room: string; onClose: () => vo
         </section>
       </div>
     </Dialog>
-  );
-}
-
-/** The price of a recording or file, and the link for its buyers. */
-function ContentPriceDialog(props: { room: string; content: ContentRef; onClose: () => void }) {
-  const { room, content, onClose } = props;
-  const offer = useSignal<Offer | undefined>(undefined);
-  const known = useSignal(false);
-  const load = () =>
-    attempt(
-      payments(room)
-        .contentOffer(content)
-        .then((found) => {
-          offer.value = found;
-          known.value = true;
-        }),
-    );
-  useEffect(() => {
-    void load();
-  }, [room, content.id]);
-  const link = contentLink(room, content);
-  return (
-    <Dialog title="Sell it" onClose={onClose}>
-      {known.value && (
-        <div class="sales" data-testid="content-sales">
-          <PriceForm room={room} content={content} offer={offer.value} onChange={() => void load()} />
-          {offer.value && (
-            <p>
-              Its buyers’ link:{' '}
-              <a href={link} data-testid="content-link" target="_blank" rel="noreferrer">
-                {link}
-              </a>
-            </p>
-          )}
-        </div>
-      )}
-    </Dialog>
-  );
-}
-
-export function ContentPriceButton(props: { room: string; content: ContentRef; disabled?: boolean }) {
-  const open = useSignal(false);
-  return (
-    <>
-      <button
-        type="button"
-        class="icon-button small"
-        data-testid="content-sell"
-        aria-label="Sell it"
-        title="Sell it"
-        disabled={props.disabled ?? false}
-        onClick={() => {
-          open.value = true;
-        }}
-      >
-        <Icon name="coin" />
-      </button>
-      {open.value && (
-        <ContentPriceDialog
-          room={props.room}
-          content={props.content}
-          onClose={() => {
-            open.value = false;
-          }}
-        />
-      )}
-    </>
   );
 }
 

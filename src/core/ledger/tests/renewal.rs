@@ -32,8 +32,10 @@ fn in_the_last_tenth_there_is_one_reminder_with_an_invoice_to_the_end_of_grace()
     assert_eq!(renew(&mut desk), [], "not yet");
     desk.pass(2 * MINUTE);
     let facts = renew(&mut desk);
-    let [Fact::InvoiceCreated { expires_at_ms, .. }, Fact::RenewalDue { viewer: who, ends_at_ms, invoice, .. }] =
-        &facts[..]
+    let [
+        Fact::InvoiceCreated { expires_at_ms, .. },
+        Fact::RenewalDue { viewer: who, ends_at_ms, invoice, .. },
+    ] = &facts[..]
     else {
         panic!("{facts:?}")
     };
@@ -73,7 +75,8 @@ fn what_is_missed_ends_after_grace_and_is_told_once() {
     assert!(desk.is_in("ann"));
     desk.now += 10 * MINUTE;
     desk.ledger.handle_timeout(desk.now);
-    let ended = |facts: &[Fact]| facts.iter().filter(|fact| matches!(fact, Fact::SubscriptionExpired { .. })).count();
+    let ended =
+        |facts: &[Fact]| facts.iter().filter(|fact| matches!(fact, Fact::SubscriptionExpired { .. })).count();
     let facts = desk.drain();
     assert_eq!(ended(&facts), 1, "{facts:?}");
     assert!(facts.contains(&Fact::SubscriptionExpired {
