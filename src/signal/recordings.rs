@@ -17,8 +17,8 @@ use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
 use super::Signal;
 use super::error::{Problem, ProblemBody};
-use super::extract::{self, From, InRoom, OfName, OfRecording, Params};
-use super::files::{Link, Shown, Signature};
+use super::extract::{self, InRoom, OfName, OfRecording};
+use super::files::{Asker, Link, Shown, Signature};
 use super::member::member;
 use super::paywall::{PaymentRequired, may_fetch_sold, still_bought};
 use super::ranges::{self, Served};
@@ -246,8 +246,7 @@ pub async fn contents(
     InRoom(room): InRoom,
     OfRecording(id): OfRecording,
     OfName(name): OfName,
-    Params(signature): Params<Signature>,
-    From(from): From,
+    Asker { signature, from }: Asker,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {

@@ -11,14 +11,14 @@ use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
 
 use super::access::{FileParams, may_fetch, may_fetch_unsold};
-use super::link::{self, Shown, Signature};
+use super::link::{self, Asker, Shown, Signature};
 use super::tus;
 use crate::core::files::served_type;
 use crate::core::ids::{MessageId, RoomName};
 use crate::core::ledger::Resource;
 use crate::signal::Signal;
 use crate::signal::error::{Problem, ProblemBody};
-use crate::signal::extract::{From, InRoom, OfFile, Params};
+use crate::signal::extract::{InRoom, OfFile, Params};
 use crate::signal::paywall::{PaymentRequired, may_fetch_sold, still_bought};
 use crate::signal::ranges::{self, Served};
 
@@ -48,9 +48,8 @@ pub async fn contents(
     State(signal): State<Arc<Signal>>,
     InRoom(room): InRoom,
     OfFile(id): OfFile,
-    Params(signature): Params<Signature>,
+    Asker { signature, from }: Asker,
     Params(params): Params<FileParams>,
-    From(from): From,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {

@@ -1,12 +1,14 @@
 //! Addresses of files for who cannot send headers, such as a download or a player: short-lived, for one file,
 //! signed. A token never stands in an address.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use aws_lc_rs::{constant_time, hmac};
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{FromRequestParts, State};
 use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use serde::{Deserialize, Serialize};
 
 use super::access::may_fetch_unsold;
@@ -16,7 +18,7 @@ use crate::core::ids::{Identity, MessageId, RoomName};
 use crate::core::protocol::Code;
 use crate::signal::Signal;
 use crate::signal::error::{Problem, ProblemBody};
-use crate::signal::extract::{InRoom, OfFile};
+use crate::signal::extract::{From, InRoom, OfFile, Params};
 
 /// Long enough to begin a download. One that runs goes on; a player asks for a new address.
 const HOLDS_MS: u64 = 10 * 60 * 1_000;
@@ -36,6 +38,23 @@ pub struct Signature {
     signature: Option<String>,
     /// Of an address of what was bought: by whom.
     viewer: Option<String>,
+}
+
+/// Who asks for contents, beside what its headers say: an address of ours perhaps, and from where.
+pub struct Asker {
+    pub signature: Signature,
+    /// Never logged.
+    pub from: IpAddr,
+}
+
+impl FromRequestParts<Arc<Signal>> for Asker {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, signal: &Arc<Signal>) -> Result<Self, Problem> {
+        let Params(signature) = Params::from_request_parts(parts, signal).await?;
+        let From(from) = From::from_request_parts(parts, signal).await?;
+        Ok(Self { signature, from })
+    }
 }
 
 /// Whose an address is.

@@ -1,5 +1,6 @@
 /**
- * What somebody may try with payments: too many wishes from one address, forged and replayed tokens and notices.
+ * What somebody may try with payments: too many wishes from one address, forged and replayed tokens and
+ * notices.
  */
 import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
