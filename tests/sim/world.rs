@@ -207,7 +207,7 @@ impl World {
             chat: self.rng.random_bool(0.9),
             files: true,
             admin: false,
-            lowest_layer: self.rng.random_bool(0.1),
+            lowest_layer: false,
         };
         let (lines, slots, senders) = self.lines();
         let session = SessionId(u128::from(self.fresh()));

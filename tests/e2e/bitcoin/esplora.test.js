@@ -1,6 +1,6 @@
 /**
- * Payments seen by an Esplora server in place of a node: the same ledger, whatever watches. In the end it and the
- * chain agree to the satoshi.
+ * Payments seen by an Esplora server in place of a node: the same ledger, whatever watches. In the end it and
+ * the chain agree to the satoshi.
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';

@@ -11,7 +11,7 @@ import { after, before, describe, test } from 'node:test';
 import { startChromium } from '../harness/browsers.js';
 import { Payer, sell } from '../harness/paying.js';
 import { hook } from '../harness/person.js';
-import { tokenFor } from '../harness/saga.js';
+import { Notices, tokenFor } from '../harness/saga.js';
 import { Server } from '../harness/server.js';
 import { until } from '../harness/until.js';
 
@@ -138,6 +138,9 @@ describe('what a room can be sold with', () => {
   test('a renewal is asked for in the room, and paid there', { timeout: 120_000 }, async () => {
     // The first reminder is due at once, so that the test waits for no period's end.
     const shop = await sell(server, { period: { minutes: 2 }, remind_seconds: 118 });
+    const notices = await Notices.start();
+    const hookAt = `/rooms/${shop.room}/webhook`;
+    await server.call('PUT', hookAt, { body: { url: notices.url }, token: shop.token });
     const person = await chromium.person('Rena');
     await person.page.goto(`${server.url}/r/${shop.room}?name=Rena&join=1`);
     await person.sees(hook('pay-qr'));
@@ -151,6 +154,8 @@ describe('what a room can be sold with', () => {
     await person.sees(hook('pay-qr'));
     const due = before.invoices.find((/** @type {{ state: string }} */ one) => one.state === 'new');
     assert.ok(due.expires_at_ms >= before.subscription.ends_at_ms, 'it may be paid until the end');
+    await until('its owner is told', () => notices.of('subscription.due', due.id).length === 1);
+    notices.stop();
     await payer.pretend(due.id);
     await person.sees(hook('pay-invoice'), { gone: true, what: 'the renewal is paid' });
     const [after] = await subscribers(shop, subscription.viewer);
@@ -171,6 +176,40 @@ describe('what a room can be sold with', () => {
     });
     assert.equal(found.subscription.credit_msat, 0);
     assert.ok(found.subscription.ends_at_ms > Date.now() + 200_000);
+  });
+
+  test('what nobody renews ends, is told once, and may be bought again', { timeout: 60_000 }, async () => {
+    const later = await Server.start();
+    const notices = await Notices.start();
+    try {
+      const shop = await sell(later, { grace_seconds: 600 });
+      const hookAt = `/rooms/${shop.room}/webhook`;
+      await later.call('PUT', hookAt, { body: { url: notices.url }, token: shop.token });
+      const payer = new Payer(later, shop.room);
+      const { id } = (await payer.knock()).body.invoice;
+      await payer.pretend(id);
+      await payer.reaches(id, 'settled');
+      assert.equal(await payer.enter(), 201);
+      await later.crash();
+      await later.restartLater(2);
+      const told = () =>
+        [...notices.heard.values()].filter(({ event }) => event.kind === 'subscription.expired');
+      await until('its end is told', () => told().length === 1);
+      const { status, body } = await payer.access();
+      assert.equal(status, 402);
+      assert.equal(body.subscription.state, 'expired');
+      await later.crash();
+      await later.restartLater(3);
+      const { invoice } = (await payer.access()).body;
+      await payer.pretend(invoice.id);
+      await payer.reaches(invoice.id, 'settled');
+      const again = await payer.access();
+      assert.equal(again.status, 200, 'from now on, not from the old end');
+      assert.equal(told().length, 1, 'and the old end is not told again');
+    } finally {
+      notices.stop();
+      await later.stop();
+    }
   });
 
   test('an owner’s server that is away is told later, in order, and the same', {

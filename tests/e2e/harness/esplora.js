@@ -1,6 +1,6 @@
 /**
- * A server of the tests' own that speaks the part of Esplora's HTTP API which is used, over a real Bitcoin node:
- * what it says of transactions, blocks and the mempool is the node's word.
+ * A server of the tests' own that speaks the part of Esplora's HTTP API which is used, over a real Bitcoin
+ * node: what it says of transactions, blocks and the mempool is the node's word.
  */
 import { once } from 'node:events';
 import { createServer } from 'node:http';
