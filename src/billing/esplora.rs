@@ -1,8 +1,8 @@
 //! On-chain payments by an Esplora server's HTTP API, for owners without a node of their own.
 //!
 //! Esplora keeps nothing for us, so each address is asked about. Those whose invoices wait, or whose payments
-//! are not deep yet, are looked at every time; all others in turn, a few each time, so that what is paid late
-//! is found too. A payment that was seen and is not listed any more was replaced. Whoever runs the server
+//! are not deep yet, are looked at in rounds that follow each other; all others in turn, a few each time, so
+//! that what is paid late is found too. A payment that was seen and is not listed any more was replaced. Whoever runs the server
 //! learns the addresses, and is believed: see `docs/PAYMENTS.md`.
 
 use std::collections::BTreeSet;
@@ -22,6 +22,8 @@ const NODE: &str = "the Esplora server";
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 /// Requests at one time: public servers refuse who asks for more.
 const AT_ONCE: usize = 4;
+/// Addresses that one look asks about. A renewal's waits for days, so there may be many.
+const CLOSE_EACH_LOOK: usize = 60;
 /// Addresses of old invoices that each look takes along.
 const OLD_EACH_LOOK: usize = 10;
 /// Transactions in one page of the API; a page that is full has another behind it.
@@ -37,6 +39,14 @@ pub struct Esplora {
     client: reqwest::Client,
     /// Where the round over old addresses is.
     next_old: Mutex<usize>,
+    round: Mutex<Option<Round>>,
+}
+
+/// All addresses that are looked at closely, some at a time.
+struct Round {
+    /// All that was paid before it is known at its end, ms since the Unix epoch.
+    since_ms: u64,
+    left: Vec<WatchedAddress>,
 }
 
 #[derive(Deserialize)]
@@ -67,7 +77,8 @@ impl Esplora {
     pub fn new(url: &str, look_every: Duration) -> Result<Self, WalletError> {
         let client = reqwest::Client::builder().timeout(ANSWER_WITHIN).no_proxy().build();
         let client = client.map_err(|error| WalletError::Unfit(error.to_string()))?;
-        Ok(Self { url: url.trim_end_matches('/').to_owned(), look_every, client, next_old: Mutex::default() })
+        let url = url.trim_end_matches('/').to_owned();
+        Ok(Self { url, look_every, client, next_old: Mutex::default(), round: Mutex::default() })
     }
 
     async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T, WalletError> {
@@ -157,10 +168,24 @@ impl Esplora {
         // Before the look: what is paid during it is the next one's.
         let as_of_ms = unix_ms();
         let tip: u32 = self.read("/blocks/tip/height").await?;
-        let addresses = watched.addresses.iter().cloned().chain(self.some_old(watched));
+        let (close, until_ms) = self.some_close(watched, as_of_ms);
+        let addresses = close.into_iter().chain(self.some_old(watched));
         let looks = stream::iter(addresses.map(|address| self.look_at(address, tip, as_of_ms)));
         let seen: Vec<Vec<_>> = looks.buffer_unordered(AT_ONCE).try_collect().await?;
-        Ok(News { seen: seen.into_iter().flatten().collect(), until_ms: Some(as_of_ms) })
+        Ok(News { seen: seen.into_iter().flatten().collect(), until_ms })
+    }
+
+    /// The next addresses of the round, and until when all is known where they are its last.
+    fn some_close(&self, watched: &Watched, now_ms: u64) -> (Vec<WatchedAddress>, Option<u64>) {
+        let mut slot = self.round.lock().unwrap_or_else(PoisonError::into_inner);
+        let round = slot.get_or_insert_with(|| Round { since_ms: now_ms, left: watched.addresses.clone() });
+        let rest = round.left.len().saturating_sub(CLOSE_EACH_LOOK);
+        let some = round.left.split_off(rest);
+        let until_ms = round.left.is_empty().then_some(round.since_ms);
+        if until_ms.is_some() {
+            *slot = None;
+        }
+        (some, until_ms)
     }
 }
 
@@ -189,7 +214,9 @@ impl Wallet for Esplora {
     fn news<'a>(&'a self, watched: &'a Watched) -> BoxFuture<'a, Result<News, WalletError>> {
         async move {
             tokio::time::sleep(self.look_every).await;
-            self.look(watched).await
+            // What was not asked in a round that failed is the next one's.
+            let forget = |_: &WalletError| *self.round.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            self.look(watched).await.inspect_err(forget)
         }
         .boxed()
     }

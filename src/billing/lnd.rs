@@ -42,6 +42,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 const WAIT: Duration = Duration::from_secs(1);
 /// How often every open invoice is asked for, beside the stream.
 const ASK_ALL_EVERY: Duration = Duration::from_secs(10);
+/// Invoices that one look asks for. A renewal's waits for days, so there may be many: the stream is heard
+/// between two looks.
+const ASK_EACH_LOOK: usize = 50;
 /// Messages of the stream that may wait. Full: it is read no further until there is room.
 const TOLD_MAX: usize = 256;
 /// Bytes of one message of the stream.
@@ -62,6 +65,14 @@ struct Stream {
     asked_all: Option<Instant>,
     /// Invoices that were asked for since the stream is open: new ones are asked for once.
     asked: BTreeSet<String>,
+    round: Option<Round>,
+}
+
+/// Every open invoice is asked for, some at a time.
+struct Round {
+    /// All that was paid before it is known at its end, ms since the Unix epoch.
+    since_ms: u64,
+    left: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -175,10 +186,10 @@ impl Lnd {
         }
     }
 
-    /// What the stream says within a second.
-    async fn listen(state: &mut Stream) -> Result<Vec<Looked>, WalletError> {
+    /// What the stream says within this time.
+    async fn listen(state: &mut Stream, wait: Duration) -> Result<Vec<Looked>, WalletError> {
         let Some(told) = &mut state.told else { return Ok(Vec::new()) };
-        match tokio::time::timeout(WAIT, told.recv()).await {
+        match tokio::time::timeout(wait, told.recv()).await {
             Err(_) => Ok(Vec::new()),
             Ok(Some(first)) => {
                 let mut all = vec![first];
@@ -197,31 +208,51 @@ impl Lnd {
     async fn wait_for_news(&self, watched: &Watched) -> Result<News, WalletError> {
         let mut state = self.state.lock().await;
         self.open_stream(&mut state);
+        if state.round.is_none() && state.asked_all.is_none_or(|at| at.elapsed() >= ASK_ALL_EVERY) {
+            state.round = Some(Round { since_ms: unix_ms(), left: watched.hashes.clone() });
+        }
+        let asked = self.ask_some(&mut state, watched).await;
+        // What was not asked in a round that failed is the next one's.
+        let (mut seen, until_ms) = asked.inspect_err(|_| state.round = None)?;
+        let waits = seen.is_empty() && until_ms.is_none() && state.round.is_none();
+        let told = Self::listen(&mut state, if waits { WAIT } else { Duration::ZERO }).await?;
         let as_of_ms = unix_ms();
-        let all = state.asked_all.is_none_or(|at| at.elapsed() >= ASK_ALL_EVERY);
-        let mut seen = Vec::new();
-        for hash in &watched.hashes {
-            if (all || !state.asked.contains(hash))
-                && let Some(looked) = self.look_up(hash).await?
-            {
-                seen.extend(paid(hash.clone(), &looked, as_of_ms)?);
-                state.asked.insert(hash.clone());
-            }
-        }
-        let mut until_ms = None;
-        if all {
-            (state.asked_all, until_ms) = (Some(Instant::now()), Some(as_of_ms));
-            state.asked.retain(|hash| watched.hashes.contains(hash));
-        }
-        if seen.is_empty() && until_ms.is_none() {
-            let told = Self::listen(&mut state).await?;
-            let as_of_ms = unix_ms();
-            for looked in told {
-                let hash = STANDARD.decode(&looked.r_hash).map_err(|_| strange("hash"))?;
-                seen.extend(paid(hex(&hash), &looked, as_of_ms)?);
-            }
+        for looked in told {
+            let hash = STANDARD.decode(&looked.r_hash).map_err(|_| strange("hash"))?;
+            seen.extend(paid(hex(&hash), &looked, as_of_ms)?);
         }
         Ok(News { seen, until_ms })
+    }
+
+    /// Asks for some invoices, new ones first; and until when all is known, where that ends a round.
+    async fn ask_some(
+        &self,
+        state: &mut Stream,
+        watched: &Watched,
+    ) -> Result<(Vec<(String, Observed)>, Option<u64>), WalletError> {
+        let as_of_ms = unix_ms();
+        let new = watched.hashes.iter().filter(|hash| !state.asked.contains(*hash));
+        // Those that the node does not have yet are asked for again and again: the others have their share.
+        let mut asks: Vec<String> = new.take(ASK_EACH_LOOK / 2).cloned().collect();
+        let mut until_ms = None;
+        if let Some(round) = &mut state.round {
+            let rest = round.left.len().saturating_sub(ASK_EACH_LOOK - asks.len());
+            asks.extend(round.left.split_off(rest));
+            until_ms = round.left.is_empty().then_some(round.since_ms);
+        }
+        let mut seen = Vec::new();
+        for hash in asks {
+            if let Some(looked) = self.look_up(&hash).await? {
+                seen.extend(paid(hash.clone(), &looked, as_of_ms)?);
+                state.asked.insert(hash);
+            }
+        }
+        if until_ms.is_some() {
+            (state.round, state.asked_all) = (None, Some(Instant::now()));
+            let open: BTreeSet<&String> = watched.hashes.iter().collect();
+            state.asked.retain(|hash| open.contains(hash));
+        }
+        Ok((seen, until_ms))
     }
 }
 
