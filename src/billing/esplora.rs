@@ -2,8 +2,8 @@
 //!
 //! Esplora keeps nothing for us, so each address is asked about. Those whose invoices wait, or whose payments
 //! are not deep yet, are looked at in rounds that follow each other; all others in turn, a few each time, so
-//! that what is paid late is found too. A payment that was seen and is not listed any more was replaced. Whoever runs the server
-//! learns the addresses, and is believed: see `docs/PAYMENTS.md`.
+//! that what is paid late is found too. A payment that was seen and is not listed any more was replaced.
+//! Whoever runs the server learns the addresses, and is believed: see `docs/PAYMENTS.md`.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};

@@ -47,6 +47,8 @@ pub struct Node {
     transmits: VecDeque<(SocketAddr, Vec<u8>)>,
     /// How often the room's history cannot be read.
     pub unreadable: u32,
+    /// Who joins gets the lowest layer alone.
+    pub lowest_layer: bool,
     pub nonces: Nonces,
 }
 
@@ -108,6 +110,7 @@ impl Node {
             notices,
             room,
             peers: 0,
+            lowest_layer: false,
             offset: 0,
             transmits: VecDeque::new(),
             unreadable,
@@ -189,7 +192,7 @@ impl Node {
                 chat: true,
                 files: true,
                 admin: false,
-                lowest_layer: false,
+                lowest_layer: self.lowest_layer,
             },
             part,
             session: SessionId::new(id, random << 8),
