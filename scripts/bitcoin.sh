@@ -8,7 +8,8 @@
 #   scripts/bitcoin.sh stop NAME | start NAME       one of chain, viewer, owner: for outages
 #   scripts/bitcoin.sh env               the settings for antiphon, one a line
 #
-#   mine N | send ADDRESS SATS | doublespend ADDRESS SATS | reorg N | height | received ADDRESS    on-chain
+#   mine N | send ADDRESS SATS | doublespend ADDRESS SATS | replace TXID | reorg N | height |
+#   received ADDRESS                     on-chain
 #   pay BOLT11 | invoices                the viewer pays by Lightning; what the owner's node was paid
 #   cli METHOD...                        the Bitcoin node's own client
 #
@@ -134,19 +135,23 @@ btc() { printf '%d.%08d' $(($1 / 100000000)) $(($1 % 100000000)); }
 send() { flock "$DIR/chain.pid" "$BIN/bitcoin-cli" "-datadir=$DIR/chain" -regtest "-rpcport=$((PORT + 1))" \
   -rpcuser=$USER_NAME -rpcpassword=$PASSWORD -rpcwallet=payer sendtoaddress "$1" "$(btc "$2")"; }
 
-# doublespend ADDRESS SATS: pays, then replaces that by a payment to the payer itself; prints both transactions.
-doublespend() {
-  local first raw back
-  first=$(send "$1" "$2")
-  raw=$(payer gettransaction "$first" true true)
+# replace TXID: takes the coins of an unconfirmed payment back to the payer, by a transaction with a higher fee.
+replace() {
+  local raw back inputs total replacement
+  raw=$(payer gettransaction "$1" true true)
   back=$(payer getnewaddress)
-  local inputs total
   inputs=$(jq -c '[.decoded.vin[] | {txid, vout, sequence: 4294967293}]' <<<"$raw")
   total=$(jq '[.decoded.vout[].value] | add' <<<"$raw")
-  local replacement
   replacement=$(payer createrawtransaction "$inputs" "[{\"$back\":$(awk "BEGIN{printf \"%.8f\", $total - 0.0005}")}]")
-  echo "$first"
   cli sendrawtransaction "$(payer signrawtransactionwithwallet "$replacement" | jq -r .hex)"
+}
+
+# doublespend ADDRESS SATS: pays, then replaces that by a payment to the payer itself; prints both transactions.
+doublespend() {
+  local first
+  first=$(send "$1" "$2")
+  echo "$first"
+  replace "$first"
 }
 
 # reorg N: drops the last N blocks and builds N + 1 empty ones, so that their payments are in no block any more.
@@ -278,6 +283,6 @@ case ${1:-} in
   get) get_chain; get_lnd ;;
   env) cat "$DIR/env" ;;
   height) cli getblockcount ;;
-  down | stop | start | mine | send | doublespend | reorg | received | pay | invoices | bake | rest | cli) "$@" ;;
-  *) sed -n '2,21p' "$0"; exit 2 ;;
+  down | stop | start | mine | send | doublespend | replace | reorg | received | pay | invoices | bake | rest | cli) "$@" ;;
+  *) sed -n '2,22p' "$0"; exit 2 ;;
 esac

@@ -1,4 +1,4 @@
-//! The shell of payments: owns the ledger, watches wallets, and says who may be in a room that costs money.
+//! The shell of payments: owns the ledger, watches wallets, and says who may have what costs money.
 //!
 //! One loop ([`desk`]) owns the ledger. What follows from a fact is told to nobody before the fact is
 //! durable in the event log, from which the ledger is made anew at the start. Wallets are asked by tasks
@@ -8,6 +8,8 @@
 mod bitcoind;
 mod descriptor;
 mod desk;
+mod esplora;
+mod gap;
 mod keys;
 mod lnd;
 mod macaroon;
@@ -27,16 +29,21 @@ use tokio::sync::{broadcast, oneshot, watch};
 pub use bitcoind::{Bitcoind, Login};
 pub use descriptor::{Payout, PayoutError};
 pub use desk::Desk;
+pub use esplora::Esplora;
 pub use keys::{BillingKey, KeyError};
 pub use lnd::{BAKE, CALLS, Lnd};
 pub use macaroon::{Macaroon, permissions};
 pub use rates::{Fixed, Rates};
 pub use simulated::{PAYOUT as SIMULATED_PAYOUT, Simulated};
-pub use wallet::{Bill, Issued, News, Preimage, Target, Wallet, WalletError, Watched, from_hex, hex};
+pub use wallet::{
+    Bill, Issued, News, Preimage, Target, Wallet, WalletError, Watched, WatchedAddress, from_hex, hex,
+};
 pub use webhook::{HookError, is_public, signature};
 
 use crate::core::ids::{Identity, RoomName};
-use crate::core::ledger::{InvoiceId, InvoiceView, Msat, Offer, Period, Progress, Rail, SubscriptionView};
+use crate::core::ledger::{
+    Content, InvoiceId, InvoiceView, Msat, Offer, Period, Progress, Rail, Resource, SubscriptionView,
+};
 use crate::core::refusal::{Code, Refusal};
 use crate::mailbox::ControlSender;
 
@@ -62,10 +69,11 @@ pub enum Admission {
         viewer: Identity,
         until_ms: u64,
     },
-    /// To look in for a while.
+    /// To look in for a while, perhaps at the lowest layer alone.
     Preview {
         viewer: Identity,
         until_ms: u64,
+        lowest: bool,
     },
     Pay(Box<Challenge>),
 }
@@ -120,6 +128,9 @@ pub struct WebhookView {
 /// One subscriber with its invoices, for the owner.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct SubscriberView {
+    /// What it subscribed to; absent: the room.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<Content>,
     pub subscription: SubscriptionView,
     pub invoices: Vec<InvoiceView>,
 }
@@ -136,21 +147,21 @@ type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 /// What an owner does to a subscriber.
 #[derive(Debug, Clone)]
 pub enum Hand {
-    Comp { viewer: Identity, period: Period, reason: String },
-    Revoke { viewer: Identity, reason: String },
-    Restore { viewer: Identity },
-    Mark { invoice: InvoiceId, reason: String },
+    Comp { of: Resource, viewer: Identity, period: Period, reason: String },
+    Revoke { of: Resource, viewer: Identity, reason: String },
+    Restore { of: Resource, viewer: Identity },
+    Mark { room: RoomName, invoice: InvoiceId, reason: String },
 }
 
 enum Ask {
     Offer {
-        room: RoomName,
+        of: Resource,
         offer: Option<Offer>,
         by: Option<Identity>,
         reply: Reply<()>,
     },
     Admit {
-        room: RoomName,
+        of: Resource,
         payer: Payer,
         from: IpAddr,
         new: bool,
@@ -162,12 +173,12 @@ enum Ask {
         reply: Reply<(InvoiceView, Identity)>,
     },
     Entitled {
-        room: RoomName,
+        of: Resource,
         viewer: Identity,
         reply: Reply<bool>,
     },
     Price {
-        room: RoomName,
+        of: Resource,
         reply: Reply<Option<Offer>>,
     },
     Subscribers {
@@ -191,7 +202,6 @@ enum Ask {
         reply: Reply<PayoutView>,
     },
     Hand {
-        room: RoomName,
         hand: Hand,
         by: Identity,
         reply: Reply<()>,
@@ -220,7 +230,7 @@ enum Ask {
 #[derive(Clone)]
 pub struct Billing {
     asks: ControlSender<Ask>,
-    priced: watch::Receiver<Arc<BTreeSet<RoomName>>>,
+    priced: watch::Receiver<Arc<BTreeSet<Resource>>>,
     changes: broadcast::Sender<Changed>,
     key: BillingKey,
     network: bitcoin::Network,
@@ -239,51 +249,70 @@ impl Billing {
         Self { asks, priced, changes, key, network, dev: true }
     }
 
-    /// Costs nothing to ask, for rooms that are free.
+    /// Does the room cost something? Costs nothing to ask.
     pub fn is_priced(&self, room: &RoomName) -> bool {
-        self.priced.borrow().contains(room)
+        self.is_sold(&room.clone().into())
     }
 
-    /// What a room costs; a free one is not asked about.
+    /// Does it cost something? Costs nothing to ask.
+    pub fn is_sold(&self, of: &Resource) -> bool {
+        self.priced.borrow().contains(of)
+    }
+
+    /// What it costs; the ledger is not asked about what is free.
     ///
     /// # Errors
     /// `unavailable`.
-    pub async fn offer(&self, room: RoomName) -> Result<Option<Offer>, Refusal> {
-        if self.is_priced(&room) { self.ask(|reply| Ask::Price { room, reply }).await } else { Ok(None) }
+    pub async fn offer(&self, of: impl Into<Resource>) -> Result<Option<Offer>, Refusal> {
+        let of = of.into();
+        if self.is_sold(&of) { self.ask(|reply| Ask::Price { of, reply }).await } else { Ok(None) }
     }
 
-    /// Has the viewer paid, or been given access?
+    /// Has the viewer paid for it, or been given access?
     ///
     /// # Errors
     /// `unavailable`.
-    pub async fn is_entitled(&self, room: RoomName, viewer: Identity) -> Result<bool, Refusal> {
-        self.ask(|reply| Ask::Entitled { room, viewer, reply }).await
+    pub async fn is_entitled(&self, of: impl Into<Resource>, viewer: Identity) -> Result<bool, Refusal> {
+        let of = of.into();
+        self.ask(|reply| Ask::Entitled { of, viewer, reply }).await
     }
 
     /// # Errors
     /// `malformed`, `payout_missing`.
     pub async fn set_offer(
         &self,
-        room: RoomName,
+        of: impl Into<Resource>,
         offer: Option<Offer>,
         by: Option<Identity>,
     ) -> Result<(), Refusal> {
-        self.ask(|reply| Ask::Offer { room, offer, by, reply }).await
+        let of = of.into();
+        self.ask(|reply| Ask::Offer { of, offer, by, reply }).await
     }
 
     /// # Errors
     /// `rate_limited`, `unavailable`, `payout_missing`.
-    pub async fn admit(&self, room: RoomName, payer: Payer, from: IpAddr) -> Result<Admission, Refusal> {
-        self.ask(|reply| Ask::Admit { room, payer, from, new: false, reply }).await
+    pub async fn admit(
+        &self,
+        of: impl Into<Resource>,
+        payer: Payer,
+        from: IpAddr,
+    ) -> Result<Admission, Refusal> {
+        let of = of.into();
+        self.ask(|reply| Ask::Admit { of, payer, from, new: false, reply }).await
     }
 
     /// As [`Self::admit`] for who is in already and wants to pay for more.
     ///
     /// # Errors
     /// As there.
-    pub async fn renew(&self, room: RoomName, viewer: Identity, from: IpAddr) -> Result<Admission, Refusal> {
-        let payer = Payer::Known(viewer);
-        self.ask(|reply| Ask::Admit { room, payer, from, new: true, reply }).await
+    pub async fn renew(
+        &self,
+        of: impl Into<Resource>,
+        payer: Payer,
+        from: IpAddr,
+    ) -> Result<Admission, Refusal> {
+        let of = of.into();
+        self.ask(|reply| Ask::Admit { of, payer, from, new: true, reply }).await
     }
 
     /// # Errors
@@ -342,8 +371,8 @@ impl Billing {
 
     /// # Errors
     /// `not_found`, `malformed`.
-    pub async fn lay_hand(&self, room: RoomName, hand: Hand, by: Identity) -> Result<(), Refusal> {
-        self.ask(|reply| Ask::Hand { room, hand, by, reply }).await
+    pub async fn lay_hand(&self, hand: Hand, by: Identity) -> Result<(), Refusal> {
+        self.ask(|reply| Ask::Hand { hand, by, reply }).await
     }
 
     /// Pretends a payment, where wallets are simulated.
@@ -361,8 +390,8 @@ impl Billing {
         self.ask(|reply| Ask::Simulate { room, invoice, rail, sum, progress, reply }).await
     }
 
-    pub fn is_claim(&self, room: &RoomName, viewer: &Identity, claim: &str) -> bool {
-        self.key.is_claim(room, viewer, claim)
+    pub fn is_claim(&self, of: &Resource, viewer: &Identity, claim: &str) -> bool {
+        self.key.is_claim(of, viewer, claim)
     }
 
     /// What changes from now on. Who lags is told so, and looks again.

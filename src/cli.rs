@@ -287,6 +287,7 @@ fn token(args: TokenArgs) -> anyhow::Result<()> {
         chat: !args.no_chat,
         files: !args.no_files,
         admin: args.admin,
+        lowest_layer: false,
     };
     let expires_at_s = jsonwebtoken::get_current_timestamp().saturating_add(args.ttl.as_secs());
     let token = Token { identity: args.identity, name: args.name, room };

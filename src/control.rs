@@ -9,6 +9,7 @@ mod feeds;
 mod home;
 mod joining;
 mod log;
+mod people;
 mod placement;
 mod recordings;
 mod streams;
@@ -30,7 +31,7 @@ use crate::core::ids::{Identity, RoomName, SessionId};
 use crate::core::mix::backdrop::Backdrop;
 pub use crate::core::participant::Seat;
 use crate::core::participant::{Entrant, Member, Part};
-use crate::core::protocol::{Access, Mode, ParticipantState, RoomChange, RoomState, Source};
+use crate::core::protocol::{Access, Grant, Mode, ParticipantState, RoomChange, RoomState, Source};
 use crate::core::recording::ConsentRule;
 use crate::core::refusal::{Code, Refusal};
 use crate::core::stats::{RoomStats, RoomSummary};
@@ -285,36 +286,6 @@ impl Control {
     /// `not_found`.
     pub async fn participants(&self, room: &RoomName) -> Result<Vec<ParticipantState>, Refusal> {
         self.in_room(room, RoomCommand::Participants).await
-    }
-
-    /// # Errors
-    /// `not_found`.
-    pub async fn remove_participant(
-        &self,
-        room: &RoomName,
-        identity: &Identity,
-        by: &Identity,
-    ) -> Result<(), Refusal> {
-        let (identity, by) = (identity.clone(), by.clone());
-        let remove = |reply| RoomCommand::Remove { identity: identity.clone(), by: by.clone(), reply };
-        // A viewer may be on any of the room's shards, and one who proved nothing on several.
-        let answers = self.on_all_shards(room, remove).await?;
-        answers.into_iter().reduce(Result::or).unwrap_or_else(|| Err(no_room()))
-    }
-
-    /// Without a `source`, all of its audio.
-    ///
-    /// # Errors
-    /// `not_found`.
-    pub async fn mute_participant(
-        &self,
-        room: &RoomName,
-        identity: &Identity,
-        source: Option<Source>,
-        by: &Identity,
-    ) -> Result<(), Refusal> {
-        let (identity, by) = (identity.clone(), by.clone());
-        self.in_room(room, |reply| RoomCommand::Mute { identity, source, by, reply }).await
     }
 
     /// # Errors

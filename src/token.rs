@@ -77,6 +77,9 @@ pub struct RoomGrant {
     pub files: bool,
     #[serde(default)]
     pub admin: bool,
+    /// Of each picture the lowest layer alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lowest_layer: bool,
 }
 
 impl RoomGrant {
@@ -85,14 +88,22 @@ impl RoomGrant {
     }
 
     pub fn grant(&self) -> Grant {
-        let Self { publish, subscribe, chat, files, admin, .. } = *self;
-        Grant { publish, subscribe, chat, files, admin }
+        let Self { publish, subscribe, chat, files, admin, lowest_layer, .. } = *self;
+        Grant { publish, subscribe, chat, files, admin, lowest_layer }
     }
 
     /// Everything in this room: what an owner holds.
     pub fn owner(room: &RoomName) -> Self {
         let room = room.as_str().to_owned();
-        Self { room, publish: true, subscribe: true, chat: true, files: true, admin: true }
+        Self {
+            room,
+            publish: true,
+            subscribe: true,
+            chat: true,
+            files: true,
+            admin: true,
+            lowest_layer: false,
+        }
     }
 }
 
@@ -197,8 +208,16 @@ impl Keys {
     /// As [`Keys::sign`].
     pub fn sign_seat(&self, seat: Seat, expires_at_s: u64) -> Result<String, jsonwebtoken::errors::Error> {
         let Seat { room, opened_at_ms, epoch, identity, name, grant } = seat;
-        let Grant { publish, subscribe, chat, files, admin } = grant;
-        let room = RoomGrant { room: room.as_str().to_owned(), publish, subscribe, chat, files, admin };
+        let Grant { publish, subscribe, chat, files, admin, lowest_layer } = grant;
+        let room = RoomGrant {
+            room: room.as_str().to_owned(),
+            publish,
+            subscribe,
+            chat,
+            files,
+            admin,
+            lowest_layer,
+        };
         let (iss, sub) = (self.signer.clone(), identity.as_str().to_owned());
         let aud = SEAT_AUDIENCE.to_owned();
         let claims = SeatClaims { iss, sub, exp: expires_at_s, aud, name, room, epoch, opened_at_ms };

@@ -7,6 +7,7 @@
 mod admit;
 mod issue;
 mod owner;
+mod renew;
 mod start;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,13 +18,14 @@ use std::time::{Duration, Instant};
 use backon::{ExponentialBuilder, Retryable as _};
 use tokio::sync::{broadcast, mpsc, watch};
 
-use super::wallet::{Wallet, Watched};
+use super::gap;
+use super::wallet::{Wallet, Watched, WatchedAddress};
 use super::webhook::Hook;
 use super::{Ask, Billing, BillingKey, Changed, Payout, Rates, Reply, Simulated};
 use crate::control::{Control, unix_ms};
 use crate::core::event::{Event, EventBody};
 use crate::core::ids::{Identity, RoomName};
-use crate::core::ledger::{Fact, InvoiceId, InvoiceState, Ledger, Rail};
+use crate::core::ledger::{Fact, InvoiceId, InvoiceState, Ledger, Rail, Resource};
 use crate::core::refusal::{Code, Refusal};
 use crate::events::LogError;
 use crate::events::writer::EventWriter;
@@ -64,7 +66,7 @@ pub struct Desk {
     payouts: BTreeMap<String, Payout>,
     asks: ControlSender<Ask>,
     watched: watch::Sender<Watched>,
-    priced: watch::Sender<Arc<BTreeSet<RoomName>>>,
+    priced: watch::Sender<Arc<BTreeSet<Resource>>>,
     changes: broadcast::Sender<Changed>,
     hooks: watch::Sender<Arc<BTreeMap<RoomName, Hook>>>,
     /// Who waits for an invoice that is being issued.
@@ -92,7 +94,7 @@ enum Stay {
 }
 
 struct Waiting {
-    room: RoomName,
+    of: Resource,
     viewer: Identity,
     is_guest: bool,
     reply: Reply<super::Admission>,
@@ -115,6 +117,7 @@ impl Desk {
                 },
                 _ = tick.tick() => {
                     self.ledger.handle_timeout(unix_ms());
+                    self.renew_due().await;
                     self.commit().await;
                     self.put_out(unix_ms());
                 }
@@ -125,22 +128,22 @@ impl Desk {
     async fn handle_ask(&mut self, ask: Ask) {
         let now_ms = unix_ms();
         match ask {
-            Ask::Offer { room, offer, by, reply } => {
-                let done = self.set_offer(now_ms, &room, offer, by);
+            Ask::Offer { of, offer, by, reply } => {
+                let done = self.set_offer(now_ms, &of, offer, by);
                 self.commit().await;
                 // Before the answer: whoever has it may rely on the price.
                 self.publish_prices();
                 let _ = reply.send(done);
             }
-            Ask::Admit { room, payer, from, new, reply } => self.admit(room, payer, from, new, reply).await,
+            Ask::Admit { of, payer, from, new, reply } => self.admit(of, payer, from, new, reply).await,
             Ask::Invoice { room, invoice, reply } => {
                 let _ = reply.send(self.show_invoice(&room, &invoice));
             }
-            Ask::Entitled { room, viewer, reply } => {
-                let _ = reply.send(Ok(self.ledger.entitlement(&room, &viewer, now_ms).is_some()));
+            Ask::Entitled { of, viewer, reply } => {
+                let _ = reply.send(Ok(self.ledger.entitlement(&of, &viewer, now_ms).is_some()));
             }
-            Ask::Price { room, reply } => {
-                let _ = reply.send(Ok(self.ledger.offer(&room).cloned()));
+            Ask::Price { of, reply } => {
+                let _ = reply.send(Ok(self.ledger.offer(&of).cloned()));
             }
             Ask::Subscribers { room, reply } => {
                 let _ = reply.send(Ok(self.subscribers(&room, now_ms)));
@@ -159,8 +162,8 @@ impl Desk {
                 self.commit().await;
                 let _ = reply.send(done.map(|()| self.show_payout(&room)));
             }
-            Ask::Hand { room, hand, by, reply } => {
-                let done = self.lay_hand(now_ms, &room, hand, by);
+            Ask::Hand { hand, by, reply } => {
+                let done = self.lay_hand(now_ms, hand, by);
                 self.settle_with(done, reply).await;
                 self.put_out(unix_ms());
             }
@@ -200,6 +203,7 @@ impl Desk {
         if batch.is_empty() {
             return;
         }
+        gap::reach_each("before", &batch);
         loop {
             match self.events.append_durably(batch.clone()).await {
                 Ok(_) => break,
@@ -213,6 +217,7 @@ impl Desk {
                 }
             }
         }
+        gap::reach_each("after", &batch);
         for event in &batch {
             let EventBody::Ledger(fact) = &event.body else { continue };
             self.follow(&event.room, fact);
@@ -250,7 +255,14 @@ impl Desk {
             Fact::TrialStarted { viewer, .. }
             | Fact::Comped { viewer, .. }
             | Fact::Revoked { viewer, .. }
-            | Fact::Restored { viewer, .. } => Some(viewer.clone()),
+            | Fact::Restored { viewer, .. }
+            | Fact::SubscriptionExpired { viewer, .. } => Some(viewer.clone()),
+            Fact::RenewalDue { content, viewer, ends_at_ms, invoice } => {
+                if content.is_none() {
+                    self.remind(room, viewer, *ends_at_ms, invoice);
+                }
+                Some(viewer.clone())
+            }
             Fact::OfferSet { .. } | Fact::PayoutSet { .. } | Fact::WebhookSet { .. } => None,
         };
         if let Some(viewer) = viewer {
@@ -274,10 +286,13 @@ impl Desk {
     fn put_out(&mut self, now_ms: u64) {
         let mut leaving = Vec::new();
         for ((room, viewer), stay) in &self.inside {
+            let of = Resource::from(room.clone());
+            let offer = self.ledger.offer(&of);
+            let looks = offer.is_some_and(|offer| offer.preview_seconds > 0 || offer.preview_lowest);
             // A room that became free asks nobody.
-            let stays = self.ledger.offer(room).is_none()
-                || matches!(stay, Stay::Preview(until_ms) if now_ms < *until_ms)
-                || self.ledger.entitlement(room, viewer, now_ms).is_some();
+            let stays = offer.is_none()
+                || matches!(stay, Stay::Preview(until_ms) if looks && now_ms < *until_ms)
+                || self.ledger.entitlement(&of, viewer, now_ms).is_some();
             if !stays {
                 leaving.push((room.clone(), viewer.clone()));
             }
@@ -313,7 +328,7 @@ impl Desk {
     }
 
     fn publish_prices(&self) {
-        let priced: BTreeSet<RoomName> = self.ledger.offers().map(|(room, _)| room.clone()).collect();
+        let priced: BTreeSet<Resource> = self.ledger.offers().map(|(of, _)| of.clone()).collect();
         self.priced.send_if_modified(|known| {
             let changed = **known != priced;
             if changed {
@@ -330,7 +345,9 @@ impl Desk {
             let since_ms = self.ledger.first_ms(profile).unwrap_or(self.started_ms);
             payouts.push((payout.clone(), self.ledger.next_index(profile), since_ms));
         }
-        let watched = Watched { payouts, hashes: self.ledger.open_hashes() };
+        let addresses = self.ledger.hot_addresses().into_iter();
+        let addresses = addresses.map(|(address, known)| WatchedAddress { address, known }).collect();
+        let watched = Watched { payouts, addresses, hashes: self.ledger.open_hashes() };
         self.watched.send_if_modified(|known| {
             let changed = *known != watched;
             *known = watched;

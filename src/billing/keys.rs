@@ -15,7 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::macaroon::Macaroon;
 use super::wallet::{Preimage, from_hex, hex};
 use crate::core::ids::{Identity, RoomName};
-use crate::core::ledger::InvoiceId;
+use crate::core::ledger::{InvoiceId, Resource};
 
 /// The file's name in the data directory.
 const FILE_NAME: &str = "billing.key";
@@ -77,40 +77,46 @@ impl BillingKey {
         hex(&self.derive("webhook", &[room.as_str(), &change.to_string()]))
     }
 
-    /// What proves to be this viewer of this room. A secret of the viewer's.
-    pub fn claim(&self, room: &RoomName, viewer: &Identity) -> String {
-        hex(&self.derive("claim", &[room.as_str(), viewer.as_str()])[..16])
+    /// What proves to be this buyer of this thing. A secret of the viewer's.
+    pub fn claim(&self, of: &Resource, viewer: &Identity) -> String {
+        let content = of.content.as_ref().map(ToString::to_string);
+        let parts = [Some(of.room.as_str()), content.as_deref(), Some(viewer.as_str())];
+        let parts: Vec<&str> = parts.into_iter().flatten().collect();
+        hex(&self.derive("claim", &parts)[..16])
     }
 
-    pub fn is_claim(&self, room: &RoomName, viewer: &Identity, claim: &str) -> bool {
-        let right = self.claim(room, viewer);
+    pub fn is_claim(&self, of: &Resource, viewer: &Identity, claim: &str) -> bool {
+        let right = self.claim(of, viewer);
         aws_lc_rs::constant_time::verify_slices_are_equal(right.as_bytes(), claim.as_bytes()).is_ok()
     }
 
-    /// The macaroon of an L402 challenge: good for this room, once the invoice with this hash is paid.
-    pub fn l402(&self, room: &RoomName, payment_hash: &str) -> Option<String> {
+    /// The macaroon of an L402 challenge: good for this thing, once the invoice with this hash is paid.
+    pub fn l402(&self, of: &Resource, payment_hash: &str) -> Option<String> {
         let mut identifier = vec![0, 0];
         identifier.extend(from_hex(payment_hash)?);
         identifier.extend(self.derive("l402-id", &[payment_hash]));
         let root_key = self.derive("l402", &[payment_hash]);
-        let made = Macaroon::new(&root_key, identifier).with_caveat(&format!("room = {room}"));
+        let mut made = Macaroon::new(&root_key, identifier);
+        for caveat in caveats(of) {
+            made = made.with_caveat(&caveat);
+        }
         Some(STANDARD.encode(made.to_bytes()))
     }
 
-    /// The payment hash of an L402 token (`macaroon:preimage`) that is genuine, for this room, and whose
+    /// The payment hash of an L402 token (`macaroon:preimage`) that is genuine, for this thing, and whose
     /// preimage fits. Whether it was paid is the ledger's to say.
-    pub fn paid_hash(&self, token: &str, room: &RoomName, now_ms: u64) -> Option<String> {
+    pub fn paid_hash(&self, token: &str, of: &Resource, now_ms: u64) -> Option<String> {
         let (macaroon, preimage) = token.trim().split_once(':')?;
         let macaroon = Macaroon::from_bytes(&STANDARD.decode(macaroon).ok()?)?;
         let preimage = Preimage(from_hex(preimage)?.try_into().ok()?);
         let hash = preimage.payment_hash();
         let named = macaroon.identifier.get(2..34).map(hex)?;
         let genuine = macaroon.is_genuine(&self.derive("l402", &[&hash]));
-        let room = format!("room = {room}");
+        let ours = caveats(of);
         let holds = |caveat: &Vec<u8>| {
             let text = String::from_utf8_lossy(caveat);
             let expires = text.strip_prefix("expires_at_ms = ").and_then(|at| at.parse::<u64>().ok());
-            text == room.as_str() || expires.is_some_and(|at| now_ms < at)
+            ours.iter().any(|caveat| *caveat == text) || expires.is_some_and(|at| now_ms < at)
         };
         (genuine && named == hash && macaroon.caveats.iter().all(holds)).then_some(hash)
     }
@@ -128,12 +134,36 @@ impl BillingKey {
     }
 }
 
+/// What an L402 token is narrowed to.
+fn caveats(of: &Resource) -> Vec<String> {
+    let content = of.content.iter().map(|content| format!("content = {content}"));
+    std::iter::once(format!("room = {}", of.room)).chain(content).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn room(name: &str) -> RoomName {
-        RoomName::parse(name).unwrap()
+    fn room(name: &str) -> Resource {
+        RoomName::parse(name).unwrap().into()
+    }
+
+    #[test]
+    fn what_was_bought_in_a_room_opens_neither_the_room_nor_another_thing() {
+        use crate::core::ids::MessageId;
+        let key = BillingKey([7; 32]);
+        let (show, preimage) = (room("show"), key.preimage(&InvoiceId::new(1)));
+        let file = |id: &str| Resource::file(&show.room, &MessageId::parse(id).unwrap());
+        let (one, other) = (file("f1"), file("f2"));
+        let hash = preimage.payment_hash();
+        let token = |of| format!("{}:{}", key.l402(of, &hash).unwrap(), hex(&preimage.0));
+        assert_eq!(key.paid_hash(&token(&one), &one, 0), Some(hash.clone()));
+        assert_eq!(key.paid_hash(&token(&one), &other, 0), None);
+        assert_eq!(key.paid_hash(&token(&one), &show, 0), None);
+        let ann = Identity::parse("ann").unwrap();
+        for elsewhere in [&other, &show] {
+            assert!(!key.is_claim(elsewhere, &ann, &key.claim(&one, &ann)));
+        }
     }
 
     #[test]

@@ -42,6 +42,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 const WAIT: Duration = Duration::from_secs(1);
 /// How often every open invoice is asked for, beside the stream.
 const ASK_ALL_EVERY: Duration = Duration::from_secs(10);
+/// Invoices that one look asks for. A renewal's waits for days, so there may be many: the stream is heard
+/// between two looks.
+const ASK_EACH_LOOK: usize = 50;
 /// Messages of the stream that may wait. Full: it is read no further until there is room.
 const TOLD_MAX: usize = 256;
 /// Bytes of one message of the stream.
@@ -62,6 +65,14 @@ struct Stream {
     asked_all: Option<Instant>,
     /// Invoices that were asked for since the stream is open: new ones are asked for once.
     asked: BTreeSet<String>,
+    round: Option<Round>,
+}
+
+/// Every open invoice is asked for, some at a time.
+struct Round {
+    /// All that was paid before it is known at its end, ms since the Unix epoch.
+    since_ms: u64,
+    left: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -175,10 +186,10 @@ impl Lnd {
         }
     }
 
-    /// What the stream says within a second.
-    async fn listen(state: &mut Stream) -> Result<Vec<Looked>, WalletError> {
+    /// What the stream says within this time.
+    async fn listen(state: &mut Stream, wait: Duration) -> Result<Vec<Looked>, WalletError> {
         let Some(told) = &mut state.told else { return Ok(Vec::new()) };
-        match tokio::time::timeout(WAIT, told.recv()).await {
+        match tokio::time::timeout(wait, told.recv()).await {
             Err(_) => Ok(Vec::new()),
             Ok(Some(first)) => {
                 let mut all = vec![first];
@@ -197,31 +208,51 @@ impl Lnd {
     async fn wait_for_news(&self, watched: &Watched) -> Result<News, WalletError> {
         let mut state = self.state.lock().await;
         self.open_stream(&mut state);
+        if state.round.is_none() && state.asked_all.is_none_or(|at| at.elapsed() >= ASK_ALL_EVERY) {
+            state.round = Some(Round { since_ms: unix_ms(), left: watched.hashes.clone() });
+        }
+        let asked = self.ask_some(&mut state, watched).await;
+        // What was not asked in a round that failed is the next one's.
+        let (mut seen, until_ms) = asked.inspect_err(|_| state.round = None)?;
+        let waits = seen.is_empty() && until_ms.is_none() && state.round.is_none();
+        let told = Self::listen(&mut state, if waits { WAIT } else { Duration::ZERO }).await?;
         let as_of_ms = unix_ms();
-        let all = state.asked_all.is_none_or(|at| at.elapsed() >= ASK_ALL_EVERY);
-        let mut seen = Vec::new();
-        for hash in &watched.hashes {
-            if (all || !state.asked.contains(hash))
-                && let Some(looked) = self.look_up(hash).await?
-            {
-                seen.extend(paid(hash.clone(), &looked, as_of_ms)?);
-                state.asked.insert(hash.clone());
-            }
-        }
-        let mut until_ms = None;
-        if all {
-            (state.asked_all, until_ms) = (Some(Instant::now()), Some(as_of_ms));
-            state.asked.retain(|hash| watched.hashes.contains(hash));
-        }
-        if seen.is_empty() && until_ms.is_none() {
-            let told = Self::listen(&mut state).await?;
-            let as_of_ms = unix_ms();
-            for looked in told {
-                let hash = STANDARD.decode(&looked.r_hash).map_err(|_| strange("hash"))?;
-                seen.extend(paid(hex(&hash), &looked, as_of_ms)?);
-            }
+        for looked in told {
+            let hash = STANDARD.decode(&looked.r_hash).map_err(|_| strange("hash"))?;
+            seen.extend(paid(hex(&hash), &looked, as_of_ms)?);
         }
         Ok(News { seen, until_ms })
+    }
+
+    /// Asks for some invoices, new ones first; and until when all is known, where that ends a round.
+    async fn ask_some(
+        &self,
+        state: &mut Stream,
+        watched: &Watched,
+    ) -> Result<(Vec<(String, Observed)>, Option<u64>), WalletError> {
+        let as_of_ms = unix_ms();
+        let new = watched.hashes.iter().filter(|hash| !state.asked.contains(*hash));
+        // Those that the node does not have yet are asked for again and again: the others have their share.
+        let mut asks: Vec<String> = new.take(ASK_EACH_LOOK / 2).cloned().collect();
+        let mut until_ms = None;
+        if let Some(round) = &mut state.round {
+            let rest = round.left.len().saturating_sub(ASK_EACH_LOOK - asks.len());
+            asks.extend(round.left.split_off(rest));
+            until_ms = round.left.is_empty().then_some(round.since_ms);
+        }
+        let mut seen = Vec::new();
+        for hash in asks {
+            if let Some(looked) = self.look_up(&hash).await? {
+                seen.extend(paid(hash.clone(), &looked, as_of_ms)?);
+                state.asked.insert(hash);
+            }
+        }
+        if until_ms.is_some() {
+            (state.round, state.asked_all) = (None, Some(Instant::now()));
+            let open: BTreeSet<&String> = watched.hashes.iter().collect();
+            state.asked.retain(|hash| open.contains(hash));
+        }
+        Ok((seen, until_ms))
     }
 }
 
@@ -295,8 +326,10 @@ fn check_bolt11(text: &str, hash: &str, bill: &Bill, network: Network) -> Result
     if AsRef::<[u8]>::as_ref(invoice.payment_hash()) != from_hex(hash).unwrap_or_default() {
         return Err(wrong("payment hash"));
     }
-    // An invoice that was made before has less time left, not more.
-    if invoice.expiry_time().as_secs() > bill.expires_in_s + 60 {
+    // One that was made before a kill or an outage ends when it was to end, not later.
+    let ends = invoice.duration_since_epoch().saturating_add(invoice.expiry_time());
+    let latest = Duration::from_millis(unix_ms()) + Duration::from_secs(bill.expires_in_s + 60);
+    if ends > latest {
         return Err(wrong("time"));
     }
     Ok(())
@@ -335,5 +368,73 @@ impl Wallet for Lnd {
             Self::answer(request).await.map(|_| ())
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::hashes::{Hash as _, sha256};
+    use bitcoin::secp256k1::{Secp256k1, SecretKey};
+    use lightning_invoice::{InvoiceBuilder, PaymentSecret};
+
+    use super::*;
+    use crate::billing::wallet::Preimage;
+
+    const SUM: Msat = Msat(21_000_000);
+    const EXPIRES_S: u64 = 900;
+
+    /// What a node might answer: made so many seconds ago, to be paid within so many.
+    fn invoice(currency: Currency, hash: [u8; 32], sum: Option<Msat>, ago_s: u64, expiry_s: u64) -> String {
+        let key = SecretKey::from_slice(&[1; 32]).expect("a key");
+        let made = InvoiceBuilder::new(currency)
+            .description("Access".into())
+            .payment_hash(sha256::Hash::from_byte_array(hash))
+            .payment_secret(PaymentSecret([0; 32]))
+            .duration_since_epoch(Duration::from_millis(unix_ms()) - Duration::from_secs(ago_s))
+            .min_final_cltv_expiry_delta(80)
+            .expiry_time(Duration::from_secs(expiry_s));
+        let sign = |message: &_| Secp256k1::new().sign_ecdsa_recoverable(message, &key);
+        match sum {
+            Some(sum) => made.amount_milli_satoshis(sum.0).build_signed(sign),
+            None => made.build_signed(sign),
+        }
+        .expect("an invoice")
+        .to_string()
+    }
+
+    fn checked(text: &str) -> Result<(), String> {
+        let preimage = Preimage([5; 32]);
+        let hash = preimage.payment_hash();
+        let target = Target::Lightning { preimage };
+        let bill = Bill { target, sum: SUM, expires_in_s: EXPIRES_S, memo: String::new() };
+        check_bolt11(text, &hash, &bill, Network::Regtest).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_invoice_of_another_network_sum_hash_or_time_is_refused() {
+        let hash: [u8; 32] = from_hex(&Preimage([5; 32]).payment_hash()).unwrap().try_into().unwrap();
+        let regtest = Currency::Regtest;
+        assert_eq!(checked(&invoice(regtest.clone(), hash, Some(SUM), 0, EXPIRES_S)), Ok(()));
+        let wrong = |text: String| checked(&text).unwrap_err();
+        for other in [Currency::Bitcoin, Currency::BitcoinTestnet, Currency::Signet] {
+            assert!(wrong(invoice(other, hash, Some(SUM), 0, EXPIRES_S)).contains("network"));
+        }
+        // A sum that is left open would be settled by any.
+        for sum in [None, Some(Msat(SUM.0 - 1_000)), Some(Msat(SUM.0 + 1_000))] {
+            assert!(wrong(invoice(regtest.clone(), hash, sum, 0, EXPIRES_S)).contains("sum"));
+        }
+        assert!(wrong(invoice(regtest.clone(), [6; 32], Some(SUM), 0, EXPIRES_S)).contains("hash"));
+        assert!(wrong(invoice(regtest, hash, Some(SUM), 0, 2 * EXPIRES_S)).contains("time"));
+        for nonsense in ["", "lnbcrt1", "lightning:"] {
+            assert!(checked(nonsense).is_err(), "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn after_an_outage_the_invoice_that_was_made_before_it_is_taken() {
+        let hash: [u8; 32] = from_hex(&Preimage([5; 32]).payment_hash()).unwrap().try_into().unwrap();
+        // Made ten minutes ago for twenty-five: it ends with the bill.
+        let text = invoice(Currency::Regtest, hash, Some(SUM), 600, 600 + EXPIRES_S);
+        assert_eq!(checked(&text), Ok(()));
     }
 }

@@ -20,7 +20,7 @@ impl Fixed {
         let rates = rates.iter().filter_map(|(currency, rate)| {
             let cents = (rate * 100.0).round();
             let fits = (1.0..=1e15).contains(&cents);
-            Some((Currency::parse(currency).ok()?, fits.then_some(cents as u64)?))
+            Some((Currency::parse(&currency.to_ascii_uppercase()).ok()?, fits.then_some(cents as u64)?))
         });
         Self(rates.collect())
     }
@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     fn a_rate_is_kept_to_the_cent() {
-        let rates = Fixed::new(&BTreeMap::from([("EUR".to_owned(), 64_123.45), ("euro".to_owned(), 1.0)]));
+        let rates = Fixed::new(&BTreeMap::from([("eur".to_owned(), 64_123.45), ("euro".to_owned(), 1.0)]));
         let rate = rates.rate(&Currency::parse("EUR").unwrap()).unwrap();
         assert_eq!(rate.cents_per_btc, 6_412_345);
         assert!(rates.rate(&Currency::parse("USD").unwrap()).is_none());

@@ -6,7 +6,7 @@
 use futures_util::future::BoxFuture;
 
 use super::descriptor::Payout;
-use crate::core::ledger::{Msat, Observed};
+use crate::core::ledger::{Msat, Observed, PaymentKey};
 
 /// Where the money for one invoice is to go.
 #[derive(Debug, Clone)]
@@ -61,8 +61,17 @@ pub struct Watched {
     /// Each with its next free place, and the time (ms since the Unix epoch) since when it may have been
     /// paid.
     pub payouts: Vec<(Payout, u32, u64)>,
+    /// Addresses whose invoices wait, or whose payments are not deep: for wallets that are asked about each.
+    pub addresses: Vec<WatchedAddress>,
     /// Lightning invoices whose end is not known.
     pub hashes: Vec<String>,
+}
+
+/// An address, and what was seen paid to it and may yet be replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WatchedAddress {
+    pub address: String,
+    pub known: Vec<(PaymentKey, Msat)>,
 }
 
 /// What a wallet saw.
@@ -93,7 +102,7 @@ pub trait Wallet: Send + Sync {
     /// Makes ready to be paid. Again, with the same target, it answers as it did.
     fn issue<'a>(&'a self, bill: &'a Bill) -> BoxFuture<'a, Result<Issued, WalletError>>;
 
-    /// Waits until there may be something new, a second or so at most, and says what is known.
+    /// Waits until there may be something new, some seconds at most, and says what is known.
     fn news<'a>(&'a self, watched: &'a Watched) -> BoxFuture<'a, Result<News, WalletError>>;
 
     /// Lets nobody pay this hash any more. One that is paid stays so.

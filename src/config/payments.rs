@@ -29,6 +29,9 @@ pub struct Payments {
     /// The node by which on-chain payments are seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bitcoind: Option<Bitcoind>,
+    /// A server by which on-chain payments are seen where there is no node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub esplora: Option<Esplora>,
     /// The operator's Lightning node, for the operator's own sales.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lnd: Option<Lnd>,
@@ -44,6 +47,7 @@ impl Default for Payments {
             network: Chain::default(),
             descriptor: None,
             bitcoind: None,
+            esplora: None,
             lnd: None,
             rates: BTreeMap::new(),
             invoices_per_address: 60,
@@ -65,6 +69,21 @@ pub struct Bitcoind {
     pub password: Option<Secret>,
 }
 
+fn look_seconds() -> u32 {
+    10
+}
+
+/// An Esplora server's HTTP API.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Esplora {
+    /// Such as `https://blockstream.info/api`.
+    pub url: String,
+    /// How often it is asked.
+    #[serde(default = "look_seconds")]
+    pub look_seconds: u32,
+}
+
 /// LND's REST interface.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -80,7 +99,7 @@ pub struct Lnd {
 impl Payments {
     /// Money is real: a wallet's node is named.
     pub fn are_real(&self) -> bool {
-        self.bitcoind.is_some() || self.lnd.is_some()
+        self.bitcoind.is_some() || self.esplora.is_some() || self.lnd.is_some()
     }
 
     pub(super) fn check(&self, wrong: &mut Vec<String>) {
@@ -93,14 +112,33 @@ impl Payments {
                 wrong.push("`payments.bitcoind.url`: accepted is such as `http://127.0.0.1:8332`".into());
             }
         }
-        if self.descriptor.is_some() && self.bitcoind.is_none() {
-            wrong.push("`payments.descriptor` needs `payments.bitcoind`, by which payments are seen".into());
+        if self.descriptor.is_some() && self.bitcoind.is_none() && self.esplora.is_none() {
+            let words = "`payments.descriptor` needs `payments.bitcoind` or `payments.esplora`, by which payments \
+                are seen";
+            wrong.push(words.into());
+        }
+        if self.bitcoind.is_some() && self.esplora.is_some() {
+            wrong
+                .push("`payments`: give either `bitcoind` or `esplora`; a node of your own is better".into());
+        }
+        if let Some(esplora) = &self.esplora {
+            let url = reqwest::Url::parse(&esplora.url).ok();
+            let fits = url.is_some_and(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
+            if !fits {
+                wrong.push(
+                    "`payments.esplora.url`: accepted is such as `https://blockstream.info/api`".into(),
+                );
+            }
+            if !(1..=3_600).contains(&esplora.look_seconds) {
+                wrong.push("`payments.esplora.look_seconds`: accepted are 1 to 3600".into());
+            }
         }
         if self.lnd.as_ref().is_some_and(|lnd| !lnd.url.starts_with("https://")) {
             wrong.push("`payments.lnd.url`: accepted is such as `https://127.0.0.1:8080`".into());
         }
         for (currency, rate) in &self.rates {
-            let plain = currency.len() == 3 && currency.bytes().all(|b| b.is_ascii_uppercase());
+            // Names in the environment have no case.
+            let plain = currency.len() == 3 && currency.bytes().all(|b| b.is_ascii_alphabetic());
             if !plain || !(0.01..=1e12).contains(rate) {
                 wrong.push("`payments.rates`: accepted are such as `EUR = 64000.0`".into());
             }

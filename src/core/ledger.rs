@@ -15,6 +15,8 @@ mod invoice;
 mod money;
 mod offer;
 mod owner;
+mod renewal;
+mod resource;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -26,13 +28,17 @@ pub use fact::{Address, Fact, InvoiceId, PaymentKey, PaymentStatus, Rail};
 pub use invoice::{Flags, Invoice, InvoiceState, Payment, WATCHED_BLOCKS};
 pub use money::{Currency, MSAT_PER_SAT, Msat, Price, PriceError, Rate, SAT_MAX, confirmations_needed};
 pub use offer::{Offer, Period};
+pub use renewal::Due;
+pub use resource::{Content, Resource};
 pub use view::{InvoiceView, PaymentView, SubscriptionView};
+
+use renewal::Calendar;
 
 use super::event::{Event, EventBody};
 use super::ids::{Identity, RoomName};
 use super::refusal::{Code, Refusal};
 
-/// Accounts of one room. Full: who is new is refused.
+/// Accounts of one thing that is sold. Full: who is new is refused.
 const ACCOUNTS_MAX: usize = 100_000;
 /// Invoices of one account, whatever became of them. Full: no more is made.
 const INVOICES_MAX: usize = 1_000;
@@ -41,12 +47,14 @@ const INVOICES_MAX: usize = 1_000;
 #[derive(Debug, Clone)]
 pub struct Order {
     pub id: InvoiceId,
-    pub room: RoomName,
+    pub of: Resource,
     pub viewer: Identity,
     /// Needed where the price is in a currency.
     pub rate: Option<Rate>,
     pub address: Option<Address>,
     pub payment_hash: Option<String>,
+    /// It may be paid at least until then (ms since the Unix epoch), whatever the offer says.
+    pub pay_until_ms: Option<u64>,
 }
 
 /// What a wallet says of one payment.
@@ -70,14 +78,20 @@ pub enum Progress {
     Replaced,
 }
 
+/// What holds for all that is sold in a room.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Shop {
-    version: u32,
-    offer: Option<Offer>,
     payout: Option<String>,
     payout_changes: u32,
     webhook: Option<String>,
     webhook_changes: u32,
+}
+
+/// One thing that is sold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Ware {
+    version: u32,
+    offer: Option<Offer>,
     accounts: BTreeMap<Identity, Account>,
 }
 
@@ -85,8 +99,11 @@ struct Shop {
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
     shops: BTreeMap<RoomName, Shop>,
-    /// Whose an invoice is.
-    owners: BTreeMap<InvoiceId, (RoomName, Identity)>,
+    wares: BTreeMap<Resource, Ware>,
+    /// For what an invoice is, and whose.
+    owners: BTreeMap<InvoiceId, (Resource, Identity)>,
+    /// When subscriptions are to be looked at.
+    calendar: Calendar,
     addresses: BTreeMap<String, InvoiceId>,
     hashes: BTreeMap<String, InvoiceId>,
     /// The next free place in each wallet's descriptor.
@@ -95,6 +112,8 @@ pub struct Ledger {
     first_ms: BTreeMap<String, u64>,
     /// Invoices that neither settled nor expired.
     unsettled: BTreeSet<InvoiceId>,
+    /// Invoices with payments on-chain that may yet be taken back.
+    shallow: BTreeSet<InvoiceId>,
     /// Lightning invoices that nobody was seen to pay, and that did not expire.
     unpaid: BTreeSet<InvoiceId>,
     /// Until when each way's payments are known.
@@ -105,13 +124,14 @@ pub struct Ledger {
 impl Ledger {
     /// Takes a fact from the log.
     pub fn restore(&mut self, room: &RoomName, at_ms: u64, fact: &Fact) {
-        let account = match fact {
+        let of = Resource { room: room.clone(), content: fact.content().cloned() };
+        let whose = match fact {
             Fact::OfferSet { version, offer, .. } => {
-                let shop = self.shops.entry(room.clone()).or_default();
-                if *version > shop.version {
-                    (shop.version, shop.offer) = (*version, offer.clone());
+                let ware = self.wares.entry(of.clone()).or_default();
+                if *version > ware.version {
+                    (ware.version, ware.offer) = (*version, offer.clone());
                 }
-                return;
+                return self.plan_all(&of);
             }
             Fact::PayoutSet { change, descriptor, .. } => {
                 let shop = self.shops.entry(room.clone()).or_default();
@@ -123,15 +143,19 @@ impl Ledger {
                 (shop.webhook_changes, shop.webhook) = (*change, url.clone());
                 return;
             }
-            Fact::InvoiceCreated { .. } => return self.keep_invoice(room, at_ms, fact),
+            Fact::InvoiceCreated { .. } => return self.keep_invoice(of, at_ms, fact),
             Fact::TrialStarted { viewer, until_ms, .. } => {
-                let account = self.account_mut(room, viewer);
+                let account = self.account_mut(&of, viewer);
                 account.trial.get_or_insert(Trial { started_ms: at_ms, until_ms: *until_ms });
                 return;
             }
-            Fact::Comped { viewer, .. } | Fact::Revoked { viewer, .. } | Fact::Restored { viewer, .. } => {
-                let account = self.account_mut(room, viewer);
-                return account.change_access(at_ms, fact);
+            Fact::Comped { viewer, .. }
+            | Fact::Revoked { viewer, .. }
+            | Fact::Restored { viewer, .. }
+            | Fact::RenewalDue { viewer, .. }
+            | Fact::SubscriptionExpired { viewer, .. } => {
+                self.account_mut(&of, viewer).change_access(at_ms, fact);
+                return self.plan(&of, viewer);
             }
             Fact::InvoiceOffered { invoice, .. }
             | Fact::InvoiceExpired { invoice }
@@ -143,8 +167,12 @@ impl Ledger {
                 self.owners.get(invoice).cloned()
             }
         };
-        if let Some((room, viewer)) = account {
-            self.account_mut(&room, &viewer).change_invoice(at_ms, fact);
+        if let Some((of, viewer)) = whose {
+            self.account_mut(&of, &viewer).change_invoice(at_ms, fact);
+            if let Fact::PaymentChanged { invoice, .. } = fact {
+                self.keep_shallow(invoice);
+            }
+            self.plan(&of, &viewer);
         }
     }
 
@@ -163,9 +191,21 @@ impl Ledger {
         }
     }
 
-    fn keep_invoice(&mut self, room: &RoomName, at_ms: u64, fact: &Fact) {
+    fn keep_shallow(&mut self, id: &InvoiceId) {
+        let is_shallow = self
+            .invoice(id)
+            .is_some_and(|invoice| invoice.payments.iter().any(|(key, payment)| payment.is_shallow(key)));
+        if is_shallow {
+            self.shallow.insert(id.clone());
+        } else {
+            self.shallow.remove(id);
+        }
+    }
+
+    fn keep_invoice(&mut self, of: Resource, at_ms: u64, fact: &Fact) {
         let Fact::InvoiceCreated {
             invoice: id,
+            content: _,
             viewer,
             version,
             price,
@@ -178,8 +218,8 @@ impl Ledger {
         else {
             return;
         };
-        let Some(offer) = self.shops.get(room).and_then(|shop| shop.offer.clone()) else { return };
-        self.owners.insert(id.clone(), (room.clone(), viewer.clone()));
+        let Some(offer) = self.wares.get(&of).and_then(|ware| ware.offer.clone()) else { return };
+        self.owners.insert(id.clone(), (of.clone(), viewer.clone()));
         if let Some(at) = address {
             self.addresses.insert(at.address.clone(), id.clone());
             let next = self.next_index.entry(at.profile.clone()).or_default();
@@ -210,11 +250,11 @@ impl Ledger {
             rounds: 0,
             settled: false,
         };
-        self.account_mut(room, viewer).invoices.entry(id.clone()).or_insert(made);
+        self.account_mut(&of, viewer).invoices.entry(id.clone()).or_insert(made);
     }
 
-    fn account_mut(&mut self, room: &RoomName, viewer: &Identity) -> &mut Account {
-        self.shops.entry(room.clone()).or_default().accounts.entry(viewer.clone()).or_default()
+    fn account_mut(&mut self, of: &Resource, viewer: &Identity) -> &mut Account {
+        self.wares.entry(of.clone()).or_default().accounts.entry(viewer.clone()).or_default()
     }
 
     /// Takes a fact of our own, and puts it out.
@@ -229,26 +269,27 @@ impl Ledger {
         self.outputs.pop_front()
     }
 
-    /// Sets or ends what a room costs. Invoices that were made keep their terms.
+    /// Sets or ends what something costs. Invoices that were made keep their terms.
     ///
     /// # Errors
-    /// `malformed` for terms out of bounds.
+    /// `malformed` for terms out of bounds, or that would give contents away.
     pub fn handle_offer(
         &mut self,
         now_ms: u64,
-        room: &RoomName,
+        of: &Resource,
         offer: Option<Offer>,
         by: Option<Identity>,
     ) -> Result<(), Refusal> {
         if let Some(offer) = &offer {
-            offer.check().map_err(|error| Refusal::new(Code::Malformed, error.to_string()))?;
+            offer.check_for(of).map_err(|error| Refusal::new(Code::Malformed, error.to_string()))?;
         }
-        let shop = self.shops.get(room);
-        if shop.and_then(|shop| shop.offer.as_ref()) == offer.as_ref() {
+        let ware = self.wares.get(of);
+        if ware.and_then(|ware| ware.offer.as_ref()) == offer.as_ref() {
             return Ok(());
         }
-        let version = shop.map_or(0, |shop| shop.version) + 1;
-        self.enact(now_ms, room, Fact::OfferSet { version, offer, by });
+        let version = ware.map_or(0, |ware| ware.version) + 1;
+        let content = of.content.clone();
+        self.enact(now_ms, &of.room, Fact::OfferSet { content, version, offer, by });
         Ok(())
     }
 
@@ -258,17 +299,17 @@ impl Ledger {
     /// `not_found` where nothing is sold, `unavailable` without the rate that the price needs,
     /// `rate_limited`.
     pub fn handle_order(&mut self, now_ms: u64, order: Order) -> Result<InvoiceId, Refusal> {
-        let Order { id, room, viewer, rate, address, payment_hash } = order;
-        let shop = self.shops.get(&room);
-        let offer = shop.and_then(|shop| shop.offer.as_ref());
-        let (Some(shop), Some(offer)) = (shop, offer) else {
+        let Order { id, of, viewer, rate, address, payment_hash, pay_until_ms } = order;
+        let ware = self.wares.get(&of);
+        let offer = ware.and_then(|ware| ware.offer.as_ref());
+        let (Some(ware), Some(offer)) = (ware, offer) else {
             return Err(Refusal::new(Code::NotFound, "nothing is sold here"));
         };
-        let account = shop.accounts.get(&viewer);
-        if let Some(open) = self.payable(&room, &viewer, now_ms) {
+        let account = ware.accounts.get(&viewer);
+        if let Some(open) = self.payable(&of, &viewer, now_ms) {
             return Ok(open.id.clone());
         }
-        let crowded = account.is_none() && shop.accounts.len() >= ACCOUNTS_MAX;
+        let crowded = account.is_none() && ware.accounts.len() >= ACCOUNTS_MAX;
         if crowded || account.is_some_and(|account| account.invoices.len() >= INVOICES_MAX) {
             return Err(Refusal::new(Code::RateLimited, "too many invoices were made here already"));
         }
@@ -277,29 +318,31 @@ impl Ledger {
         let credit = account.map_or(0, Account::credit);
         let asked = (i128::from(price.0) - credit).max(0).div_euclid(i128::from(MSAT_PER_SAT));
         let part = u64::from((i128::from(price.0) - credit).rem_euclid(i128::from(MSAT_PER_SAT)) > 0);
+        let pay_by_ms = now_ms.saturating_add(offer.pay_within_seconds * 1_000);
         // Whole satoshis: an address cannot be paid less.
         let asked = Msat::from_sats(u64::try_from(asked).unwrap_or(u64::MAX).saturating_add(part));
         let fact = Fact::InvoiceCreated {
             invoice: id.clone(),
+            content: of.content.clone(),
             viewer: viewer.clone(),
-            version: shop.version,
+            version: ware.version,
             price,
             asked,
             rate,
-            expires_at_ms: now_ms.saturating_add(offer.pay_within_seconds * 1_000),
+            expires_at_ms: pay_by_ms.max(pay_until_ms.unwrap_or(0)),
             address,
             payment_hash,
         };
-        self.enact(now_ms, &room, fact);
-        self.review(now_ms, &room, &viewer);
+        self.enact(now_ms, &of.room, fact);
+        self.review(now_ms, &of, &viewer);
         Ok(id)
     }
 
     /// The Lightning node took the invoice.
     pub fn handle_offered(&mut self, now_ms: u64, invoice: &InvoiceId, bolt11: String) {
-        let Some((room, _)) = self.owners.get(invoice).cloned() else { return };
+        let Some((of, _)) = self.owners.get(invoice).cloned() else { return };
         if self.invoice(invoice).is_some_and(|known| known.bolt11.is_none()) {
-            self.enact(now_ms, &room, Fact::InvoiceOffered { invoice: invoice.clone(), bolt11 });
+            self.enact(now_ms, &of.room, Fact::InvoiceOffered { invoice: invoice.clone(), bolt11 });
         }
     }
 
@@ -312,7 +355,7 @@ impl Ledger {
             PaymentKey::Marked => None,
         };
         let Some(id) = found.cloned() else { return };
-        let Some((room, viewer)) = self.owners.get(&id).cloned() else { return };
+        let Some((of, viewer)) = self.owners.get(&id).cloned() else { return };
         let Some(invoice) = self.invoice(&id) else { return };
         let known = invoice.payments.get(&observed.key);
         if known.is_some_and(|known| observed.as_of_ms <= known.as_of_ms) || observed.sum.0 == 0 {
@@ -334,15 +377,15 @@ impl Ledger {
                 status,
                 as_of_ms,
             };
-            self.enact(now_ms, &room, fact);
+            self.enact(now_ms, &of.room, fact);
         }
-        let account = self.account_mut(&room, &viewer);
+        let account = self.account_mut(&of, &viewer);
         let invoice = account.invoices.get_mut(&id);
         if let Some(payment) = invoice.and_then(|invoice| invoice.payments.get_mut(&observed.key)) {
             (payment.confirmations, payment.as_of_ms) = (blocks, observed.as_of_ms);
         }
         if changed {
-            self.review(now_ms, &room, &viewer);
+            self.review(now_ms, &of, &viewer);
         }
     }
 
@@ -379,16 +422,17 @@ impl Ledger {
             .map(|invoice| invoice.id.clone())
             .collect();
         for invoice in over {
-            if let Some((room, _)) = self.owners.get(&invoice).cloned() {
-                self.enact(now_ms, &room, Fact::InvoiceExpired { invoice });
+            if let Some((of, _)) = self.owners.get(&invoice).cloned() {
+                self.enact(now_ms, &of.room, Fact::InvoiceExpired { invoice });
             }
         }
+        self.expire_subscriptions(now_ms);
     }
 
     /// Settles and takes back what the sums say, until nothing changes.
-    fn review(&mut self, now_ms: u64, room: &RoomName, viewer: &Identity) {
+    fn review(&mut self, now_ms: u64, of: &Resource, viewer: &Identity) {
         loop {
-            let Some(account) = self.account(room, viewer) else { return };
+            let Some(account) = self.account(of, viewer) else { return };
             let fact = if let Some(lost) = account.to_reverse() {
                 Fact::InvoiceReversed { invoice: lost.id.clone(), round: lost.rounds }
             } else if let Some(paid) = account.to_settle() {
@@ -396,7 +440,7 @@ impl Ledger {
             } else {
                 return;
             };
-            self.enact(now_ms, room, fact);
+            self.enact(now_ms, &of.room, fact);
         }
     }
 }

@@ -430,6 +430,16 @@ pub enum ServerMessage {
         #[cfg_attr(test, ts(optional))]
         by: Option<Identity>,
     },
+    /// My paid time ends, and this invoice is for more of it.
+    #[serde(rename = "renewal.due")]
+    RenewalDue {
+        invoice: String,
+        /// What is to be paid, in satoshis.
+        #[cfg_attr(test, ts(type = "number"))]
+        amount_sat: u64,
+        #[cfg_attr(test, ts(type = "number"))]
+        ends_at_ms: u64,
+    },
     /// The last message of this connection.
     #[serde(rename = "removed")]
     Removed { reason: LeaveReason },

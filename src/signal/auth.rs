@@ -19,7 +19,8 @@ pub const SEAT: HeaderName = HeaderName::from_static("antiphon-seat");
 const OWNER_TOKEN_SECONDS: u64 = 24 * 60 * 60;
 
 /// What a guest may do in an open room; whoever opens it becomes its admin inside.
-pub const GUEST: Grant = Grant { publish: true, subscribe: true, chat: true, files: true, admin: false };
+pub const GUEST: Grant =
+    Grant { publish: true, subscribe: true, chat: true, files: true, admin: false, lowest_layer: false };
 
 /// Who sent a request.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,7 @@ mod list;
 mod tus;
 
 pub use download::{__path_contents, __path_thumbnail, contents, thumbnail};
-pub use link::{__path_link, Link, Links, Signature, link};
+pub use link::{__path_link, Asker, Link, Links, Shown, Signature, link, path};
 pub use list::{__path_list, list};
 pub use tus::{
     __path_cancel, __path_create, __path_receive, TUS_HEADERS, cancel, create, overridden, receive, speak,

@@ -5,6 +5,7 @@
 
 mod auth;
 mod backdrop;
+mod content;
 mod error;
 mod extract;
 mod files;

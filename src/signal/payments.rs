@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -17,10 +18,10 @@ use super::Signal;
 use super::auth::{Caller, GUEST};
 use super::error::{Problem, ProblemBody};
 use super::extract::{self, From, InRoom, OfInvoice};
-use super::paywall::{PaymentRequired, required};
-use crate::billing::{Admission, Challenge};
+use super::paywall::{PaymentRequired, l402, required};
+use crate::billing::{Admission, Challenge, Payer};
 use crate::core::ids::{Identity, RoomName};
-use crate::core::ledger::{InvoiceView, Msat, Progress, Rail};
+use crate::core::ledger::{InvoiceView, Msat, Progress, Rail, Resource};
 use crate::core::protocol::Code;
 use crate::token::{RoomGrant, Token};
 
@@ -29,7 +30,7 @@ const TICKET_SECONDS: u64 = 5 * 60;
 /// A follower hears something at least so often, so that proxies keep the line.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Who asks, by what it was given with its invoice. Holders of a token for the room send neither.
+/// Who asks, by what it was given with its invoice. Holders of a token send neither.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Claim {
@@ -66,18 +67,23 @@ impl std::convert::From<InvoiceView> for Followed {
     }
 }
 
-/// The viewer that a request proves to be.
-fn proven(signal: &Signal, headers: &HeaderMap, room: &RoomName, claim: &Claim) -> Result<Identity, Problem> {
+/// Who a request proves to be: by a claim, an L402 token or a token for the room; else somebody new.
+pub fn payer(signal: &Signal, headers: &HeaderMap, of: &Resource, claim: &Claim) -> Result<Payer, Problem> {
     if let (Some(viewer), Some(secret)) = (&claim.viewer, &claim.claim) {
         let viewer = Identity::parse(viewer)?;
-        if signal.billing.is_claim(room, &viewer, secret) {
-            return Ok(viewer);
+        if signal.billing.is_claim(of, &viewer, secret) {
+            return Ok(Payer::Known(viewer));
         }
-        return Err(Problem::new(Code::Unauthorized, "the claim is not this viewer's, or not for this room"));
+        return Err(Problem::new(Code::Unauthorized, "the claim is not this viewer's, or not for this"));
     }
-    match signal.authority.caller(headers)? {
-        Caller::Holder(token) if token.room.covers(room) => Ok(token.identity),
-        _ => Err(Problem::new(Code::Unauthorized, "show `viewer` and `claim`, or a token for this room")),
+    if let Some(token) = l402(headers) {
+        return Ok(Payer::L402(token));
+    }
+    match signal.authority.caller(headers) {
+        Ok(Caller::Holder(token)) if token.room.covers(&of.room) => Ok(Payer::Known(token.identity)),
+        Ok(Caller::Holder(_)) => Err(Problem::new(Code::Forbidden, "the token is for another room")),
+        Err(problem) if headers.contains_key(AUTHORIZATION) => Err(problem),
+        Ok(Caller::Guest) | Err(_) => Ok(Payer::Guest),
     }
 }
 
@@ -103,10 +109,14 @@ pub async fn access(
     headers: HeaderMap,
     extract::Json(claim): extract::Json<Claim>,
 ) -> Result<Response, Problem> {
-    let viewer = proven(&signal, &headers, &room, &claim)?;
-    let payer = crate::billing::Payer::Known(viewer);
+    let payer = payer(&signal, &headers, &room.clone().into(), &claim)?;
+    if matches!(payer, Payer::Guest) {
+        let words =
+            "show `viewer` and `claim`, or a token for this room; a join makes an invoice for who is new";
+        return Err(Problem::new(Code::Unauthorized, words));
+    }
     Ok(match signal.billing.admit(room.clone(), payer, from).await? {
-        Admission::Entitled { viewer, until_ms } | Admission::Preview { viewer, until_ms } => {
+        Admission::Entitled { viewer, until_ms } | Admission::Preview { viewer, until_ms, .. } => {
             Json(ticket(&signal, &room, viewer, until_ms)?).into_response()
         }
         Admission::Pay(challenge) => required(&challenge),
@@ -125,7 +135,8 @@ fn ticket(signal: &Signal, room: &RoomName, viewer: Identity, until_ms: u64) -> 
 
 /// Ask for an invoice, also before the paid time ends
 ///
-/// A renewal that is paid early goes on at the old end. The invoice that waits is answered again.
+/// A renewal that is paid early goes on at the old end. The invoice that waits is answered again. Who shows
+/// neither claim nor token is somebody new, such as who looks in and wants to stay.
 #[utoipa::path(
     post, path = "/v1/rooms/{room}/invoices", tag = "payments",
     params(("room" = RoomName, Path)),
@@ -143,8 +154,8 @@ pub async fn renew(
     headers: HeaderMap,
     extract::Json(claim): extract::Json<Claim>,
 ) -> Result<Response, Problem> {
-    let viewer = proven(&signal, &headers, &room, &claim)?;
-    match signal.billing.renew(room, viewer, from).await? {
+    let payer = payer(&signal, &headers, &room.clone().into(), &claim)?;
+    match signal.billing.renew(room, payer, from).await? {
         Admission::Pay(challenge) => Ok((StatusCode::CREATED, Json(*challenge)).into_response()),
         _ => Err(Problem::new(Code::Internal, "a renewal was not answered by an invoice")),
     }

@@ -1,4 +1,5 @@
-//! Recordings of a room: start, stop, list, fetch, delete. For the room's owner and admins alone.
+//! Recordings of a room: start, stop, list, fetch, delete. For the room's owner and admins, and what is sold
+//! for its buyers.
 
 use std::io::SeekFrom;
 use std::ops::Range;
@@ -16,11 +17,13 @@ use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
 use super::Signal;
 use super::error::{Problem, ProblemBody};
-use super::extract::{self, InRoom, OfName, OfRecording, Params};
-use super::files::{Link, Signature};
+use super::extract::{self, InRoom, OfName, OfRecording};
+use super::files::{Asker, Link, Shown, Signature};
 use super::member::member;
+use super::paywall::{PaymentRequired, may_fetch_sold, still_bought};
 use super::ranges::{self, Served};
 use crate::core::ids::{Identity, RoomName};
+use crate::core::ledger::Resource;
 use crate::core::protocol::Code;
 use crate::core::recording::manifest::{Manifest, RecordedFile};
 use crate::core::recording::{RecordingId, RecordingState, RecordingWish};
@@ -63,7 +66,7 @@ fn path(room: &RoomName, id: &RecordingId) -> String {
     format!("/v1/rooms/{room}/recordings/{id}")
 }
 
-fn path_of_file(room: &RoomName, id: &RecordingId, name: &str) -> String {
+pub fn path_of_file(room: &RoomName, id: &RecordingId, name: &str) -> String {
     // Names of a recording's files are plain.
     format!("{}/files/{name}", path(room, id))
 }
@@ -232,6 +235,8 @@ pub async fn delete(
         (status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 206, body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 304, description = "It is as the entity tag says"),
+        (status = 402, body = PaymentRequired, content_type = "application/problem+json",
+            description = "payment_required: the recording is sold; with an invoice, and L402 for programs"),
         (status = "4XX", body = ProblemBody, content_type = "application/problem+json",
             description = "401 unauthorized, 403 forbidden, 404 not_found, 416 range_not_satisfiable"),
     )
@@ -241,14 +246,26 @@ pub async fn contents(
     InRoom(room): InRoom,
     OfRecording(id): OfRecording,
     OfName(name): OfName,
-    Params(signature): Params<Signature>,
+    Asker { signature, from }: Asker,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    if !signal.links.admits(&path_of_file(&room, &id, &name), &signature)? {
+    let of = Resource::recording(&room, &id);
+    let shown = signal.links.admits(&path_of_file(&room, &id, &name), &signature)?;
+    if shown == Shown::Nothing && !signal.billing.is_sold(&of) {
         admin(&signal, &headers, &room).await?;
     }
     let open = signal.recordings.file(&room, &id, &name).await?;
+    match shown {
+        Shown::Buyer(viewer) => still_bought(&signal, &of, viewer).await?,
+        // Nobody is asked to pay for what is not there.
+        Shown::Nothing if signal.billing.is_sold(&of) => {
+            if let Some(asked) = may_fetch_sold(&signal, &headers, &of, from).await? {
+                return Ok(asked);
+            }
+        }
+        Shown::Nothing | Shown::Anyone => {}
+    }
     let since = open.modified.duration_since(UNIX_EPOCH).unwrap_or_default();
     let etag = format!("\"{:x}-{:x}\"", open.size, since.as_nanos());
     let served =

@@ -178,7 +178,7 @@ pub async fn show(
 ) -> Result<Json<Priced<RoomSummary>>, Problem> {
     visible(&signal, &headers, &room, Read::State).await?;
     let summary = signal.control.room(&room).await?;
-    let price = signal.billing.offer(room).await?;
+    let price = signal.billing.offer(room.clone()).await?;
     Ok(Json(Priced { room: summary, price }))
 }
 
@@ -218,7 +218,7 @@ pub async fn change(
     if let Some(price) = price {
         signal.billing.set_offer(room.clone(), price, seller).await?;
     }
-    let price = signal.billing.offer(room).await?;
+    let price = signal.billing.offer(room.clone()).await?;
     Ok(Json(Priced { room: state, price }))
 }
 

@@ -27,7 +27,7 @@ use super::auth::SEAT;
 use super::error::Problem;
 use super::extract::{BODY_BYTES_MAX, FRAGMENT, SDP};
 use super::{
-    Signal, backdrop, files, health, hls, home, ice_servers, join, member, messages, openapi, page,
+    Signal, backdrop, content, files, health, hls, home, ice_servers, join, member, messages, openapi, page,
     participants, payments, play, recordings, restreams, rooms, sales, sessions, stats, whip,
 };
 use crate::core::protocol::{Code, OFFER_BYTES_MAX};
@@ -91,6 +91,10 @@ pub fn api() -> OpenApiRouter<Arc<Signal>> {
         .routes(routes!(payments::show))
         .routes(routes!(payments::follow))
         .routes(routes!(payments::simulate))
+        .routes(routes!(content::recording_price, content::set_recording_price))
+        .routes(routes!(content::recording_access))
+        .routes(routes!(content::file_price, content::set_file_price))
+        .routes(routes!(content::file_access))
         .routes(routes!(sales::payout, sales::set_payout))
         .routes(routes!(sales::set_webhook))
         .routes(routes!(sales::subscribers))
@@ -154,6 +158,8 @@ pub fn router(signal: Arc<Signal>) -> Router {
         .route("/v1/openapi.json", get(move || async move { axum::Json(document.as_ref().clone()) }))
         .route("/", get(page::index))
         .route("/r/{room}", get(page::index))
+        .route("/r/{room}/recordings/{recording}", get(page::index))
+        .route("/r/{room}/files/{file}", get(page::index))
         .fallback(no_such_path)
         .method_not_allowed_fallback(not_allowed)
         .with_state(Arc::clone(&signal))

@@ -16,7 +16,7 @@ use super::error::{Problem, ProblemBody};
 use super::extract::{self, InRoom, OfIdentity, OfInvoice, Params};
 use crate::billing::{Hand, PayoutView, SubscriberView, WebhookView};
 use crate::core::ids::{Identity, RoomName};
-use crate::core::ledger::{PaymentKey, Period};
+use crate::core::ledger::{Content, PaymentKey, Period, Resource};
 use crate::core::protocol::Code;
 
 /// Who does it where no token says so: under `--dev` alone.
@@ -158,9 +158,10 @@ pub async fn subscribers(
 /// One line a payment (RFC 4180); an invoice without one has a line of its own.
 fn table(subscribers: &[SubscriberView]) -> String {
     let mut csv = "viewer,subscription,credit_sat,invoice,state,price_sat,amount_sat,currency,cents_per_btc,\
-                   created_at_ms,way,payment,payment_msat,payment_status,paid_at_ms\r\n"
+                   created_at_ms,way,payment,payment_msat,payment_status,paid_at_ms,content\r\n"
         .to_owned();
-    for SubscriberView { subscription, invoices } in subscribers {
+    for SubscriberView { content, subscription, invoices } in subscribers {
+        let content = content.as_ref().map(ToString::to_string).unwrap_or_default();
         for invoice in invoices {
             let (currency, rate) = match &invoice.rate {
                 Some(rate) => (rate.currency.as_str(), rate.cents_per_btc.to_string()),
@@ -183,7 +184,8 @@ fn table(subscribers: &[SubscriberView]) -> String {
                 payments.push(Default::default());
             }
             for payment in payments {
-                let cells: Vec<String> = head.iter().chain(&payment).map(|text| cell(text)).collect();
+                let cells: Vec<String> =
+                    head.iter().chain(&payment).chain([&content]).map(|text| cell(text)).collect();
                 // A string takes all that is written to it.
                 let _ = write!(csv, "{}\r\n", cells.join(","));
             }
@@ -223,11 +225,24 @@ fn cell(text: &str) -> String {
 #[serde(deny_unknown_fields, tag = "action", rename_all = "snake_case")]
 pub enum Deed {
     /// Give a period away.
-    Comp { period: Period, reason: String },
+    Comp {
+        /// Of what: absent, of the room.
+        #[serde(default)]
+        content: Option<Content>,
+        period: Period,
+        reason: String,
+    },
     /// Take access away, whatever was paid.
-    Revoke { reason: String },
+    Revoke {
+        #[serde(default)]
+        content: Option<Content>,
+        reason: String,
+    },
     /// Give it back.
-    Restore,
+    Restore {
+        #[serde(default)]
+        content: Option<Content>,
+    },
 }
 
 /// Give, take or restore access
@@ -250,12 +265,13 @@ pub async fn change(
 ) -> Result<StatusCode, Problem> {
     let by = owner(&signal, &headers, &room).await?;
     let deed = deed.ok_or_else(|| Problem::new(Code::Malformed, "the body says what to do: `action`"))?;
+    let of = |content| Resource { room: room.clone(), content };
     let hand = match deed {
-        Deed::Comp { period, reason } => Hand::Comp { viewer, period, reason },
-        Deed::Revoke { reason } => Hand::Revoke { viewer, reason },
-        Deed::Restore => Hand::Restore { viewer },
+        Deed::Comp { content, period, reason } => Hand::Comp { of: of(content), viewer, period, reason },
+        Deed::Revoke { content, reason } => Hand::Revoke { of: of(content), viewer, reason },
+        Deed::Restore { content } => Hand::Restore { of: of(content), viewer },
     };
-    signal.billing.lay_hand(room, hand, by).await?;
+    signal.billing.lay_hand(hand, by).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -287,7 +303,7 @@ pub async fn mark(
     extract::Json(Mark { reason }): extract::Json<Mark>,
 ) -> Result<StatusCode, Problem> {
     let by = owner(&signal, &headers, &room).await?;
-    signal.billing.lay_hand(room, Hand::Mark { invoice, reason }, by).await?;
+    signal.billing.lay_hand(Hand::Mark { room, invoice, reason }, by).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -5,6 +5,7 @@ use antiphon::core::event::{Event, EventBody};
 use antiphon::core::ids::Identity;
 use antiphon::core::ledger::{
     Address, Fact, InvoiceId, Ledger, Msat, Observed, Offer, Order, PaymentKey, Period, Price, Progress,
+    Resource,
 };
 use antiphon::events::memory::MemoryLog;
 use antiphon::events::sqlite::{FILE_NAME, SqliteLog};
@@ -21,12 +22,15 @@ fn offer() -> Offer {
         preview_seconds: 0,
         pay_within_seconds: 900,
         zero_conf: false,
+        preview_lowest: false,
+        remind_seconds: None,
     }
 }
 
 fn created(n: u8, address: &str) -> Fact {
     Fact::InvoiceCreated {
         invoice: InvoiceId::new(n.into()),
+        content: None,
         viewer: Identity::parse("ann").expect("a name"),
         version: 1,
         price: Msat::from_sats(1_000),
@@ -51,7 +55,7 @@ fn for_each_log(check: impl Fn(&mut dyn EventLog)) {
 #[test]
 fn facts_of_all_rooms_come_in_their_order_and_page_by_page() {
     for_each_log(|log| {
-        let set = |version| Fact::OfferSet { version, offer: Some(offer()), by: None };
+        let set = |version| Fact::OfferSet { content: None, version, offer: Some(offer()), by: None };
         let facts = [stored("one", set(1)), stored("two", set(1)), stored("one", created(1, "a"))];
         log.append(&[facts[0].clone(), sent("one", 1), facts[1].clone()]).expect("appended");
         log.append(&[facts[2].clone(), facts[0].clone()]).expect("appended");
@@ -98,16 +102,17 @@ fn rebuilt(log: &mut dyn EventLog) -> Ledger {
 fn a_ledger_is_rebuilt_from_its_log() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join(FILE_NAME);
-    let (show, ann) = (room("show"), Identity::parse("ann").expect("a name"));
+    let (show, ann) = (Resource::from(room("show")), Identity::parse("ann").expect("a name"));
     let mut ledger = Ledger::default();
     ledger.handle_offer(1_000, &show, Some(offer()), None).expect("an offer");
     let order = Order {
         id: InvoiceId::new(1),
-        room: show.clone(),
+        of: show.clone(),
         viewer: ann.clone(),
         rate: None,
         address: Some(Address { profile: "p".into(), index: 4, address: "a".into() }),
         payment_hash: None,
+        pay_until_ms: None,
     };
     ledger.handle_order(2_000, order).expect("an invoice");
     let seen = Observed {

@@ -4,6 +4,7 @@
 #[path = "../cluster/kafka.rs"]
 mod broker;
 mod durability;
+mod esplora;
 mod kafka;
 mod leases;
 mod ledger;

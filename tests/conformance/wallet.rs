@@ -10,8 +10,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use antiphon::billing::{
-    Bill, Bitcoind, Issued, Lnd, Login, News, Payout, Preimage, SIMULATED_PAYOUT, Simulated, Target, Wallet,
-    WalletError, Watched,
+    Bill, Bitcoind, Esplora, Issued, Lnd, Login, News, Payout, Preimage, SIMULATED_PAYOUT, Simulated, Target,
+    Wallet, WalletError, Watched, WatchedAddress,
 };
 use antiphon::config::Secret;
 use antiphon::core::ledger::Rail;
@@ -49,7 +49,10 @@ fn watched(targets: &[Target]) -> Watched {
     let mut watched = Watched::default();
     for target in targets {
         match target {
-            Target::Onchain { payout, index } => watched.payouts = vec![(payout.clone(), index + 1, 0)],
+            Target::Onchain { payout, index } => {
+                watched.payouts = vec![(payout.clone(), index + 1, 0)];
+                watched.addresses.push(WatchedAddress { address: address(target), known: Vec::new() });
+            }
             Target::Lightning { preimage } => watched.hashes.push(preimage.payment_hash()),
         }
     }
@@ -227,6 +230,78 @@ async fn a_bitcoin_node_conforms() {
     };
     let wallet = Bitcoind::new(&settings["BITCOIND__URL"], login).expect("a client");
     conforms(&Chain { net, wallet }).await;
+}
+
+struct Explorer {
+    net: Net,
+    wallet: Esplora,
+}
+
+impl Stand for Explorer {
+    fn wallet(&self) -> &dyn Wallet {
+        &self.wallet
+    }
+
+    fn target(&self, number: u8) -> Target {
+        Target::Onchain { payout: payout(), index: number.into() }
+    }
+
+    fn pay(&self, target: &Target, _: &Issued, sum: Msat) {
+        self.net.run(&["send", &address(target), &sum.sats_up().to_string()]);
+        self.net.run(&["mine", "1"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_esplora_server_conforms_and_tells_replacements_and_late_payments() {
+    let net = Net::start("chain", 28_640);
+    let url = super::esplora::serve(&net.settings()).await;
+    let wallet = Esplora::new(&url, Duration::from_millis(300)).expect("a client");
+    let stand = Explorer { net, wallet };
+    conforms(&stand).await;
+
+    let (third, wallet) = (stand.target(3), &stand.wallet);
+    let to = address(&third);
+    stand.net.run(&["send", &to, "5000"]);
+    let mut watching = watched(std::slice::from_ref(&third));
+    let seen = until(wallet, &watching, |news| seen_at(news, &to)).await;
+    assert_eq!(seen.progress, Progress::Confirmations(0));
+    stand.net.run(&["mine", "2"]);
+    let deep = |news: &News| seen_at(news, &to).filter(|one| one.progress == Progress::Confirmations(2));
+    let seen = until(wallet, &watching, deep).await;
+    watching.addresses[0].known = vec![(seen.key.clone(), seen.sum)];
+    // In no block any more, and then in no mempool either.
+    stand.net.run(&["reorg", "2"]);
+    let back = |news: &News| seen_at(news, &to).filter(|one| one.progress == Progress::Confirmations(0));
+    until(wallet, &watching, back).await;
+
+    let fourth = stand.target(4);
+    let to = address(&fourth);
+    stand.net.run(&["send", &to, "5000"]);
+    let mut watching = watched(std::slice::from_ref(&fourth));
+    let first = until(wallet, &watching, |news| seen_at(news, &to)).await;
+    watching.addresses[0].known = vec![(first.key.clone(), first.sum)];
+    stand.net.run(&["replace", first_txid(&first)]);
+    let replaced = |news: &News| seen_at(news, &to).filter(|one| one.progress == Progress::Replaced);
+    assert_eq!(until(wallet, &watching, replaced).await.key, first.key);
+
+    // Nobody waits for these any more: they are looked at in turn.
+    let late = Watched { payouts: watching.payouts.clone(), ..Watched::default() };
+    until(wallet, &late, |news| seen_at(news, &address(&stand.target(1)))).await;
+}
+
+fn first_txid(observed: &Observed) -> &str {
+    match &observed.key {
+        PaymentKey::Outpoint(outpoint) => outpoint.split(':').next().unwrap_or_default(),
+        _ => "",
+    }
+}
+
+#[tokio::test]
+async fn an_esplora_server_that_is_none_is_told_so() {
+    let wallet = Esplora::new("http://127.0.0.1:1", Duration::from_millis(10)).expect("a client");
+    let error = wallet.news(&Watched::default()).await.expect_err("nobody answers");
+    assert!(matches!(error, WalletError::Unreachable { .. }), "{error}");
 }
 
 #[tokio::test]

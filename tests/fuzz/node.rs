@@ -153,7 +153,14 @@ impl Node {
         let entrant = Entrant {
             identity: Identity::parse(name).expect("a name"),
             name: name.into(),
-            grant: Grant { publish: true, subscribe: true, chat: true, files: true, admin: false },
+            grant: Grant {
+                publish: true,
+                subscribe: true,
+                chat: true,
+                files: true,
+                admin: false,
+                lowest_layer: false,
+            },
             part: Part::Member,
             session,
             has_token: false,

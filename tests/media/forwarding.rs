@@ -92,6 +92,24 @@ fn a_good_path_shows_every_picture_at_the_top_layer() {
     assert!(heard >= 20 * 50, "{heard} packets of audio");
 }
 
+#[test]
+fn who_is_granted_the_lowest_layer_alone_gets_no_other_on_the_best_path() {
+    let mut world = node::world(11);
+    publisher(&mut world, 1, Conditions::default());
+    world.server.lowest_layer = true;
+    let looks = viewer(&mut world, 1, Conditions::default());
+    world.server.lowest_layer = false;
+    let pays = viewer(&mut world, 1, Conditions::default());
+    world.run(Duration::from_secs(20));
+    for site in [looks, pays] {
+        assert_watchable(&world, site);
+    }
+    let shown = |site| timeline(pictures(&world, site)[0]);
+    assert!(shown(looks).len() > 15 * 30, "{} pictures", shown(looks).len());
+    assert!(shown(looks).iter().all(|shown| shown.encoding == 0), "not for a moment");
+    assert_eq!(shown(pays).last().expect("a picture").encoding, TOP_ENCODING, "others get all");
+}
+
 /// Runs 30 s with this much loss both ways. Returns the share of pictures shown, and of lost packets that was
 /// brought back.
 fn lossy(seed: u64, loss: f64) -> (f64, f64) {

@@ -58,6 +58,8 @@ pub struct Node {
     transmits: VecDeque<(SocketAddr, Vec<u8>)>,
     /// How often the room's history cannot be read.
     pub unreadable: u32,
+    /// Who joins gets the lowest layer alone.
+    pub lowest_layer: bool,
     pub nonces: Nonces,
 }
 
@@ -120,6 +122,7 @@ impl Node {
             notices,
             room,
             peers: 0,
+            lowest_layer: false,
             offset: 0,
             transmits: VecDeque::new(),
             unreadable,
@@ -196,7 +199,14 @@ impl Node {
         let entrant = Entrant {
             identity: Identity::parse(&format!("peer-{}", self.peers)).expect("an identity"),
             name: format!("Peer {}", self.peers),
-            grant: Grant { publish: true, subscribe: true, chat: true, files: true, admin: false },
+            grant: Grant {
+                publish: true,
+                subscribe: true,
+                chat: true,
+                files: true,
+                admin: false,
+                lowest_layer: self.lowest_layer,
+            },
             part,
             session: SessionId::new(id, random << 8),
             has_token: false,

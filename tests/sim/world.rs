@@ -207,6 +207,7 @@ impl World {
             chat: self.rng.random_bool(0.9),
             files: true,
             admin: false,
+            lowest_layer: false,
         };
         let (lines, slots, senders) = self.lines();
         let session = SessionId(u128::from(self.fresh()));

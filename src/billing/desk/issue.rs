@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use super::{Ask, Desk, Waiting};
 use crate::billing::wallet::{Bill, Issued, Target, Wallet};
-use crate::billing::{Admission, Challenge, Payout};
+use crate::billing::{Admission, Challenge, Payout, gap};
 use crate::control::unix_ms;
 use crate::core::ids::{Identity, RoomName};
-use crate::core::ledger::{Address, InvoiceId, InvoiceState, InvoiceView, MSAT_PER_SAT, Order, Price, Rail};
+use crate::core::ledger::{
+    Address, InvoiceId, InvoiceState, InvoiceView, MSAT_PER_SAT, Order, Price, Rail, Resource,
+};
 use crate::core::refusal::{Code, Refusal};
 
 /// How long whoever asks waits for the Lightning node before it is shown the address alone.
@@ -31,13 +33,18 @@ impl Desk {
         }
     }
 
-    /// Makes the viewer's invoice, or finds it.
-    pub(super) fn order(&mut self, room: &RoomName, viewer: &Identity) -> Result<InvoiceId, Refusal> {
+    /// Makes the viewer's invoice, or finds it. `pay_until_ms` gives it more time than its offer does.
+    pub(super) fn order(
+        &mut self,
+        of: &Resource,
+        viewer: &Identity,
+        pay_until_ms: Option<u64>,
+    ) -> Result<InvoiceId, Refusal> {
         let now_ms = unix_ms();
-        if let Some(open) = self.ledger.payable(room, viewer, now_ms) {
+        if let Some(open) = self.ledger.payable(of, viewer, now_ms) {
             return Ok(open.id.clone());
         }
-        let (payout, lightning) = self.payout_of(room);
+        let (payout, lightning) = self.payout_of(&of.room);
         if payout.is_none() && !lightning {
             return Err(no_payout());
         }
@@ -50,17 +57,18 @@ impl Desk {
             self.payouts.insert(profile, payout);
             made.ok_or_else(|| Refusal::new(Code::Unavailable, "the payout has no addresses left"))
         });
-        let rate = match self.ledger.offer(room).map(|offer| &offer.price) {
+        let rate = match self.ledger.offer(of).map(|offer| &offer.price) {
             Some(Price::Fiat { currency, .. }) => self.rates.rate(currency),
             _ => None,
         };
         let order = Order {
             payment_hash: lightning.then(|| self.key.preimage(&id).payment_hash()),
             id,
-            room: room.clone(),
+            of: of.clone(),
             viewer: viewer.clone(),
             rate,
             address: address.transpose()?,
+            pay_until_ms,
         };
         self.ledger.handle_order(now_ms, order)
     }
@@ -73,18 +81,19 @@ impl Desk {
         let asks =
             invoice.state() == InvoiceState::New && invoice.asked.0 >= MSAT_PER_SAT && expires_in_s > 0;
         let lightning = invoice.payment_hash.is_some() && invoice.bolt11.is_none() && asks;
-        let room = self.ledger.owner_of(id).map(|(room, _)| room.to_string()).unwrap_or_default();
+        let what = self.ledger.owner_of(id).map(|(of, _)| of.to_string()).unwrap_or_default();
         let bill =
-            |target| Bill { target, sum: invoice.asked, expires_in_s, memo: format!("Access to {room}") };
+            |target| Bill { target, sum: invoice.asked, expires_in_s, memo: format!("Access to {what}") };
         let till = |rail| self.tills.get(&rail).map(|till| Arc::clone(&till.wallet));
         if let (Some(at), Some(wallet)) = (&invoice.address, till(Rail::Onchain))
             && let Some(payout) = self.payouts.get(&at.profile).cloned()
         {
             let bill = bill(Target::Onchain { payout, index: at.index });
             tokio::spawn(async move {
-                if let Err(error) = wallet.issue(&bill).await {
+                match wallet.issue(&bill).await {
+                    Ok(_) => gap::reach("address.watched"),
                     // The watcher sees to it as soon as the node is there.
-                    tracing::warn!(%error, "an address is not watched yet");
+                    Err(error) => tracing::warn!(%error, "an address is not watched yet"),
                 }
             });
         }
@@ -127,8 +136,8 @@ impl Desk {
 
     /// Shows an invoice to all who wait for it.
     pub(super) fn answer_waiting(&mut self, invoice: &InvoiceId) {
-        for Waiting { room, viewer, is_guest, reply } in self.waiting.remove(invoice).unwrap_or_default() {
-            let challenge = self.challenge(&room, &viewer, invoice, is_guest);
+        for Waiting { of, viewer, is_guest, reply } in self.waiting.remove(invoice).unwrap_or_default() {
+            let challenge = self.challenge(&of, &viewer, invoice, is_guest);
             // Who asked may have gone away.
             let _ = reply.send(challenge.map(|challenge| Admission::Pay(Box::new(challenge))));
         }
@@ -136,7 +145,7 @@ impl Desk {
 
     pub(super) fn challenge(
         &self,
-        room: &RoomName,
+        of: &Resource,
         viewer: &Identity,
         invoice: &InvoiceId,
         is_guest: bool,
@@ -150,10 +159,10 @@ impl Desk {
             invoice: view,
             offer: invoice.offer.clone(),
             viewer: viewer.clone(),
-            claim: is_guest.then(|| self.key.claim(room, viewer)),
-            subscription: self.ledger.subscription(room, viewer, unix_ms()),
+            claim: is_guest.then(|| self.key.claim(of, viewer)),
+            subscription: self.ledger.subscription(of, viewer, unix_ms()),
             simulated: self.simulated(),
-            macaroon: hash.and_then(|hash| self.key.l402(room, hash)),
+            macaroon: hash.and_then(|hash| self.key.l402(of, hash)),
         })
     }
 }
@@ -173,7 +182,10 @@ async fn offer_lightning(
         let bill = Bill { expires_in_s: left.as_secs().max(1), ..bill.clone() };
         let issued = tokio::time::timeout(ISSUE_WITHIN, wallet.issue(&bill)).await;
         let bolt11 = match issued {
-            Ok(Ok(Issued::Bolt11(bolt11))) => Some(bolt11),
+            Ok(Ok(Issued::Bolt11(bolt11))) => {
+                gap::reach("lightning.issued");
+                Some(bolt11)
+            }
             Ok(Ok(Issued::Watched)) => None,
             Ok(Err(error)) => {
                 if !std::mem::replace(&mut was_told, true) {

@@ -3,7 +3,7 @@
 use super::{Desk, issue};
 use crate::billing::{Hand, Payout, PayoutView, SHOWN_ADDRESSES, SubscriberView, WebhookView};
 use crate::core::ids::{Identity, RoomName};
-use crate::core::ledger::{InvoiceId, InvoiceView, Msat, Offer, PaymentKey, Progress, Rail};
+use crate::core::ledger::{InvoiceId, InvoiceView, Msat, Offer, PaymentKey, Progress, Rail, Resource};
 use crate::core::refusal::{Code, Refusal};
 
 /// Subscribers in one answer, the newest first.
@@ -13,12 +13,12 @@ impl Desk {
     pub(super) fn set_offer(
         &mut self,
         now_ms: u64,
-        room: &RoomName,
+        of: &Resource,
         offer: Option<Offer>,
         by: Option<Identity>,
     ) -> Result<(), Refusal> {
         if let Some(offer) = &offer {
-            let (payout, lightning) = self.payout_of(room);
+            let (payout, lightning) = self.payout_of(&of.room);
             if payout.is_none() && !lightning {
                 return Err(issue::no_payout());
             }
@@ -29,7 +29,7 @@ impl Desk {
                 return Err(Refusal::new(Code::Malformed, words));
             }
         }
-        self.ledger.handle_offer(now_ms, room, offer, by)
+        self.ledger.handle_offer(now_ms, of, offer, by)
     }
 
     pub(super) fn set_payout(
@@ -81,18 +81,22 @@ impl Desk {
         room: &RoomName,
         id: &InvoiceId,
     ) -> Result<(InvoiceView, Identity), Refusal> {
-        let of_room = self.ledger.owner_of(id).is_some_and(|(of, _)| of == room);
+        let of_room = self.ledger.owner_of(id).is_some_and(|(of, _)| of.room == *room);
         let invoice = self.ledger.invoice(id).filter(|_| of_room);
         let invoice = invoice.ok_or_else(|| Refusal::new(Code::NotFound, "there is no such invoice"))?;
         Ok((InvoiceView::of(invoice), invoice.viewer.clone()))
     }
 
     pub(super) fn subscribers(&self, room: &RoomName, now_ms: u64) -> Vec<SubscriberView> {
-        let views = self.ledger.accounts(room).filter_map(|(viewer, account)| {
-            let subscription = self.ledger.subscription(room, viewer, now_ms)?;
+        let accounts = self
+            .ledger
+            .wares(room)
+            .flat_map(|of| self.ledger.accounts(of).map(move |(viewer, account)| (of, viewer, account)));
+        let views = accounts.filter_map(|(of, viewer, account)| {
+            let subscription = self.ledger.subscription(of, viewer, now_ms)?;
             let mut invoices: Vec<_> = account.invoices.values().map(InvoiceView::of).collect();
             invoices.sort_by_key(|invoice| std::cmp::Reverse(invoice.created_at_ms));
-            Some(SubscriberView { subscription, invoices })
+            Some(SubscriberView { content: of.content.clone(), subscription, invoices })
         });
         let mut views: Vec<_> = views.collect();
         views.sort_by_key(|view| {
@@ -102,22 +106,18 @@ impl Desk {
         views
     }
 
-    pub(super) fn lay_hand(
-        &mut self,
-        now_ms: u64,
-        room: &RoomName,
-        hand: Hand,
-        by: Identity,
-    ) -> Result<(), Refusal> {
+    pub(super) fn lay_hand(&mut self, now_ms: u64, hand: Hand, by: Identity) -> Result<(), Refusal> {
         match hand {
-            Hand::Comp { viewer, period, reason } => {
-                self.ledger.handle_comp(now_ms, room, &viewer, period, &reason, by)
+            Hand::Comp { of, viewer, period, reason } => {
+                self.ledger.handle_comp(now_ms, &of, &viewer, period, &reason, by)
             }
-            Hand::Revoke { viewer, reason } => {
-                self.ledger.handle_revoke(now_ms, room, &viewer, Some(&reason), by)
+            Hand::Revoke { of, viewer, reason } => {
+                self.ledger.handle_revoke(now_ms, &of, &viewer, Some(&reason), by)
             }
-            Hand::Restore { viewer } => self.ledger.handle_revoke(now_ms, room, &viewer, None, by),
-            Hand::Mark { invoice, reason } => self.ledger.handle_mark(now_ms, room, &invoice, &reason, by),
+            Hand::Restore { of, viewer } => self.ledger.handle_revoke(now_ms, &of, &viewer, None, by),
+            Hand::Mark { room, invoice, reason } => {
+                self.ledger.handle_mark(now_ms, &room, &invoice, &reason, by)
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use tokio::sync::{broadcast, watch};
 use super::{Ask, Billing, BillingKey, CHANGES_DEPTH, Desk, QUEUE_DEPTH, Till};
 use crate::billing::wallet::{Wallet, WalletError, Watched};
 use crate::billing::{
-    Bitcoind, Fixed, KeyError, Lnd, Login, Payout, PayoutError, Simulated, simulated, webhook,
+    Bitcoind, Esplora, Fixed, KeyError, Lnd, Login, Payout, PayoutError, Simulated, simulated, webhook,
 };
 use crate::config::{Chain, Config, Payments};
 use crate::control::{Control, unix_ms};
@@ -169,6 +169,10 @@ fn real_tills(payments: &Payments) -> Result<Tills, BillingError> {
             }
         };
         add(Rail::Onchain, Arc::new(Bitcoind::new(&node.url, login)?));
+    }
+    if let Some(server) = &payments.esplora {
+        let look_every = Duration::from_secs(server.look_seconds.into());
+        add(Rail::Onchain, Arc::new(Esplora::new(&server.url, look_every)?));
     }
     if let Some(node) = &payments.lnd {
         let certificate = std::fs::read(&node.cert_file).map_err(BillingError::Certificate)?;

@@ -53,6 +53,8 @@ pub struct Trial {
 /// The time that live periods span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
+    /// Of the last period.
+    pub start_ms: u64,
     pub end_ms: u64,
     pub grace_ms: u64,
     /// The first of a row of calendar months, and how many.
@@ -77,6 +79,10 @@ pub struct Account {
     pub revoked: Option<String>,
     /// Changes of access by the owner so far.
     pub changes: u32,
+    /// For which end of a period it was reminded.
+    pub reminded_of_ms: Option<u64>,
+    /// Which end of access was told.
+    pub expired_at_ms: Option<u64>,
 }
 
 impl Account {
@@ -136,7 +142,12 @@ impl Account {
     pub fn span(&self) -> Option<Span> {
         let mut terms: Vec<(&TermSource, &Term)> = self.terms.iter().filter(|(_, term)| !term.void).collect();
         terms.sort_by_key(|(source, term)| (term.at_ms, (*source).clone()));
-        let trial = self.trial.map(|trial| Span { end_ms: trial.until_ms, grace_ms: 0, months: None });
+        let trial = self.trial.map(|trial| Span {
+            start_ms: trial.started_ms,
+            end_ms: trial.until_ms,
+            grace_ms: 0,
+            months: None,
+        });
         if terms.is_empty() {
             return None;
         }
@@ -152,7 +163,7 @@ impl Account {
                 }
                 period => (period.after(start_ms), None),
             };
-            Some(Span { end_ms, grace_ms: term.grace_ms, months })
+            Some(Span { start_ms, end_ms, grace_ms: term.grace_ms, months })
         })
     }
 
@@ -253,7 +264,7 @@ impl Account {
         }
     }
 
-    /// Takes a fact about what the owner did.
+    /// Takes a fact about what the owner did, or what time did.
     pub(super) fn change_access(&mut self, at_ms: u64, fact: &Fact) {
         match fact {
             Fact::Comped { change, period, .. } => {
@@ -269,6 +280,8 @@ impl Account {
                 self.changes = *change;
                 self.revoked = None;
             }
+            Fact::RenewalDue { ends_at_ms, .. } => self.reminded_of_ms = Some(*ends_at_ms),
+            Fact::SubscriptionExpired { ended_at_ms, .. } => self.expired_at_ms = Some(*ended_at_ms),
             _ => {}
         }
     }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::money::{Msat, Rate};
 use super::offer::{Offer, Period};
+use super::resource::Content;
 use crate::core::event::EventId;
 use crate::core::ids::Identity;
 
@@ -119,9 +120,12 @@ pub struct Address {
 pub enum Fact {
     #[serde(rename = "offer.set")]
     OfferSet {
-        /// Counts up from 1 in each room.
+        /// Absent: the room itself. So for all facts about what is sold.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        content: Option<Content>,
+        /// Counts up from 1 for each thing.
         version: u32,
-        /// Absent: the room is free.
+        /// Absent: it is free.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         offer: Option<Offer>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -150,6 +154,8 @@ pub enum Fact {
     #[serde(rename = "invoice.created")]
     InvoiceCreated {
         invoice: InvoiceId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        content: Option<Content>,
         viewer: Identity,
         version: u32,
         /// What the period costs.
@@ -194,19 +200,79 @@ pub enum Fact {
     InvoiceReversed { invoice: InvoiceId, round: u32 },
     #[serde(rename = "subscription.trial")]
     TrialStarted { viewer: Identity, version: u32, until_ms: u64 },
+    /// A period ends soon: what to pay for the next one.
+    #[serde(rename = "subscription.due")]
+    RenewalDue {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        content: Option<Content>,
+        viewer: Identity,
+        ends_at_ms: u64,
+        invoice: InvoiceId,
+    },
+    /// It was not renewed, grace included.
+    #[serde(rename = "subscription.expired")]
+    SubscriptionExpired {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        content: Option<Content>,
+        viewer: Identity,
+        ended_at_ms: u64,
+    },
     #[serde(rename = "access.comped")]
-    Comped { viewer: Identity, change: u32, period: Period, reason: String, by: Identity },
+    Comped {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        content: Option<Content>,
+        viewer: Identity,
+        change: u32,
+        period: Period,
+        reason: String,
+        by: Identity,
+    },
     #[serde(rename = "access.revoked")]
-    Revoked { viewer: Identity, change: u32, reason: String, by: Identity },
+    Revoked {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        content: Option<Content>,
+        viewer: Identity,
+        change: u32,
+        reason: String,
+        by: Identity,
+    },
     #[serde(rename = "access.restored")]
-    Restored { viewer: Identity, change: u32, by: Identity },
+    Restored {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        content: Option<Content>,
+        viewer: Identity,
+        change: u32,
+        by: Identity,
+    },
 }
 
 impl Fact {
+    /// As it is told by webhooks, such as `invoice.settled`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::OfferSet { .. } => "offer.set",
+            Self::PayoutSet { .. } => "payout.set",
+            Self::WebhookSet { .. } => "webhook.set",
+            Self::InvoiceCreated { .. } => "invoice.created",
+            Self::InvoiceOffered { .. } => "invoice.offered",
+            Self::InvoiceExpired { .. } => "invoice.expired",
+            Self::PaymentChanged { .. } => "payment.changed",
+            Self::InvoiceMarked { .. } => "invoice.marked",
+            Self::InvoiceSettled { .. } => "invoice.settled",
+            Self::InvoiceReversed { .. } => "invoice.reversed",
+            Self::TrialStarted { .. } => "subscription.trial",
+            Self::RenewalDue { .. } => "subscription.due",
+            Self::SubscriptionExpired { .. } => "subscription.expired",
+            Self::Comped { .. } => "access.comped",
+            Self::Revoked { .. } => "access.revoked",
+            Self::Restored { .. } => "access.restored",
+        }
+    }
+
     /// The same fact has the same id, whoever comes to it and how often.
     pub fn id(&self) -> EventId {
         EventId::from_stored(match self {
-            Self::OfferSet { version, .. } => format!("offer:{version}"),
+            Self::OfferSet { content, version, .. } => format!("offer:{}{version}", within(content)),
             Self::PayoutSet { change, .. } => format!("payout:{change}"),
             Self::WebhookSet { change, .. } => format!("webhook:{change}"),
             Self::InvoiceCreated { invoice, .. } => format!("invoice:{}:created", invoice.0),
@@ -219,10 +285,32 @@ impl Fact {
             Self::InvoiceSettled { invoice, round } => format!("invoice:{}:settled:{round}", invoice.0),
             Self::InvoiceReversed { invoice, round } => format!("invoice:{}:reversed:{round}", invoice.0),
             Self::TrialStarted { viewer, .. } => format!("trial:{viewer}"),
-            Self::Comped { viewer, change, .. }
-            | Self::Revoked { viewer, change, .. }
-            | Self::Restored { viewer, change, .. } => format!("access:{viewer}:{change}"),
+            Self::RenewalDue { content, viewer, ends_at_ms, .. } => {
+                format!("due:{}{viewer}:{ends_at_ms}", within(content))
+            }
+            Self::SubscriptionExpired { content, viewer, ended_at_ms } => {
+                format!("expired:{}{viewer}:{ended_at_ms}", within(content))
+            }
+            Self::Comped { content, viewer, change, .. }
+            | Self::Revoked { content, viewer, change, .. }
+            | Self::Restored { content, viewer, change, .. } => {
+                format!("access:{}{viewer}:{change}", within(content))
+            }
         })
+    }
+
+    /// Which part of its room it is about; nothing where it is the room, or where an invoice says it.
+    pub fn content(&self) -> Option<&Content> {
+        match self {
+            Self::OfferSet { content, .. }
+            | Self::InvoiceCreated { content, .. }
+            | Self::RenewalDue { content, .. }
+            | Self::SubscriptionExpired { content, .. }
+            | Self::Comped { content, .. }
+            | Self::Revoked { content, .. }
+            | Self::Restored { content, .. } => content.as_ref(),
+            _ => None,
+        }
     }
 
     /// What no two invoices may share, for the log to hold: an address, a payment hash, an outpoint.
@@ -241,4 +329,9 @@ impl Fact {
             _ => Vec::new(),
         }
     }
+}
+
+/// Keeps the facts of one thing in a room from those of another.
+fn within(content: &Option<Content>) -> String {
+    content.as_ref().map(|content| format!("{content}:")).unwrap_or_default()
 }

@@ -78,6 +78,13 @@ pub struct Payment {
     pub confirmations: u32,
 }
 
+impl Payment {
+    /// On-chain, and it may yet be taken back.
+    pub fn is_shallow(&self, key: &PaymentKey) -> bool {
+        key.rail() == Some(Rail::Onchain) && (self.status.is_pending() || self.status == PaymentStatus::Final)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invoice {
     pub id: InvoiceId,

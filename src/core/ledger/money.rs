@@ -71,8 +71,12 @@ pub enum PriceError {
     NoRate,
     #[error("a period is from 1 minute to 1,200 months")]
     Period,
-    #[error("a trial, a grace, a preview and the time to pay each have an end: at most 366 days")]
+    #[error("a trial, a grace, a preview, a reminder and the time to pay each have an end: at most 366 days")]
     Span,
+    #[error(
+        "a recording or file is sold without trial, preview and `zero_conf`: what was fetched cannot be taken back"
+    )]
+    Content,
 }
 
 /// What a period costs.

@@ -5,6 +5,7 @@ use chrono::{DateTime, Months};
 use serde::{Deserialize, Serialize};
 
 use super::money::{Price, PriceError};
+use super::resource::Resource;
 
 /// Milliseconds in a minute.
 const MINUTE_MS: u64 = 60_000;
@@ -72,9 +73,12 @@ pub struct Offer {
     /// Seconds after a period's end in which access goes on and a renewal begins at the old end.
     #[serde(default)]
     pub grace_seconds: u64,
-    /// Seconds for which whoever comes may look in before the paywall.
+    /// Seconds for which whoever comes may look in before the paywall, once for each address.
     #[serde(default)]
     pub preview_seconds: u64,
+    /// Who looks in gets the lowest layer of each picture. Without `preview_seconds` there is no end to it.
+    #[serde(default)]
+    pub preview_lowest: bool,
     /// Seconds in which an invoice may be paid.
     #[serde(default = "pay_within")]
     pub pay_within_seconds: u64,
@@ -82,6 +86,10 @@ pub struct Offer {
     /// payment is replaced.
     #[serde(default)]
     pub zero_conf: bool,
+    /// Seconds before a period's end at which its viewer is asked to pay for the next one. Absent: in the last
+    /// tenth, three days at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remind_seconds: Option<u64>,
 }
 
 impl Offer {
@@ -90,9 +98,26 @@ impl Offer {
     pub fn check(&self) -> Result<(), PriceError> {
         self.price.check()?;
         self.period.check()?;
-        let spans = [self.trial_seconds, self.grace_seconds, self.preview_seconds, self.pay_within_seconds];
+        let spans = [
+            self.trial_seconds,
+            self.grace_seconds,
+            self.preview_seconds,
+            self.pay_within_seconds,
+            self.remind_seconds.unwrap_or(0),
+        ];
         let fits = spans.iter().all(|seconds| *seconds <= SPAN_SECONDS_MAX) && self.pay_within_seconds >= 60;
         if fits { Ok(()) } else { Err(PriceError::Span) }
+    }
+
+    /// [`Self::check`], and whether these terms suit what is sold.
+    ///
+    /// # Errors
+    /// As there, and [`PriceError::Content`].
+    pub fn check_for(&self, of: &Resource) -> Result<(), PriceError> {
+        self.check()?;
+        let gives_away =
+            self.trial_seconds > 0 || self.preview_seconds > 0 || self.preview_lowest || self.zero_conf;
+        if gives_away && !of.is_live() { Err(PriceError::Content) } else { Ok(()) }
     }
 }
 

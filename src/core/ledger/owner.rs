@@ -4,6 +4,7 @@
 use super::fact::{Fact, InvoiceId};
 use super::money::Msat;
 use super::offer::Period;
+use super::resource::Resource;
 use super::{ACCOUNTS_MAX, Ledger};
 use crate::core::ids::{Identity, RoomName};
 use crate::core::refusal::{Code, Refusal};
@@ -45,14 +46,14 @@ impl Ledger {
 
     /// Starts a viewer's trial, where the offer has one and it was not used.
     pub fn handle_trial(&mut self, now_ms: u64, room: &RoomName, viewer: &Identity) {
-        let Some(shop) = self.shops.get(room) else { return };
-        let Some(offer) = shop.offer.as_ref().filter(|offer| offer.trial_seconds > 0) else { return };
-        let unused = shop.accounts.get(viewer).is_none_or(|account| {
+        let Some(ware) = self.wares.get(&Resource::from(room.clone())) else { return };
+        let Some(offer) = ware.offer.as_ref().filter(|offer| offer.trial_seconds > 0) else { return };
+        let unused = ware.accounts.get(viewer).is_none_or(|account| {
             account.trial.is_none() && account.terms.is_empty() && account.revoked.is_none()
         });
-        if unused && shop.accounts.len() < ACCOUNTS_MAX {
+        if unused && ware.accounts.len() < ACCOUNTS_MAX {
             let until_ms = now_ms.saturating_add(offer.trial_seconds * 1_000);
-            let (version, viewer) = (shop.version, viewer.clone());
+            let (version, viewer) = (ware.version, viewer.clone());
             self.enact(now_ms, room, Fact::TrialStarted { viewer, version, until_ms });
         }
     }
@@ -70,10 +71,10 @@ impl Ledger {
         by: Identity,
     ) -> Result<(), Refusal> {
         let reason = reason_of(reason)?;
-        let Some((_, viewer)) = self.owners.get(invoice).filter(|(of, _)| of == room).cloned() else {
+        let Some((of, viewer)) = self.owners.get(invoice).filter(|(of, _)| of.room == *room).cloned() else {
             return Err(no_invoice());
         };
-        let Some(account) = self.account(room, &viewer) else { return Err(no_invoice()) };
+        let Some(account) = self.account(&of, &viewer) else { return Err(no_invoice()) };
         let Some(known) = account.invoices.get(invoice) else { return Err(no_invoice()) };
         let missing = i128::from(known.price.0) - account.credit();
         if known.settled || known.marked.is_some() || missing <= 0 {
@@ -81,7 +82,7 @@ impl Ledger {
         }
         let sum = Msat(u64::try_from(missing).unwrap_or(u64::MAX));
         self.enact(now_ms, room, Fact::InvoiceMarked { invoice: invoice.clone(), sum, reason, by });
-        self.review(now_ms, room, &viewer);
+        self.review(now_ms, &of, &viewer);
         Ok(())
     }
 
@@ -92,7 +93,7 @@ impl Ledger {
     pub fn handle_comp(
         &mut self,
         now_ms: u64,
-        room: &RoomName,
+        of: &Resource,
         viewer: &Identity,
         period: Period,
         reason: &str,
@@ -100,12 +101,12 @@ impl Ledger {
     ) -> Result<(), Refusal> {
         let reason = reason_of(reason)?;
         period.check().map_err(|error| Refusal::new(Code::Malformed, error.to_string()))?;
-        if self.offer(room).is_none() {
+        if self.offer(of).is_none() {
             return Err(Refusal::new(Code::NotFound, "nothing is sold here"));
         }
-        let change = self.account(room, viewer).map_or(0, |account| account.changes) + 1;
-        let viewer = viewer.clone();
-        self.enact(now_ms, room, Fact::Comped { viewer, change, period, reason, by });
+        let change = self.account(of, viewer).map_or(0, |account| account.changes) + 1;
+        let (content, viewer) = (of.content.clone(), viewer.clone());
+        self.enact(now_ms, &of.room, Fact::Comped { content, viewer, change, period, reason, by });
         Ok(())
     }
 
@@ -116,27 +117,27 @@ impl Ledger {
     pub fn handle_revoke(
         &mut self,
         now_ms: u64,
-        room: &RoomName,
+        of: &Resource,
         viewer: &Identity,
         reason: Option<&str>,
         by: Identity,
     ) -> Result<(), Refusal> {
-        let Some(account) = self.account(room, viewer) else {
+        let Some(account) = self.account(of, viewer) else {
             return Err(Refusal::new(Code::NotFound, "there is no such subscriber"));
         };
-        let (change, viewer) = (account.changes + 1, viewer.clone());
+        let (change, content, viewer) = (account.changes + 1, of.content.clone(), viewer.clone());
         let fact = match reason {
             Some(reason) => {
                 let reason = reason_of(reason)?;
                 if account.revoked.is_some() {
                     return Ok(());
                 }
-                Fact::Revoked { viewer, change, reason, by }
+                Fact::Revoked { content, viewer, change, reason, by }
             }
             None if account.revoked.is_none() => return Ok(()),
-            None => Fact::Restored { viewer, change, by },
+            None => Fact::Restored { content, viewer, change, by },
         };
-        self.enact(now_ms, room, fact);
+        self.enact(now_ms, &of.room, fact);
         Ok(())
     }
 }

@@ -3,13 +3,14 @@
 use super::*;
 
 mod random;
+mod renewal;
 
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
 const PRICE: u64 = 50_000;
 
-fn room() -> RoomName {
-    RoomName::parse("show").unwrap()
+fn room() -> Resource {
+    RoomName::parse("show").unwrap().into()
 }
 
 fn viewer(name: &str) -> Identity {
@@ -54,11 +55,12 @@ impl Desk {
         self.orders += 1;
         let order = Order {
             id: InvoiceId::new(u128::from(n)),
-            room: room(),
+            of: room(),
             viewer: viewer(who),
             rate: None,
             address: Some(Address { profile: "p".into(), index: n, address: format!("addr{n}") }),
             payment_hash: Some(format!("hash{n}")),
+            pay_until_ms: None,
         };
         let id = self.ledger.handle_order(self.now, order).unwrap();
         self.drain();
@@ -111,6 +113,15 @@ impl Desk {
     fn ends_at(&self, who: &str) -> u64 {
         self.ledger.account(&room(), &viewer(who)).unwrap().span().unwrap().end_ms
     }
+}
+
+fn replayed(facts: &[Event]) -> Ledger {
+    let mut ledger = Ledger::default();
+    for event in facts {
+        let EventBody::Ledger(fact) = &event.body else { panic!("facts alone") };
+        ledger.restore(&event.room, event.at_ms, fact);
+    }
+    ledger
 }
 
 const SEEN: Progress = Progress::Confirmations(0);
@@ -348,14 +359,14 @@ fn after_grace_a_renewal_begins_anew() {
 #[test]
 fn a_trial_comes_once_and_a_payment_goes_on_after_it() {
     let mut desk = Desk::new(Offer { trial_seconds: 600, ..offer() });
-    desk.ledger.handle_trial(desk.now, &room(), &viewer("ann"));
+    desk.ledger.handle_trial(desk.now, &room().room, &viewer("ann"));
     let started = desk.now;
     assert_eq!(desk.subscription("ann").0, SubscriptionState::Trial);
     let invoice = desk.order("ann");
     desk.lightning(&invoice, PRICE);
     assert_eq!(desk.ends_at("ann"), started + 10 * MINUTE + HOUR);
     desk.pass(3 * HOUR);
-    desk.ledger.handle_trial(desk.now, &room(), &viewer("ann"));
+    desk.ledger.handle_trial(desk.now, &room().room, &viewer("ann"));
     assert_eq!(desk.drain(), []);
     assert_eq!(desk.subscription("ann").0, SubscriptionState::Expired);
 }
@@ -376,11 +387,11 @@ fn the_owner_gives_takes_and_marks_each_once() {
     assert!(desk.is_in("bob"));
     let invoice = desk.order("ann");
     for _ in 0..2 {
-        desk.ledger.handle_mark(desk.now, &room(), &invoice, "cash", owner()).unwrap();
+        desk.ledger.handle_mark(desk.now, &room().room, &invoice, "cash", owner()).unwrap();
     }
     assert_eq!(desk.subscription("ann"), (SubscriptionState::Active, 0));
     assert!(desk.state(&invoice).1.marked);
-    let no_reason = desk.ledger.handle_mark(desk.now, &room(), &invoice, " ", owner());
+    let no_reason = desk.ledger.handle_mark(desk.now, &room().room, &invoice, " ", owner());
     assert_eq!(no_reason.unwrap_err().code, Code::Malformed);
     let elsewhere = RoomName::parse("other").unwrap();
     let foreign = desk.ledger.handle_mark(desk.now, &elsewhere, &invoice, "cash", owner());
@@ -400,11 +411,12 @@ fn a_new_price_holds_for_new_invoices_alone() {
     desk.ledger.handle_offer(desk.now, &room(), None, None).unwrap();
     let order = Order {
         id: InvoiceId::new(99),
-        room: room(),
+        of: room(),
         viewer: viewer("eve"),
         rate: None,
         address: None,
         payment_hash: None,
+        pay_until_ms: None,
     };
     assert_eq!(desk.ledger.handle_order(desk.now, order).unwrap_err().code, Code::NotFound);
     assert!(desk.is_in("ann"), "what was paid for stays");

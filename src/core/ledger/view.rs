@@ -10,6 +10,7 @@ use super::fact::{InvoiceId, PaymentKey, PaymentStatus};
 use super::invoice::{Flags, Invoice, InvoiceState};
 use super::money::{MSAT_PER_SAT, Msat, Rate};
 use super::offer::Offer;
+use super::resource::Resource;
 use crate::core::ids::{Identity, RoomName};
 
 /// A payment as its payer and its receiver see it.
@@ -55,7 +56,7 @@ pub struct InvoiceView {
     pub payments: Vec<PaymentView>,
 }
 
-/// What a viewer has with a room.
+/// What a viewer has with a room, recording or file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct SubscriptionView {
     pub viewer: Identity,
@@ -128,14 +129,14 @@ impl InvoiceView {
 }
 
 impl Ledger {
-    /// What a room costs now; nothing where it is free.
-    pub fn offer(&self, room: &RoomName) -> Option<&Offer> {
-        self.shops.get(room)?.offer.as_ref()
+    /// What it costs now; nothing where it is free.
+    pub fn offer(&self, of: &Resource) -> Option<&Offer> {
+        self.wares.get(of)?.offer.as_ref()
     }
 
-    /// All rooms that cost something.
-    pub fn offers(&self) -> impl Iterator<Item = (&RoomName, &Offer)> {
-        self.shops.iter().filter_map(|(room, shop)| Some((room, shop.offer.as_ref()?)))
+    /// All that costs something.
+    pub fn offers(&self) -> impl Iterator<Item = (&Resource, &Offer)> {
+        self.wares.iter().filter_map(|(of, ware)| Some((of, ware.offer.as_ref()?)))
     }
 
     /// Where a room's money goes, if its owner said so.
@@ -155,21 +156,30 @@ impl Ledger {
         self.shops.values().filter_map(|shop| shop.payout.as_deref())
     }
 
-    pub fn account(&self, room: &RoomName, viewer: &Identity) -> Option<&Account> {
-        self.shops.get(room)?.accounts.get(viewer)
+    pub fn account(&self, of: &Resource, viewer: &Identity) -> Option<&Account> {
+        self.wares.get(of)?.accounts.get(viewer)
     }
 
-    pub fn accounts(&self, room: &RoomName) -> impl Iterator<Item = (&Identity, &Account)> {
-        self.shops.get(room).into_iter().flat_map(|shop| &shop.accounts)
+    pub fn accounts(&self, of: &Resource) -> impl Iterator<Item = (&Identity, &Account)> {
+        self.wares.get(of).into_iter().flat_map(|ware| &ware.accounts)
     }
 
-    pub fn owner_of(&self, invoice: &InvoiceId) -> Option<&(RoomName, Identity)> {
+    /// All that is or was sold in a room, the room itself first.
+    pub fn wares(&self, room: &RoomName) -> impl Iterator<Item = &Resource> {
+        let first = Resource::from(room.clone());
+        let of_room = |of: &&Resource| of.room == first.room;
+        let found: Vec<_> = self.wares.range(first.clone()..).map(|(of, _)| of).take_while(of_room).collect();
+        found.into_iter()
+    }
+
+    /// For what an invoice is, and whose.
+    pub fn owner_of(&self, invoice: &InvoiceId) -> Option<&(Resource, Identity)> {
         self.owners.get(invoice)
     }
 
     pub fn invoice(&self, id: &InvoiceId) -> Option<&Invoice> {
-        let (room, viewer) = self.owners.get(id)?;
-        self.account(room, viewer)?.invoices.get(id)
+        let (of, viewer) = self.owners.get(id)?;
+        self.account(of, viewer)?.invoices.get(id)
     }
 
     pub fn invoice_of_hash(&self, payment_hash: &str) -> Option<&Invoice> {
@@ -177,14 +187,16 @@ impl Ledger {
     }
 
     /// The viewer's invoice that may still be paid.
-    pub fn payable(&self, room: &RoomName, viewer: &Identity, now_ms: u64) -> Option<&Invoice> {
-        let open = self.account(room, viewer)?.open()?;
+    pub fn payable(&self, of: &Resource, viewer: &Identity, now_ms: u64) -> Option<&Invoice> {
+        let open = self.account(of, viewer)?.open()?;
         (now_ms < open.expires_at_ms || open.state() == InvoiceState::Processing).then_some(open)
     }
 
-    /// May the viewer be in the room? In a free room nobody is asked.
-    pub fn entitlement(&self, room: &RoomName, viewer: &Identity, now_ms: u64) -> Option<Entitlement> {
-        self.account(room, viewer)?.entitlement(now_ms)
+    /// May the viewer have it? Of what is free nobody is asked. What was fetched cannot be taken back, so
+    /// contents are never given for a payment that is not final.
+    pub fn entitlement(&self, of: &Resource, viewer: &Identity, now_ms: u64) -> Option<Entitlement> {
+        let entitled = self.account(of, viewer)?.entitlement(now_ms)?;
+        (of.is_live() || !entitled.provisional).then_some(entitled)
     }
 
     /// The place of the next address of a wallet.
@@ -203,9 +215,20 @@ impl Ledger {
         open.filter_map(|invoice| invoice.payment_hash.clone()).collect()
     }
 
+    /// Addresses to be looked at closely, each with what was seen paid to it and may yet be replaced.
+    pub fn hot_addresses(&self) -> Vec<(String, Vec<(PaymentKey, Msat)>)> {
+        let hot = self.unsettled.union(&self.shallow).filter_map(|id| self.invoice(id));
+        hot.filter_map(|invoice| {
+            let at = invoice.address.as_ref()?;
+            let shallow = invoice.payments.iter().filter(|(key, payment)| payment.is_shallow(key));
+            Some((at.address.clone(), shallow.map(|(key, payment)| (key.clone(), payment.sum)).collect()))
+        })
+        .collect()
+    }
+
     /// Every invoice of the node.
     pub fn invoices(&self) -> impl Iterator<Item = &Invoice> {
-        let accounts = self.shops.values().flat_map(|shop| shop.accounts.values());
+        let accounts = self.wares.values().flat_map(|ware| ware.accounts.values());
         accounts.flat_map(|account| account.invoices.values())
     }
 
@@ -218,13 +241,13 @@ impl Ledger {
         tally
     }
 
-    pub fn subscription(&self, room: &RoomName, viewer: &Identity, now_ms: u64) -> Option<SubscriptionView> {
-        let account = self.account(room, viewer)?;
+    pub fn subscription(&self, of: &Resource, viewer: &Identity, now_ms: u64) -> Option<SubscriptionView> {
+        let account = self.account(of, viewer)?;
         let bounded = |sum: i128| i64::try_from(sum).unwrap_or(if sum < 0 { i64::MIN } else { i64::MAX });
         Some(SubscriptionView {
             viewer: viewer.clone(),
             state: account.state(now_ms),
-            until_ms: account.entitlement(now_ms).map(|entitled| entitled.until_ms),
+            until_ms: self.entitlement(of, viewer, now_ms).map(|entitled| entitled.until_ms),
             ends_at_ms: account.span().map(|span| span.end_ms),
             credit_msat: bounded(account.credit()),
             received_msat: u64::try_from(account.received()).unwrap_or(u64::MAX),

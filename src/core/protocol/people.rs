@@ -15,6 +15,10 @@ pub struct Grant {
     pub chat: bool,
     pub files: bool,
     pub admin: bool,
+    /// Of each picture the lowest layer alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[cfg_attr(test, ts(as = "Option<bool>", optional))]
+    pub lowest_layer: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]

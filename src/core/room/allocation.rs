@@ -69,6 +69,7 @@ impl Room {
             // What is sent before is lost: it begins with a key frame once the connection stands.
             return;
         }
+        let lowest = participant.grant.lowest_layer;
         let mut audio_bps = 0;
         let mut offered = Vec::new();
         for (index, slot) in participant.slots.iter_mut().enumerate() {
@@ -83,6 +84,9 @@ impl Room {
             let mut layers = offers(now, track);
             if !slot.described && track.format.is_some_and(|format| format.codec == Codec::Av1) {
                 layers.truncate(track.encodings.len());
+            }
+            if lowest {
+                layers.truncate(1);
             }
             offered.push((index, priority(slot, track, *on_air), layers));
         }

@@ -206,6 +206,16 @@ impl Room {
         Ok(())
     }
 
+    /// Tells something to one participant alone.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub fn tell_named(&mut self, identity: &Identity, message: ServerMessage) -> Result<(), Refusal> {
+        let key = self.seat_named(identity)?;
+        self.tell(Audience::One(key), message);
+        Ok(())
+    }
+
     pub(super) fn moderated(&mut self, now: Now, action: Moderation, whom: &Identity, by: &Identity) {
         let body = EventBody::Moderated { action, participant: whom.clone(), by: Some(by.clone()) };
         self.log(now, body);

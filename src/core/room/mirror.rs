@@ -11,7 +11,8 @@ use crate::core::protocol::{Grant, Kind};
 use crate::core::relay::{Downstream, Mirror, MirroredPublisher, MirroredTrack, Upstream};
 
 /// All that a mirrored publisher does here.
-const SENDS: Grant = Grant { publish: true, subscribe: false, chat: false, files: false, admin: false };
+const SENDS: Grant =
+    Grant { publish: true, subscribe: false, chat: false, files: false, admin: false, lowest_layer: false };
 
 impl Room {
     /// A branch on shard `shard` of a room whose home is elsewhere. It admits nobody until it has its first

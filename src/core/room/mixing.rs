@@ -48,7 +48,8 @@ const VOICES_MAX: usize = 50;
 /// Speakers who each get the sound without their own voice.
 const MINUS_MAX: u8 = 100;
 /// What the mixer does in its room: all that it needs, and no more.
-const MIXES: Grant = Grant { publish: true, subscribe: true, chat: false, files: false, admin: false };
+const MIXES: Grant =
+    Grant { publish: true, subscribe: true, chat: false, files: false, admin: false, lowest_layer: false };
 /// Above this estimate a receiver begins with the full picture.
 const FULL_FROM_BPS: u64 = 1_200_000;
 

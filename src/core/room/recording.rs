@@ -40,7 +40,8 @@ const FAILURES_MAX: u32 = 5;
 const HEIGHT_WISHED: u32 = u32::MAX;
 /// A mark's words.
 const TITLE_CHARS_MAX: usize = 100;
-const RECEIVES: Grant = Grant { publish: false, subscribe: true, chat: false, files: false, admin: false };
+const RECEIVES: Grant =
+    Grant { publish: false, subscribe: true, chat: false, files: false, admin: false, lowest_layer: false };
 
 /// Where the room's recording is.
 #[derive(Debug, Default)]

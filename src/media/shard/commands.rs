@@ -12,7 +12,7 @@ use crate::core::event::{CloseReason, EventBody};
 use crate::core::ids::{Identity, RoomName, SessionId};
 use crate::core::mix::backdrop::Backdrop;
 use crate::core::participant::{Entrant, Member};
-use crate::core::protocol::{ParticipantState, RoomChange, RoomState, Source};
+use crate::core::protocol::{ParticipantState, RoomChange, RoomState, ServerMessage, Source};
 use crate::core::recording::{RecordingId, RecordingState, RecordingWish};
 use crate::core::refusal::{Code, Refusal};
 use crate::core::room::{Now, ParticipantKey, Room, Settings};
@@ -94,6 +94,11 @@ pub enum RoomCommand {
     Remove {
         identity: Identity,
         by: Identity,
+        reply: Reply<()>,
+    },
+    Tell {
+        identity: Identity,
+        message: Box<ServerMessage>,
         reply: Reply<()>,
     },
     Mute {
@@ -246,6 +251,9 @@ impl Shard {
             RoomCommand::Move => room.close(stamp, CloseReason::Moved),
             RoomCommand::Participants(reply) => answer(reply, Ok(room.participant_states())),
             RoomCommand::Remove { identity, by, reply } => answer(reply, room.remove(stamp, &identity, &by)),
+            RoomCommand::Tell { identity, message, reply } => {
+                answer(reply, room.tell_named(&identity, *message));
+            }
             RoomCommand::Mute { identity, source, by, reply } => {
                 answer(reply, room.mute(stamp, &identity, source, &by));
             }
@@ -449,6 +457,7 @@ fn refuse_all(command: RoomCommand) {
         RoomCommand::Close(reply)
         | RoomCommand::Stream(_, reply)
         | RoomCommand::Remove { reply, .. }
+        | RoomCommand::Tell { reply, .. }
         | RoomCommand::Mute { reply, .. }
         | RoomCommand::Say { reply, .. }
         | RoomCommand::Leave { reply, .. } => answer(reply, Err(gone())),

@@ -4,7 +4,8 @@ use axum::http::HeaderMap;
 use serde::Deserialize;
 
 use crate::control::Author;
-use crate::core::ids::RoomName;
+use crate::core::ids::{MessageId, RoomName};
+use crate::core::ledger::Resource;
 use crate::core::participant::Member;
 use crate::core::protocol::Code;
 use crate::signal::Signal;
@@ -12,7 +13,7 @@ use crate::signal::auth::{Caller, Read};
 use crate::signal::error::Problem;
 use crate::signal::join::introduce;
 use crate::signal::member::member;
-use crate::signal::paywall::may_look_inside;
+use crate::signal::paywall::{may_look_inside, runs_room, unpaid};
 use crate::signal::rooms::readable;
 
 /// Who a guest is, under `--dev`.
@@ -67,6 +68,21 @@ pub async fn may_fetch(signal: &Signal, headers: &HeaderMap, room: &RoomName) ->
         Some(_) => Err(ungranted()),
         None => readable(signal, headers, room, Read::Files).await,
     }
+}
+
+/// As [`may_fetch`], and for a file that is sold only who runs the room: others buy it.
+///
+/// # Errors
+/// 401, 402 or 403.
+pub async fn may_fetch_unsold(
+    signal: &Signal,
+    headers: &HeaderMap,
+    room: &RoomName,
+    id: &MessageId,
+) -> Result<(), Problem> {
+    may_fetch(signal, headers, room).await?;
+    let is_sold = signal.billing.is_sold(&Resource::file(room, id));
+    if is_sold && !runs_room(signal, headers, room).await? { Err(unpaid()) } else { Ok(()) }
 }
 
 fn ungranted() -> Problem {

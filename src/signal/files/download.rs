@@ -10,14 +10,16 @@ use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
 
-use super::access::{FileParams, may_fetch};
-use super::link::{self, Signature};
+use super::access::{FileParams, may_fetch, may_fetch_unsold};
+use super::link::{self, Asker, Shown, Signature};
 use super::tus;
 use crate::core::files::served_type;
 use crate::core::ids::{MessageId, RoomName};
+use crate::core::ledger::Resource;
 use crate::signal::Signal;
 use crate::signal::error::{Problem, ProblemBody};
 use crate::signal::extract::{InRoom, OfFile, Params};
+use crate::signal::paywall::{PaymentRequired, may_fetch_sold, still_bought};
 use crate::signal::ranges::{self, Served};
 
 /// Fetch a file
@@ -35,6 +37,8 @@ use crate::signal::ranges::{self, Served};
         (status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 206, body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 304, description = "It is as the entity tag says"),
+        (status = 402, body = PaymentRequired, content_type = "application/problem+json",
+            description = "payment_required: it is sold; with an invoice, and L402 for programs"),
         (status = "4XX", body = ProblemBody, content_type = "application/problem+json",
             description = "401 unauthorized, 403 forbidden or room_private, 404 not_found, 410 gone, \
             416 range_not_satisfiable"),
@@ -44,7 +48,7 @@ pub async fn contents(
     State(signal): State<Arc<Signal>>,
     InRoom(room): InRoom,
     OfFile(id): OfFile,
-    Params(signature): Params<Signature>,
+    Asker { signature, from }: Asker,
     Params(params): Params<FileParams>,
     method: Method,
     headers: HeaderMap,
@@ -52,10 +56,22 @@ pub async fn contents(
     if method == Method::HEAD && tus::speaks_of_upload(&headers) {
         return tus::progress(&signal, &room, &id, &headers, params).await;
     }
-    if !signal.links.admits(&link::path(&room, &id), &signature)? {
+    let of = Resource::file(&room, &id);
+    let shown = signal.links.admits(&link::path(&room, &id), &signature)?;
+    if shown == Shown::Nothing && !signal.billing.is_sold(&of) {
         may_fetch(&signal, &headers, &room).await?;
     }
     let file = signal.files.kept(&room, &id).await?.file;
+    match shown {
+        Shown::Buyer(viewer) => still_bought(&signal, &of, viewer).await?,
+        // Nobody is asked to pay for what is not there.
+        Shown::Nothing if signal.billing.is_sold(&of) => {
+            if let Some(asked) = may_fetch_sold(&signal, &headers, &of, from).await? {
+                return Ok(asked);
+            }
+        }
+        Shown::Nothing | Shown::Anyone => {}
+    }
     let etag = format!("\"{}\"", file.sha256);
     let served = Served {
         size: file.size_bytes,
@@ -85,7 +101,8 @@ pub async fn contents(
     responses(
         (status = 200, body = Vec<u8>, content_type = "image/jpeg"),
         (status = "4XX", body = ProblemBody, content_type = "application/problem+json",
-            description = "401 unauthorized, 403 forbidden or room_private, 404 not_found, 410 gone"),
+            description = "401 unauthorized, 402 payment_required where it is sold, 403 forbidden or \
+                room_private, 404 not_found, 410 gone"),
     )
 )]
 pub async fn thumbnail(
@@ -94,7 +111,7 @@ pub async fn thumbnail(
     OfFile(id): OfFile,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    may_fetch(&signal, &headers, &room).await?;
+    may_fetch_unsold(&signal, &headers, &room, &id).await?;
     let file = signal.files.kept(&room, &id).await?.file;
     let jpeg = signal.files.thumbnail(&file).await?;
     let kind = [(CONTENT_TYPE, "image/jpeg"), (CACHE_CONTROL, ranges::CACHE)];

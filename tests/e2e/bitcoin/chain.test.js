@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { Net, OWNER_KEY, reconcile } from '../harness/net.js';
 import { Payer, sell } from '../harness/paying.js';
+import { killedIn, Notices } from '../harness/saga.js';
 import { Server } from '../harness/server.js';
 import { until } from '../harness/until.js';
 
@@ -119,6 +120,31 @@ describe('payments by a Bitcoin node', () => {
     await net.send(body.invoice.address, 150_000);
     await net.mine(2);
     await late.reaches(body.invoice.id, 'settled', 60);
+  });
+
+  test('killed between any two steps, it goes on with the next', async (context) => {
+    const notices = await Notices.start();
+    try {
+      const small = await sell(server);
+      await server.call('PUT', `/rooms/${small.room}/webhook`, {
+        body: { url: notices.url },
+        token: small.token,
+      });
+      for (const gap of [
+        'before invoice.created',
+        'after invoice.created',
+        'before payment.changed',
+        'after payment.changed',
+        'before invoice.settled',
+        'after invoice.settled',
+        'access.granted',
+        'notice of invoice.created',
+        'notice of invoice.settled',
+      ])
+        await context.test(gap, () => killedIn({ net, server, shop: small, notices }, gap, 'onchain'));
+    } finally {
+      notices.stop();
+    }
   });
 
   test('the ledger and the node agree to the satoshi, also after a restart', async () => {

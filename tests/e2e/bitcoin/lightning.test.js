@@ -11,6 +11,7 @@ import { Net, OWNER_KEY, reconcile } from '../harness/net.js';
 import { Payer, sell } from '../harness/paying.js';
 import { hook } from '../harness/person.js';
 import { readCode } from '../harness/qr.js';
+import { killedIn, Notices } from '../harness/saga.js';
 import { RESULTS, Server } from '../harness/server.js';
 import { until } from '../harness/until.js';
 
@@ -93,6 +94,41 @@ describe('payments by Lightning', () => {
     assert.equal(wrong.status, 401);
   });
 
+  test('a program pays for a file by L402, and gets parts of that file alone', async () => {
+    const { room, token } = shop;
+    const upload = async (/** @type {string} */ text) => {
+      const headers = { authorization: `Bearer ${token}`, 'tus-resumable': '1.0.0' };
+      const made = await fetch(`${server.url}/v1/rooms/${room}/files`, {
+        method: 'POST',
+        headers: {
+          ...headers,
+          'upload-length': String(text.length),
+          'upload-metadata': `filename ${Buffer.from('talk.txt').toString('base64')}`,
+        },
+      });
+      const url = new URL(made.headers.get('location') ?? '', made.url);
+      const offset = { 'upload-offset': '0', 'content-type': 'application/offset+octet-stream' };
+      await fetch(url, { method: 'PATCH', headers: { ...headers, ...offset }, body: text });
+      const price = { price: { sats: 3_000 }, period: { days: 1 } };
+      await server.call('PUT', `${url.pathname.replace('/v1', '')}/price`, { body: { price }, token });
+      return url;
+    };
+    const [one, other] = [await upload('the whole talk'), await upload('another talk')];
+    const asked = await fetch(one);
+    assert.equal(asked.status, 402);
+    const challenge = asked.headers.get('www-authenticate') ?? '';
+    const [, macaroon, invoice] = challenge.match(/^L402 macaroon="([^"]+)", invoice="([^"]+)"$/) ?? [];
+    const preimage = await pay(invoice ?? '');
+    const headers = { authorization: `L402 ${macaroon}:${preimage}` };
+    await until('the file is given', async () => (await fetch(one, { headers })).status === 200);
+    const part = await fetch(one, { headers: { ...headers, range: 'bytes=4-8' } });
+    assert.equal(part.status, 206);
+    assert.equal(await part.text(), 'whole');
+    assert.equal((await fetch(other, { headers })).status, 401, 'the other file was not bought');
+    const join = await new Payer(server, room).knock(headers);
+    assert.equal(join.status, 401, 'and the room was not');
+  });
+
   test('an invoice that was paid on-chain cannot be paid by Lightning', async () => {
     const { payer, id, address, bolt11 } = await arrive();
     await net.send(address, 20_000);
@@ -125,6 +161,33 @@ describe('payments by Lightning', () => {
     await server.restart();
     await payer.reaches(id, 'settled');
     assert.equal((await payer.access()).status, 200);
+  });
+
+  test('killed between any two steps, it goes on with the next', async (context) => {
+    const notices = await Notices.start();
+    try {
+      const small = await sell(server);
+      await server.call('PUT', `/rooms/${small.room}/webhook`, {
+        body: { url: notices.url },
+        token: small.token,
+      });
+      for (const gap of [
+        'before invoice.created',
+        'after invoice.created',
+        'address.watched',
+        'lightning.issued',
+        'before invoice.offered',
+        'after invoice.offered',
+        'before invoice.settled',
+        'after invoice.settled',
+        'access.granted',
+        'notice of invoice.offered',
+        'notice of invoice.settled',
+      ])
+        await context.test(gap, () => killedIn({ net, server, shop: small, notices }, gap, 'lightning'));
+    } finally {
+      notices.stop();
+    }
   });
 
   test('while the Lightning node is away the address is there, and the rest comes later', async () => {

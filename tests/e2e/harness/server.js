@@ -109,8 +109,14 @@ export class Server {
     });
   }
 
+  /** It is not there any more: it ended, or something killed it. */
+  get ended() {
+    return this.#child.exitCode !== null || this.#child.signalCode !== null;
+  }
+
   /** Ends the process as a crash does, with no time for anything. */
   async crash() {
+    if (this.ended) return;
     this.#child.kill('SIGKILL');
     await once(this.#child, 'exit');
   }

@@ -14,7 +14,7 @@ const WORDS: Record<RefusalCode, string> = {
   too_large: 'That is too long to send.',
   rate_limited: 'That was too much at once. Wait a moment, then try again.',
   unauthorized: 'This room asks for a valid invitation.',
-  payment_required: 'This room costs money.',
+  payment_required: 'This costs money.',
   payout_missing: 'Nobody has said where the money is to go.',
   forbidden: 'You are not allowed to do this here.',
   not_found: 'There is nothing by that name any more.',

@@ -42,6 +42,8 @@ export interface RoomEvents {
   muted: { source: Source; by: Identity };
   /** The room is not recorded any more. */
   recordingEnded: { id: string; reason: EndReason; by?: Identity };
+  /** My paid time ends, and this invoice is for more of it. */
+  renewalDue: { invoice: string; amount_sat: number; ends_at_ms: number };
   stats: ServerStats;
   /** Application data from the `lossy` channel. */
   data: string | ArrayBuffer;

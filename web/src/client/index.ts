@@ -16,8 +16,10 @@ export type { RoomEvents, RoomOptions, ServerStats, Status } from './events';
 export type { Files } from './files';
 export { LocalMedia, type LocalTrack } from './local';
 export {
+  type Bought,
   type Challenge,
   type Claim,
+  type ContentRef,
   type Invoice,
   type Offer,
   type Payment,

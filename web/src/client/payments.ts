@@ -51,8 +51,25 @@ export interface Offer {
   trial_seconds?: number;
   grace_seconds?: number;
   preview_seconds?: number;
+  /** Who looks in gets the lowest layer of each picture. */
+  preview_lowest?: boolean;
   pay_within_seconds?: number;
   zero_conf?: boolean;
+  /** How long before a period's end its viewer is asked for the next one. */
+  remind_seconds?: number;
+}
+
+/** A recording or file of a room, sold by itself. */
+export interface ContentRef {
+  kind: 'recordings' | 'files';
+  id: string;
+}
+
+/** What somebody has bought, with addresses that soon end. */
+export interface Bought {
+  viewer: string;
+  until_ms: number;
+  files: { name: string; bytes: number; media_type: string; url: string; expires_at_ms: number }[];
 }
 
 export interface Subscription {
@@ -97,6 +114,8 @@ export interface Payout {
 }
 
 export interface Subscriber {
+  /** Absent: it subscribed to the room. */
+  content?: { recording: string } | { file: string };
   subscription: Subscription;
   invoices: Invoice[];
 }
@@ -147,9 +166,25 @@ export class Payments {
     return this.#read('POST', '/access', claim);
   }
 
-  /** An invoice for one more period. @throws Refused */
-  renew(claim: Claim): Promise<Challenge> {
-    return this.#read('POST', '/invoices', claim);
+  /** An invoice for one more period; without a claim, for somebody new. @throws Refused */
+  renew(claim?: Claim): Promise<Challenge> {
+    return this.#read('POST', '/invoices', claim ?? {});
+  }
+
+  /** What a recording or file costs; undefined where it is not sold. @throws Refused */
+  async contentOffer({ kind, id }: ContentRef): Promise<Offer | undefined> {
+    const { price } = await this.#read<{ price: Offer | null }>('GET', `/${kind}/${id}/price`);
+    return price ?? undefined;
+  }
+
+  /** @throws Refused */
+  async setContentOffer({ kind, id }: ContentRef, offer: Offer | null): Promise<void> {
+    await this.#ask('PUT', `/${kind}/${id}/price`, { price: offer });
+  }
+
+  /** What was bought. @throws Refused, with a challenge where it was not */
+  bought({ kind, id }: ContentRef, claim?: Claim): Promise<Bought> {
+    return this.#read('POST', `/${kind}/${id}/access`, claim ?? {});
   }
 
   /** Says how an invoice stands, at once and whenever it changes. Ends by what it returns. */
@@ -191,18 +226,18 @@ export class Payments {
   }
 
   /** @throws Refused */
-  async comp(viewer: string, period: Period, reason: string): Promise<void> {
-    await this.#hand(viewer, { action: 'comp', period, reason });
+  async comp(whom: Subscriber, period: Period, reason: string): Promise<void> {
+    await this.#hand(whom, { action: 'comp', period, reason });
   }
 
   /** @throws Refused */
-  async revoke(viewer: string, reason: string): Promise<void> {
-    await this.#hand(viewer, { action: 'revoke', reason });
+  async revoke(whom: Subscriber, reason: string): Promise<void> {
+    await this.#hand(whom, { action: 'revoke', reason });
   }
 
   /** @throws Refused */
-  async restore(viewer: string): Promise<void> {
-    await this.#hand(viewer, { action: 'restore' });
+  async restore(whom: Subscriber): Promise<void> {
+    await this.#hand(whom, { action: 'restore' });
   }
 
   /** @throws Refused */
@@ -210,7 +245,8 @@ export class Payments {
     await this.#ask('POST', `/invoices/${invoice}/mark`, { reason });
   }
 
-  async #hand(viewer: string, body: unknown): Promise<void> {
-    await this.#ask('POST', `/subscribers/${encodeURIComponent(viewer)}`, body);
+  async #hand({ subscription, content }: Subscriber, body: object): Promise<void> {
+    const whole = { ...body, ...(content && { content }) };
+    await this.#ask('POST', `/subscribers/${encodeURIComponent(subscription.viewer)}`, whole);
   }
 }

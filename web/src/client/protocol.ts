@@ -168,7 +168,11 @@ export type RoomChange = { mode?: Mode, layout?: Layout, background?: Colour, ac
 /**
  * What a participant may do: a token's `room` grant, without the room's name.
  */
-export type Grant = { publish: boolean, subscribe: boolean, chat: boolean, files: boolean, admin: boolean, };
+export type Grant = { publish: boolean, subscribe: boolean, chat: boolean, files: boolean, admin: boolean, 
+/**
+ * Of each picture the lowest layer alone.
+ */
+lowest_layer?: boolean, };
 
 export type TrackState = { source: Source, kind: Kind, muted: boolean, 
 /**
@@ -355,7 +359,11 @@ resume_seconds: number, } | { "type": "waiting", room: RoomName, } | { "type": "
 /**
  * Who stopped it; absent when nobody in the room did.
  */
-by?: Identity, } | { "type": "removed", reason: LeaveReason, } | { "type": "stats", 
+by?: Identity, } | { "type": "renewal.due", invoice: string, 
+/**
+ * What is to be paid, in satoshis.
+ */
+amount_sat: number, ends_at_ms: number, } | { "type": "removed", reason: LeaveReason, } | { "type": "stats", 
 /**
  * Send-side bandwidth estimate towards this client.
  */

@@ -280,6 +280,9 @@ export class Room extends Emitter<RoomEvents> {
       case 'recording.ended':
         this.emit('recordingEnded', message);
         break;
+      case 'renewal.due':
+        this.emit('renewalDue', message);
+        break;
       case 'react':
         this.emit('reaction', message);
         break;

@@ -7,7 +7,7 @@ import { Controls, DevicesSheet, nextView, type Sheet, ShortcutsSheet } from './
 import { copyRoomLink } from './copy';
 import { FileDrop } from './file-sending';
 import { Icon, Mark } from './icons';
-import { PaidTimeChip } from './paid-time';
+import { PaidTimeChip, PreviewChip } from './paid-time';
 import { Knocking, PeoplePanel } from './people';
 import { ModeSwitch, PictureMenu } from './picture';
 import { ConsentDialog, RecordingSign, RecordMenu } from './recordings';
@@ -25,8 +25,14 @@ const TITLES: Record<Exclude<Panel, 'none'>, string> = {
   stats: 'Statistics',
 };
 
-function TopBar(props: { session: Session; paid: PaidTime | undefined; onSheet: (sheet: Sheet) => void }) {
-  const { session, paid, onSheet } = props;
+interface TopBarProps {
+  session: Session;
+  paid: PaidTime | undefined;
+  onPaid: () => void;
+  onSheet: (sheet: Sheet) => void;
+}
+
+function TopBar({ session, paid, onPaid, onSheet }: TopBarProps) {
   const state = session.state.value;
   const count = session.participants.value.size;
   return (
@@ -42,6 +48,7 @@ function TopBar(props: { session: Session; paid: PaidTime | undefined; onSheet: 
       <span class="quiet count">{count === 1 ? 'only you' : `${count} people`}</span>
       <span class="spring" />
       {paid && <PaidTimeChip session={session} paid={paid} />}
+      {session.grant.value.lowest_layer && <PreviewChip session={session} onPaid={onPaid} />}
       <ModeSwitch session={session} />
       {session.grant.value.admin && <RecordMenu session={session} />}
       {session.grant.value.admin && <PictureMenu session={session} />}
@@ -107,7 +114,14 @@ function Alone({ session }: { session: Session }) {
   );
 }
 
-export function Call({ session, paid }: { session: Session; paid?: PaidTime | undefined }) {
+interface Props {
+  session: Session;
+  paid?: PaidTime | undefined;
+  /** Who looked in has paid. */
+  onPaid: () => void;
+}
+
+export function Call({ session, paid, onPaid }: Props) {
   const sheet = useSignal<Sheet | undefined>(undefined);
   useEffect(
     () =>
@@ -134,6 +148,7 @@ export function Call({ session, paid }: { session: Session; paid?: PaidTime | un
       <TopBar
         session={session}
         paid={paid}
+        onPaid={onPaid}
         onSheet={(next) => {
           sheet.value = next;
         }}

@@ -1,7 +1,9 @@
 /** A file in the chat: its picture or its kind, what it is, and ways to see, hear or save it. */
 import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
-import type { FileState, MessageId } from '../client';
+import { asRefused, type FileState, type MessageId } from '../client';
+import { ContentView } from './content';
+import { ContentPriceButton } from './content-sales';
 import { Dialog } from './dialog';
 import { Icon } from './icons';
 import { readableSize, readableTime } from './measures';
@@ -31,12 +33,22 @@ function isMedia(file: FileState): boolean {
   return /^(audio|video)\//.test(file.media_type);
 }
 
-/** By an address that soon ends. */
-async function download(session: Session, id: MessageId): Promise<void> {
-  await session.attempt(session.room.files.link(id).then(saveFrom));
+/** By an address that soon ends; `buy` is called for what is sold. */
+async function download(session: Session, id: MessageId, buy: () => void): Promise<void> {
+  const link = session.room.files.link(id).catch((error: unknown) => {
+    if (asRefused(error).code !== 'payment_required') throw error;
+    buy();
+    return undefined;
+  });
+  await session.attempt(link.then((url) => url && saveFrom(url)));
 }
 
 function Line({ session, id, file }: Props) {
+  const buying = useSignal(false);
+  const content = { kind: 'files' as const, id };
+  const buy = () => {
+    buying.value = true;
+  };
   return (
     <div class="file-line">
       <div class="file-words">
@@ -57,16 +69,27 @@ function Line({ session, id, file }: Props) {
           <Icon name="screen" />
         </button>
       )}
+      {session.grant.value.admin && <ContentPriceButton room={session.as.room} content={content} />}
       <button
         type="button"
         class="icon-button"
         data-testid="file-download"
         aria-label={`Download ${file.name}`}
         title="Download"
-        onClick={() => void download(session, id)}
+        onClick={() => void download(session, id, buy)}
       >
         <Icon name="download" />
       </button>
+      {buying.value && (
+        <Dialog
+          title={file.name}
+          onClose={() => {
+            buying.value = false;
+          }}
+        >
+          <ContentView room={session.as.room} content={content} />
+        </Dialog>
+      )}
     </div>
   );
 }

@@ -14,6 +14,7 @@ import './styles/stream.css';
 import './styles/player.css';
 import './styles/recordings.css';
 import { render } from 'preact';
+import { ContentPage } from './content';
 import { Home } from './home';
 import { RoomPage } from './room-page';
 import { route } from './router';
@@ -24,7 +25,9 @@ function App() {
   const { value } = route;
   return (
     <>
-      {value.page === 'home' ? <Home /> : <RoomPage key={value.room} room={value.room} />}
+      {value.page === 'home' && <Home />}
+      {value.page === 'room' && <RoomPage key={value.room} room={value.room} />}
+      {value.page === 'content' && <ContentPage room={value.room} content={value.content} />}
       <Toasts />
     </>
   );

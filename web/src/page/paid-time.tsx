@@ -8,11 +8,49 @@ import { PayInvoice } from './paywall';
 import { roomClaim } from './prefs';
 import { countdown } from './price';
 import type { Session } from './session';
-import { type PaidTime, payments } from './tickets';
+import { keepClaim, type PaidTime, payments } from './tickets';
 import { toast } from './toasts';
 
 /** From then on it is said that the time ends. */
 const SOON_SECONDS = 5 * 60;
+
+/** For who looks in at the lowest quality: the way to all of it. */
+export function PreviewChip({ session, onPaid }: { session: Session; onPaid: () => void }) {
+  const challenge = useSignal<Challenge | undefined>(undefined);
+  const { room } = session.as;
+  const ask = () =>
+    session.attempt(
+      payments(room)
+        .renew(roomClaim(room))
+        .then((next) => {
+          keepClaim(room, next);
+          challenge.value = next;
+        }),
+    );
+  return (
+    <>
+      <button
+        type="button"
+        class="chip warning"
+        data-testid="preview"
+        title="You look in for free, at the lowest quality."
+        onClick={() => void ask()}
+      >
+        <Icon name="coin" /> Preview · Get full access
+      </button>
+      {challenge.value && (
+        <Dialog
+          title={`Access to ${room}`}
+          onClose={() => {
+            challenge.value = undefined;
+          }}
+        >
+          <PayInvoice room={room} challenge={challenge.value} onPaid={onPaid} onAgain={() => void ask()} />
+        </Dialog>
+      )}
+    </>
+  );
+}
 
 export function PaidTimeChip({ session, paid }: { session: Session; paid: PaidTime }) {
   const now = useSignal(Date.now());
@@ -26,6 +64,8 @@ export function PaidTimeChip({ session, paid }: { session: Session; paid: PaidTi
   const until = paid.until.value;
   if (until === undefined) return null;
   const seconds = Math.floor((until - now.value) / 1_000);
+  const due = session.renewalDue.value;
+  const soon = seconds < SOON_SECONDS || due !== undefined;
   const renew = async () => {
     const claim = roomClaim(session.as.room);
     if (!claim) return;
@@ -44,13 +84,14 @@ export function PaidTimeChip({ session, paid }: { session: Session; paid: PaidTi
     <>
       <button
         type="button"
-        class={`chip ${seconds < SOON_SECONDS ? 'warning' : ''}`}
+        class={`chip ${soon ? 'warning' : ''}`}
         data-testid="renew"
+        data-due={due !== undefined}
         title="Your paid time. Press to pay for more."
         onClick={() => void renew()}
       >
         <Icon name="clock" /> <span data-testid="paid-time">{countdown(seconds)}</span>
-        {seconds < SOON_SECONDS && <span>Renew</span>}
+        {soon && <span>Renew</span>}
       </button>
       {challenge.value && (
         <Dialog title="Pay for more time" onClose={close}>
@@ -59,6 +100,7 @@ export function PaidTimeChip({ session, paid }: { session: Session; paid: PaidTi
             challenge={challenge.value}
             onPaid={() => {
               close();
+              session.renewalDue.value = undefined;
               toast('Paid. Your time goes on.');
               void paid.refresh();
             }}

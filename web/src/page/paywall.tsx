@@ -5,11 +5,11 @@ import { useSignal } from '@preact/signals';
 import type { ComponentChildren } from 'preact';
 import { useEffect } from 'preact/hooks';
 import encodeQR from 'qr';
-import { asRefused, type Challenge, type Invoice, type Payment } from '../client';
+import { asRefused, type Challenge, type ContentRef, type Invoice, type Payment } from '../client';
 import { copy } from './copy';
 import { Icon } from './icons';
 import { countdown, periodWords, priceWords, sats } from './price';
-import { keepClaim, payments, ticketFor } from './tickets';
+import { claimKey, keepClaim, payments, ticketFor } from './tickets';
 import { toast } from './toasts';
 
 /** The code as a picture. Its text is plain: an image needs no markup of ours. */
@@ -90,6 +90,8 @@ function Simulate({ room, invoice }: { room: string; invoice: Invoice }) {
 
 interface Props {
   room: string;
+  /** What in the room is bought; absent: the room. */
+  content?: ContentRef | undefined;
   challenge: Challenge;
   /** Paid: come in, or go on. */
   onPaid: () => void;
@@ -97,11 +99,11 @@ interface Props {
 }
 
 /** What to pay, and how it stands. */
-export function PayInvoice({ room, challenge, onPaid, onAgain }: Props) {
+export function PayInvoice({ room, content, challenge, onPaid, onAgain }: Props) {
   const invoice = useSignal<Invoice>({ ...challenge.invoice, ...(challenge.uri && { uri: challenge.uri }) });
   const now = useNow();
   useEffect(() => {
-    keepClaim(room, challenge);
+    keepClaim(claimKey(room, content), challenge);
     return payments(room).follow(challenge.invoice.id, (next) => {
       invoice.value = next;
     });
@@ -111,7 +113,8 @@ export function PayInvoice({ room, challenge, onPaid, onAgain }: Props) {
   // A zero-conf offer, a trial or the owner's hand lets in before the invoice is settled.
   useEffect(() => {
     if (state === 'settled') onPaid();
-    else if (state === 'processing') void ticketFor(room).then((found) => found?.ticket && onPaid());
+    else if (state === 'processing' && !content)
+      void ticketFor(room).then((found) => found?.ticket && onPaid());
   }, [state]);
   const over = state === 'expired' || state === 'invalid' || (state === 'new' && secondsLeft <= 0);
   return (
@@ -166,11 +169,12 @@ export function PayInvoice({ room, challenge, onPaid, onAgain }: Props) {
 }
 
 /** The door of a room that costs money. */
-export function Paywall(props: Props & { children?: ComponentChildren }) {
+export function Paywall(props: Props & { onLook: () => void; children?: ComponentChildren }) {
   const { room, challenge } = props;
   const ended = challenge.subscription?.state === 'expired';
   const mayTry =
     Boolean(challenge.offer.trial_seconds) && (challenge.subscription?.state ?? 'pending') === 'pending';
+  const mayLook = challenge.offer.preview_lowest && !challenge.offer.preview_seconds;
   const revoked = challenge.subscription?.revoked;
   return (
     <div data-testid="paywall">
@@ -178,6 +182,11 @@ export function Paywall(props: Props & { children?: ComponentChildren }) {
       {mayTry && (
         <button type="button" class="button accent" data-testid="start-trial" onClick={props.onAgain}>
           Try it for {Math.round((challenge.offer.trial_seconds ?? 0) / 60)} minutes
+        </button>
+      )}
+      {mayLook && (
+        <button type="button" class="button" data-testid="look-in" onClick={props.onLook}>
+          Look in for free, at the lowest quality
         </button>
       )}
       {revoked && <p class="quiet">The owner has taken your access away: {revoked}</p>}

@@ -2,6 +2,7 @@
 import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
 import type { RecordedFile, Recording } from '../client';
+import { ContentPriceButton } from './content-sales';
 import { Dialog } from './dialog';
 import { Icon } from './icons';
 import { readableSize, readableTime } from './measures';
@@ -186,6 +187,11 @@ function Item(props: { session: Session; recording: Recording; onChange: () => v
           <p class="file-name">{new Date(started_at_ms).toLocaleString()}</p>
           <p class="file-facts">{facts.filter(Boolean).join(' · ')}</p>
         </div>
+        <ContentPriceButton
+          room={session.as.room}
+          content={{ kind: 'recordings', id }}
+          disabled={state !== 'finished'}
+        />
         <button
           type="button"
           class="icon-button small"

@@ -64,8 +64,8 @@ export function RoomPage({ room }: { room: string }) {
   const door = useSignal<
     { challenge: Challenge; identity: string; media?: LocalMedia | undefined } | undefined
   >(undefined);
-  const start = async (identity: string, media?: LocalMedia) => {
-    const found = await ticketFor(room);
+  const start = async (identity: string, media?: LocalMedia, looks = false) => {
+    const found = looks ? undefined : await ticketFor(room);
     if (found?.challenge) {
       door.value = { challenge: found.challenge, identity, media };
       return;
@@ -102,9 +102,10 @@ export function RoomPage({ room }: { room: string }) {
   if (door.value) {
     const { challenge, identity, media } = door.value;
     const comeIn = () => void start(identity, media);
+    const lookIn = () => void start(identity, media, true);
     return (
       <Card>
-        <Paywall room={room} challenge={challenge} onPaid={comeIn} onAgain={comeIn} />
+        <Paywall room={room} challenge={challenge} onPaid={comeIn} onAgain={comeIn} onLook={lookIn} />
       </Card>
     );
   }
@@ -138,7 +139,14 @@ export function RoomPage({ room }: { room: string }) {
         />
       );
     default:
-      return <Call session={current} paid={paid.value} />;
+      return (
+        <Call
+          session={current}
+          paid={paid.value}
+          // Again, as who has paid; the look ends with that.
+          onPaid={() => void start(current.as.identity).then(() => current.room.leave())}
+        />
+      );
   }
 }
 

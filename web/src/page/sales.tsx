@@ -1,7 +1,7 @@
 /** The owner's desk: where the money goes, what the room costs, and who has paid. */
 import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
-import { asRefused, type Offer, type Payout, type Period, type Subscriber } from '../client';
+import { asRefused, type ContentRef, type Offer, type Payout, type Period, type Subscriber } from '../client';
 import { Dialog } from './dialog';
 import { Icon } from './icons';
 import { priceWords, sats } from './price';
@@ -13,7 +13,7 @@ type Unit = (typeof UNITS)[number];
 type Money = 'sats' | string;
 
 /** Tries what may be refused, says so, and answers whether it went well. */
-async function attempt(action: Promise<unknown>): Promise<boolean> {
+export async function attempt(action: Promise<unknown>): Promise<boolean> {
   try {
     await action;
     return true;
@@ -90,7 +90,10 @@ function PayoutForm({ room, payout, onChange }: { room: string; payout: Payout; 
   );
 }
 
-function readOffer(form: HTMLFormElement): Offer {
+/** What only a room can have: contents once fetched cannot be taken back. */
+const ROOM_ONLY = { trial_seconds: 0, preview_seconds: 0, preview_lowest: false, zero_conf: false };
+
+function readOffer(form: HTMLFormElement, content?: ContentRef): Offer {
   const data = new FormData(form);
   const number = (name: string) => Number(data.get(name) || 0);
   const money = String(data.get('money') || 'sats') as Money;
@@ -105,22 +108,29 @@ function readOffer(form: HTMLFormElement): Offer {
     trial_seconds: number('trial') * 60,
     grace_seconds: number('grace') * 60,
     preview_seconds: number('preview') * 60,
+    preview_lowest: data.get('preview-lowest') === 'on',
     zero_conf: data.get('zero-conf') === 'on',
+    ...(content && ROOM_ONLY),
   };
 }
 
-function PriceForm({
+export function PriceForm({
   room,
+  content,
   offer,
   onChange,
 }: {
   room: string;
+  /** Absent: the room's own price. */
+  content?: ContentRef;
   offer: Offer | undefined;
   onChange: () => void;
 }) {
   const set = async (next: Offer | null) => {
-    if (await attempt(payments(room).setOffer(next))) onChange();
+    const desk = payments(room);
+    if (await attempt(content ? desk.setContentOffer(content, next) : desk.setOffer(next))) onChange();
   };
+  const what = content ? 'It' : 'The room';
   const amount = offer && ('sats' in offer.price ? offer.price.sats : offer.price.fiat.cents / 100);
   const money = offer && 'fiat' in offer.price ? offer.price.fiat.currency : 'sats';
   const [unit, count] = Object.entries(offer?.period ?? { days: 30 })[0] as [Unit, number];
@@ -133,13 +143,15 @@ function PriceForm({
   );
   return (
     <section aria-label="Price">
-      <h3>{offer ? `The room costs ${priceWords(offer.price)}` : 'The room is free'}</h3>
+      <h3>
+        {offer ? `${what} costs ${priceWords(offer.price)}` : `${what} is ${content ? 'not sold' : 'free'}`}
+      </h3>
       <form
         key={JSON.stringify(offer ?? null)}
         class="fields"
         onSubmit={(event) => {
           event.preventDefault();
-          void set(readOffer(event.currentTarget));
+          void set(readOffer(event.currentTarget, content));
         }}
       >
         <label>
@@ -184,26 +196,38 @@ function PriceForm({
             ))}
           </select>
         </label>
-        {field('Free look, minutes', 'preview', minutes(offer?.preview_seconds))}
-        {field('Trial, minutes', 'trial', minutes(offer?.trial_seconds))}
+        {!content && field('Free look, minutes', 'preview', minutes(offer?.preview_seconds))}
+        {!content && field('Trial, minutes', 'trial', minutes(offer?.trial_seconds))}
         {field('Grace after the end, minutes', 'grace', minutes(offer?.grace_seconds))}
-        <label class="check">
-          <input name="zero-conf" type="checkbox" defaultChecked={offer?.zero_conf ?? false} />
-          Let in before a block has the payment
-        </label>
+        {!content && (
+          <>
+            <label class="check">
+              <input name="preview-lowest" type="checkbox" defaultChecked={offer?.preview_lowest ?? false} />
+              Look in for free at the lowest quality (without minutes: as long as one likes)
+            </label>
+            <label class="check">
+              <input name="zero-conf" type="checkbox" defaultChecked={offer?.zero_conf ?? false} />
+              Let in before a block has the payment
+            </label>
+          </>
+        )}
         <div class="card-actions">
           <button type="submit" class="button accent" data-testid="price-save">
             {offer ? 'Change the price' : 'Set a price'}
           </button>
           {offer && (
             <button type="button" class="button" onClick={() => void set(null)}>
-              Make it free
+              {content ? 'Sell it no more' : 'Make it free'}
             </button>
           )}
         </div>
       </form>
     </section>
   );
+}
+
+function contentWords(content: NonNullable<Subscriber['content']>): string {
+  return 'file' in content ? `file ${content.file}` : `recording ${content.recording}`;
 }
 
 function SubscriberRow({ room, one, onChange }: { room: string; one: Subscriber; onChange: () => void }) {
@@ -221,6 +245,7 @@ function SubscriberRow({ room, one, onChange }: { room: string; one: Subscriber;
     <li class="subscriber" data-testid="subscriber" data-viewer={viewer}>
       <p>
         <strong>{viewer}</strong> <span class="chip">{state}</span>
+        {one.content && <span class="quiet"> {contentWords(one.content)}</span>}
         {until_ms !== undefined && <span class="quiet"> until {new Date(until_ms).toLocaleString()}</span>}
       </p>
       <p class="quiet">
@@ -239,7 +264,7 @@ function SubscriberRow({ room, one, onChange }: { room: string; one: Subscriber;
         <button
           type="button"
           class="button small"
-          onClick={() => void act(desk.comp(viewer, { days: 1 }, reason.value))}
+          onClick={() => void act(desk.comp(one, { days: 1 }, reason.value))}
         >
           Give a day
         </button>
@@ -253,7 +278,7 @@ function SubscriberRow({ room, one, onChange }: { room: string; one: Subscriber;
           </button>
         )}
         {state === 'suspended' ? (
-          <button type="button" class="button small" onClick={() => void act(desk.restore(viewer))}>
+          <button type="button" class="button small" onClick={() => void act(desk.restore(one))}>
             Restore
           </button>
         ) : (
@@ -261,7 +286,7 @@ function SubscriberRow({ room, one, onChange }: { room: string; one: Subscriber;
             type="button"
             class="button small danger"
             data-testid="revoke"
-            onClick={() => void act(desk.revoke(viewer, reason.value))}
+            onClick={() => void act(desk.revoke(one, reason.value))}
           >
             Revoke
           </button>
@@ -305,7 +330,12 @@ export function SalesDialog({ room, onClose }: { room: string; onClose: () => vo
           {people.value.length === 0 && <p class="quiet">Nobody yet.</p>}
           <ul class="subscribers">
             {people.value.map((one) => (
-              <SubscriberRow key={one.subscription.viewer} room={room} one={one} onChange={change} />
+              <SubscriberRow
+                key={`${one.subscription.viewer} ${JSON.stringify(one.content)}`}
+                room={room}
+                one={one}
+                onChange={change}
+              />
             ))}
           </ul>
           <div class="card-actions">

@@ -76,6 +76,8 @@ export class Session {
   readonly unread = signal(0);
   /** What to pay, where we were not let in without. */
   readonly challenge = signal<Challenge | undefined>(undefined);
+  /** The paid time ends, and there is an invoice for more. */
+  readonly renewalDue = signal<{ ends_at_ms: number } | undefined>(undefined);
   readonly view = signal<View>('auto');
   readonly pinned = signal<string | undefined>(undefined);
   readonly panel = signal<Panel>(prefs.sidePanel.value === 'closed' || !wideWindow.matches ? 'none' : 'chat');
@@ -275,6 +277,10 @@ export class Session {
     });
     room.on('muted', ({ source, by }) => {
       toast(`${this.nameOf(by)} turned off your ${source.replace('-', ' ')}.`, 'note');
+    });
+    room.on('renewalDue', (due) => {
+      this.renewalDue.value = due;
+      toast('Your paid time ends soon. Renew it by the clock above.', 'note');
     });
     room.on('reaction', ({ identity, emoji }) => this.#float(identity, emoji));
     room.chat.on('change', () => {

@@ -3,7 +3,7 @@
  * somebody is in a room this keeps the token fresh and says how much time is left.
  */
 import { signal } from '@preact/signals';
-import { asRefused, type Challenge, type Offer, Payments, type Ticket } from '../client';
+import { asRefused, type Challenge, type ContentRef, type Offer, Payments, type Ticket } from '../client';
 import { keepRoomClaim, roomClaim, roomToken } from './prefs';
 import type { Session } from './session';
 
@@ -12,9 +12,13 @@ const LOOK_EVERY_MS = 60_000;
 
 export const payments = (room: string): Payments => new Payments(location.origin, room, roomToken(room));
 
+/** Under which name a claim is kept: a room's own, or that of something in it. */
+export const claimKey = (room: string, content?: ContentRef): string =>
+  content ? `${room}/${content.kind}/${content.id}` : room;
+
 /** What the server knows us by. Kept before anything is paid, so that what is paid is never lost. */
-export function keepClaim(room: string, challenge: Challenge): void {
-  if (challenge.claim) keepRoomClaim(room, challenge.viewer, challenge.claim);
+export function keepClaim(key: string, challenge: Challenge): void {
+  if (challenge.claim) keepRoomClaim(key, challenge.viewer, challenge.claim);
 }
 
 /** A ticket for who paid before; what to pay for who must; undefined for who never paid here. */

@@ -33,6 +33,7 @@ enum Step {
     Wait(u64),
     Reprice(u64),
     Revoke(usize, bool),
+    Renew,
     Restart,
 }
 
@@ -52,6 +53,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (1u64..90).prop_map(|minutes| Step::Wait(minutes * MINUTE)),
         1 => (30u64..80).prop_map(Step::Reprice),
         1 => (0..VIEWERS.len(), any::<bool>()).prop_map(|(who, on)| Step::Revoke(who, on)),
+        1 => Just(Step::Renew),
         1 => Just(Step::Restart),
     ]
 }
@@ -110,7 +112,7 @@ fn take(desk: &mut Desk, world: &mut World, step: Step) {
         }
         Step::Mark(invoice) if invoice < world.invoices.len() => {
             let id = world.invoices[invoice].clone();
-            desk.ledger.handle_mark(desk.now, &room(), &id, "cash", viewer("owner")).unwrap();
+            desk.ledger.handle_mark(desk.now, &room().room, &id, "cash", viewer("owner")).unwrap();
         }
         Step::Repeat(at) if at < world.told.len() => {
             let (to, observed) = world.told[at].clone();
@@ -126,6 +128,15 @@ fn take(desk: &mut Desk, world: &mut World, step: Step) {
             // Who never came cannot be put out.
             let _ = desk.ledger.handle_revoke(desk.now, &room(), &viewer(VIEWERS[who]), reason, viewer("o"));
         }
+        Step::Renew => {
+            for due in desk.ledger.due_renewals(desk.now) {
+                let id = desk.order(due.viewer.as_str());
+                desk.ledger.handle_due(desk.now, &due, &id);
+                if !world.invoices.contains(&id) {
+                    world.invoices.push(id);
+                }
+            }
+        }
         Step::Restart => {
             desk.drain();
             desk.ledger = replayed(&desk.facts);
@@ -133,15 +144,6 @@ fn take(desk: &mut Desk, world: &mut World, step: Step) {
         _ => {}
     }
     desk.drain();
-}
-
-fn replayed(facts: &[Event]) -> Ledger {
-    let mut ledger = Ledger::default();
-    for event in facts {
-        let EventBody::Ledger(fact) = &event.body else { panic!("facts alone") };
-        ledger.restore(&event.room, event.at_ms, fact);
-    }
-    ledger
 }
 
 /// What must hold of every account, always.

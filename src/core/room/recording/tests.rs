@@ -92,7 +92,14 @@ impl World {
         let entrant = Entrant {
             identity: Identity::parse(name).unwrap(),
             name: name.to_uppercase(),
-            grant: Grant { publish: true, subscribe: true, chat: true, files: true, admin: false },
+            grant: Grant {
+                publish: true,
+                subscribe: true,
+                chat: true,
+                files: true,
+                admin: false,
+                lowest_layer: false,
+            },
             part: Part::Member,
             session: SessionId(self.people.len() as u128 + 1),
             has_token: false,

@@ -57,7 +57,7 @@ fn join(room: &mut Room, name: &str, files: bool) -> ParticipantKey {
     let entrant = Entrant {
         identity: Identity::parse(name).unwrap(),
         name: name.to_owned(),
-        grant: Grant { publish: true, subscribe: true, chat: true, files, admin: false },
+        grant: Grant { publish: true, subscribe: true, chat: true, files, admin: false, lowest_layer: false },
         part: Part::Member,
         session: SessionId(1),
         has_token: false,
