@@ -37,7 +37,7 @@ const COLOURS: [(&str, [u8; 3]); 3] = [("red", [255, 0, 0]), ("lime", [0, 255, 0
 /// A receiver's clock and a slow machine agree to so much.
 const SLACK_MS: f64 = 60.0;
 /// One that is busy leaves pictures out that would be coded too late.
-const SLACK_CODED_MS: f64 = 250.0;
+const SLACK_CODED_MS: f64 = 350.0;
 
 static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
 
@@ -272,7 +272,7 @@ fn check_clip(name: &str, coding: &[&str], is_copied: bool, codec: Codec) {
     let units = feed.pictures(0);
     // A machine with other work leaves some out that are coded; of those that are copied none is.
     assert!(!is_copied || units.len() >= 35, "{name}: {} pictures", units.len());
-    assert!(units.len() >= 12 && units[0].keyframe, "{name}: {} pictures, {:?}", units.len(), feed.said);
+    assert!(units.len() >= 10 && units[0].keyframe, "{name}: {} pictures, {:?}", units.len(), feed.said);
     assert_eq!(feed.line(LINE_PICTURE).next().unwrap().1.codec, codec, "{name}");
     let turns = turns(codec, &units);
     let slack_ms = if is_copied { SLACK_MS } else { SLACK_CODED_MS };
