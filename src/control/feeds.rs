@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::placement::{Newcomer, Place};
 use super::{Control, Turned, overloaded};
 use crate::core::feed::{self, FeedOrder, Playing};
-use crate::core::ids::{Identity, RoomName, SessionId, ShardId};
+use crate::core::ids::{Identity, RoomName, SessionId, ShardId, Site};
 use crate::core::mix::MixPacket;
 use crate::core::participant::{Entrant, Part};
 use crate::core::protocol::{Grant, Source};
@@ -19,7 +19,14 @@ use crate::media::shard::{Command, FeedJoin, RoomCommand};
 /// Requests for key frames that may wait for a feed. Full: they are made again.
 const ORDERS_DEPTH: usize = 16;
 /// All that a file does in a room.
-const PLAYS: Grant = Grant { publish: true, subscribe: false, chat: false, files: false, admin: false };
+const PLAYS: Grant = Grant {
+    publish: true,
+    subscribe: false,
+    chat: false,
+    files: false,
+    admin: false,
+    lowest_layer: false,
+};
 
 /// Who a feed is to be.
 #[derive(Debug, Clone)]
@@ -85,6 +92,8 @@ impl Control {
             from,
             may_create,
             won: None,
+            far: None,
+            asked: false,
             resume: None,
             only_watches: false,
             proven: (has_token && !is_player).then(|| identity.clone()),
@@ -139,6 +148,6 @@ impl FeedSeat {
 
 impl Way {
     fn relay(&self, freight: Freight) -> Relay {
-        Relay { room: self.room.clone(), epoch: self.epoch, from: self.shard, freight }
+        Relay { room: self.room.clone(), epoch: self.epoch, from: Site::Shard(self.shard), freight }
     }
 }

@@ -255,7 +255,7 @@ impl Encoder {
             LiveRequest { room, identity, name, grant, has_token, may_create: true, from: self.from };
         signal.feeds.open_live(request).await.map_err(|turned| match turned {
             Turned::Away(refusal) => refusal.into(),
-            Turned::Elsewhere(_) => Problem::new(
+            Turned::Elsewhere(_) | Turned::ToBranch(_) => Problem::new(
                 Code::Unavailable,
                 "the room is at another node, where RTMP cannot be sent on to",
             ),
