@@ -19,14 +19,8 @@ use crate::media::shard::{Command, FeedJoin, RoomCommand};
 /// Requests for key frames that may wait for a feed. Full: they are made again.
 const ORDERS_DEPTH: usize = 16;
 /// All that a file does in a room.
-const PLAYS: Grant = Grant {
-    publish: true,
-    subscribe: false,
-    chat: false,
-    files: false,
-    admin: false,
-    lowest_layer: false,
-};
+const PLAYS: Grant =
+    Grant { publish: true, subscribe: false, chat: false, files: false, admin: false, lowest_layer: false };
 
 /// Who a feed is to be.
 #[derive(Debug, Clone)]
