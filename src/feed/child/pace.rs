@@ -92,7 +92,7 @@ impl Pace {
         }
     }
 
-    pub fn from_us(&self) -> i64 {
+    pub fn begins_us(&self) -> i64 {
         self.from_us
     }
 

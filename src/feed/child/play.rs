@@ -215,7 +215,7 @@ impl Play {
     /// Reads one packet and makes of it what is to be sent. False at the end of what is live.
     fn step(&mut self, node: &mut Node) -> Result<bool, FeedError> {
         let Some(coded) = self.input.next()? else {
-            let from_us = self.pace.from_us();
+            let from_us = self.pace.begins_us();
             let mut units = Vec::new();
             if let Some(Pictures::Coded(coder)) = &mut self.pictures {
                 units = coder.finish(from_us)?;
@@ -250,7 +250,7 @@ impl Play {
                 let had_begun = copier.has_begun();
                 match copier.take(coded)? {
                     Ok(unit) => {
-                        if !had_begun && copier.has_begun() && !live && pace.from_us() > 0 {
+                        if !had_begun && copier.has_begun() && !live && pace.begins_us() > 0 {
                             pace.begin_at(coded.at_us);
                         }
                         Ok(unit.into_iter().collect())
@@ -260,7 +260,7 @@ impl Play {
             }
             Some(Pictures::Coded(coder)) => {
                 let late = |at_us| !live && pace.due_us(at_us) < now_us - LATE_US_MAX && pace.is_running();
-                coder.take(coded, if live { i64::MIN } else { pace.from_us() }, late)
+                coder.take(coded, if live { i64::MIN } else { pace.begins_us() }, late)
             }
             None => Ok(Vec::new()),
         }
@@ -285,7 +285,7 @@ impl Play {
             Some(Pictures::Copied(copier)) => copier.has_begun(),
             Some(Pictures::Coded(_)) | None => true,
         };
-        let from_us = if is_known && !self.settings.live { self.pace.from_us() } else { i64::MIN };
+        let from_us = if is_known && !self.settings.live { self.pace.begins_us() } else { i64::MIN };
         self.sound.as_mut().map_or(Ok(Vec::new()), |sound| sound.take(coded, from_us))
     }
 
