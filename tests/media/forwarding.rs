@@ -135,8 +135,11 @@ fn two_percent_loss_is_repaired() {
 
 #[test]
 fn ten_percent_loss_is_repaired() {
-    let (shown, recovered) = lossy(3, 0.10);
-    assert!(shown > 0.95 && recovered > 0.97, "{shown} shown, {recovered} recovered");
+    // What one run shows depends on which packets are lost: whole key frames or single ones.
+    let runs: Vec<(f64, f64)> = (1..=6).map(|seed| lossy(seed, 0.10)).collect();
+    let shown = runs.iter().map(|(shown, _)| shown).sum::<f64>() / runs.len() as f64;
+    let recovered = runs.iter().fold(1.0, |least: f64, (_, recovered)| least.min(*recovered));
+    assert!(shown > 0.96 && recovered > 0.97, "{shown} shown, {recovered} recovered");
 }
 
 /// The engine asks five times for a packet, so at 20 % each way one lost packet in 170 stays lost, and a key

@@ -70,6 +70,7 @@ fn entrant(name: &str, part: Part, session: u128) -> Entrant {
             chat: false,
             files: false,
             admin: false,
+            lowest_layer: false,
         },
         lines: if part == Part::Member { Vec::new() } else { lines() },
         part,
