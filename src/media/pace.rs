@@ -3,19 +3,13 @@
 //!
 //! Waking a thread costs about as much as forwarding ten packets. A shard that many publishers send to
 //! would be woken for each of their bursts; taken together they cost one wake-up, and a receiver's packets
-//! leave in longer runs. A shard that little comes to answers at once; one that has much to do finds enough
-//! together after half the time, and would only add its waiting to its work.
+//! leave in longer runs. A shard that little comes to answers at once.
 
 use std::time::{Duration, Instant};
 
 /// Ticks begin at least so far apart while packets come more often than that. What it adds to a packet's
 /// way is half of this on average.
 const GATHER: Duration = Duration::from_millis(1);
-
-/// A tick that took longer than this has found enough together.
-const LONG: Duration = Duration::from_micros(250);
-/// Then the next begins this long after it did.
-const GATHER_BUSY: Duration = Duration::from_micros(500);
 
 /// After so many ticks in which nothing came it is waited for again.
 const EMPTY_MAX: u8 = 2;
@@ -37,17 +31,12 @@ pub struct Pace {
     is_dense: bool,
     /// Since then nothing came in so many ticks.
     empty: u8,
-    /// The last tick that had packets took [`LONG`].
-    is_busy: bool,
 }
 
 impl Pace {
     pub fn next(&self) -> Wait {
         match self.last {
-            Some(last) if self.is_dense => {
-                let gather = if self.is_busy { GATHER_BUSY } else { GATHER };
-                Wait::Until(last + gather * (u32::from(self.empty) + 1))
-            }
+            Some(last) if self.is_dense => Wait::Until(last + GATHER * (u32::from(self.empty) + 1)),
             _ => Wait::Readiness,
         }
     }
@@ -64,13 +53,6 @@ impl Pace {
         // Ticks that were put off begin a little later than they might.
         self.is_dense = since.is_some_and(|since| since < GATHER + GATHER / 2);
         self.last = Some(now);
-    }
-
-    /// That tick is over, and took so long.
-    pub fn handle_end(&mut self, took: Duration) {
-        if self.empty == 0 {
-            self.is_busy = took > LONG;
-        }
     }
 }
 
@@ -102,23 +84,5 @@ mod tests {
         assert_eq!(pace.next(), Wait::Until(soon + GATHER * 3 + Duration::from_micros(80)));
         pace.handle_tick(soon + GATHER * 4, 0);
         assert_eq!(pace.next(), Wait::Readiness);
-    }
-
-    #[test]
-    fn who_has_much_to_do_waits_less() {
-        let mut pace = Pace::default();
-        let start = Instant::now();
-        pace.handle_tick(start, 1);
-        let soon = start + GATHER / 4;
-        pace.handle_tick(soon, 40);
-        pace.handle_end(LONG * 2);
-        assert_eq!(pace.next(), Wait::Until(soon + GATHER_BUSY));
-        let next = soon + GATHER_BUSY;
-        pace.handle_tick(next, 0);
-        pace.handle_end(Duration::ZERO);
-        assert_eq!(pace.next(), Wait::Until(soon + GATHER_BUSY * 2), "a tick without packets tells nothing");
-        pace.handle_tick(next + GATHER_BUSY, 3);
-        pace.handle_end(LONG / 2);
-        assert_eq!(pace.next(), Wait::Until(next + GATHER_BUSY + GATHER));
     }
 }

@@ -156,9 +156,7 @@ impl Worker {
             }
             let began = Instant::now();
             more = self.tick(began, command, relay);
-            let took = began.elapsed();
-            self.busy += took;
-            self.pace.handle_end(took);
+            self.busy += began.elapsed();
             if began >= self.reported_at + REPORT_INTERVAL {
                 self.report(began);
             }
