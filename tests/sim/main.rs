@@ -8,6 +8,7 @@
 mod checker;
 mod cluster;
 mod log;
+mod scale;
 mod sender;
 mod world;
 
@@ -82,4 +83,21 @@ fn a_cluster_repeats_from_its_seed() {
     };
     assert_eq!(story(3), story(3));
     assert_ne!(story(3), story(4));
+}
+
+/// `SCALE_NODES=1000 SCALE_ROOMS=1000000 cargo test --test sim -- rooms_are_spread --nocapture` is the large
+/// one (docs/SCALE.md).
+#[test]
+fn rooms_are_spread_and_only_those_of_a_lost_region_move() {
+    let nodes = env("SCALE_NODES").unwrap_or(60) as usize;
+    let size = scale::Size { nodes, rooms: env("SCALE_ROOMS").unwrap_or(nodes as u64 * 500) as usize };
+    let outcome = scale::Scale::new(size, env("SEED").unwrap_or(1)).run(size);
+    println!("{size:?}: {outcome:#?}");
+    let [mean, _, most] = outcome.steady;
+    assert!((0.3..0.6).contains(&mean) && most < mean + 0.2, "{outcome:?}");
+    assert_eq!((outcome.refused, outcome.moved), (0, outcome.lost), "all found a place, and no others moved");
+    assert!(outcome.moved_within <= std::time::Duration::from_secs(8), "{outcome:?}");
+    let [mean, _, most] = outcome.after;
+    assert!(most < antiphon::core::placement::JOINS_BELOW && most < mean + 0.2, "{outcome:?}");
+    assert_eq!(outcome.full_node_seconds, 0, "nobody was turned away");
 }
