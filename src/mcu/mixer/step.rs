@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::core::mix::Scene;
 
-/// What nobody notices. Less is not made up for, as each hold delays people.
+/// What nobody notices. Less is not made up for, as each hold delays people. Pictures that are further ahead
+/// are held for all of it: they wait for a tick besides, and what was left of the lead would add to that.
 const TOLERANCE_US: i64 = 10_000;
 /// Nobody's picture is held for longer, nor their sound: what is further apart stays so.
 const PICTURE_HOLD_US_MAX: i64 = 250_000;
@@ -108,16 +109,21 @@ impl Step {
             let (now_us, unheld_us) = apart_us().unwrap_or_default();
             Hold {
                 picture_slot,
-                picture: beyond_tolerance(now_us, PICTURE_HOLD_US_MAX),
+                picture: if now_us > TOLERANCE_US {
+                    hold(now_us, PICTURE_HOLD_US_MAX)
+                } else {
+                    Duration::ZERO
+                },
                 sound_slot,
-                sound: beyond_tolerance(unheld_us.saturating_neg(), SOUND_HOLD_US_MAX),
+                // By steps as small as they come, as each is heard.
+                sound: hold(unheld_us.saturating_neg().saturating_sub(TOLERANCE_US), SOUND_HOLD_US_MAX),
             }
         })
     }
 }
 
-fn beyond_tolerance(ahead_us: i64, most_us: i64) -> Duration {
-    Duration::from_micros(ahead_us.saturating_sub(TOLERANCE_US).clamp(0, most_us) as u64)
+fn hold(us: i64, most_us: i64) -> Duration {
+    Duration::from_micros(us.clamp(0, most_us) as u64)
 }
 
 #[cfg(test)]
@@ -159,7 +165,7 @@ mod tests {
         }
     }
 
-    fn hold(step: &Step, sound_ms: u32, held_ms: u32) -> (u128, u128) {
+    fn held(step: &Step, sound_ms: u32, held_ms: u32) -> (u128, u128) {
         let delay = SoundDelay { now: MS * (sound_ms + held_ms), unheld: MS * sound_ms };
         let holds: Vec<Hold> = step.holds(|_| Some(delay), MS * 20).collect();
         assert_eq!((holds.len(), holds[0].picture_slot, holds[0].sound_slot), (1, 1, 2));
@@ -170,8 +176,9 @@ mod tests {
     fn whichever_is_ahead_is_held_up_to_a_bound() {
         let now = Instant::now();
         for (picture_ms, sound_ms, expected) in [
-            // The mixer takes 70 ms with sound and 20 with pictures: 50 apart, 10 are not noticed.
-            (30, 30, (40, 0)),
+            // The mixer takes 70 ms with sound and 20 with pictures: 50 apart.
+            (30, 30, (50, 0)),
+            // And 10, which are not noticed.
             (70, 30, (0, 0)),
             (90, 30, (0, 0)),
             (130, 30, (0, 40)),
@@ -180,7 +187,7 @@ mod tests {
         ] {
             let mut step = step(now);
             pass(&mut step, now, picture_ms, sound_ms);
-            assert_eq!(hold(&step, 70, 0), expected, "{picture_ms} and {sound_ms} ms");
+            assert_eq!(held(&step, 70, 0), expected, "{picture_ms} and {sound_ms} ms");
         }
     }
 
@@ -189,24 +196,24 @@ mod tests {
         let now = Instant::now();
         let mut step = step(now);
         pass(&mut step, now, 130, 30);
-        assert_eq!(hold(&step, 70, 40), (0, 40));
+        assert_eq!(held(&step, 70, 40), (0, 40));
         // The picture's way has become shorter: it waits until the sound has come after.
         pass(&mut step, now + WINDOW, 30, 30);
         pass(&mut step, now + 3 * WINDOW, 30, 30);
-        assert_eq!(hold(&step, 70, 40), (80, 0));
-        assert_eq!(hold(&step, 70, 0), (40, 0));
+        assert_eq!(held(&step, 70, 40), (90, 0));
+        assert_eq!(held(&step, 70, 0), (50, 0));
     }
 
     #[test]
     fn nothing_is_held_of_whom_nothing_is_known() {
         let now = Instant::now();
         let mut step = step(now);
-        assert_eq!(hold(&step, 70, 0), (0, 0));
+        assert_eq!(held(&step, 70, 0), (0, 0));
         pass(&mut step, now, 30, 30);
         step.forget(2);
-        assert_eq!(hold(&step, 70, 0), (0, 0));
+        assert_eq!(held(&step, 70, 0), (0, 0));
         step.note(now, 2, i64::MIN);
         step.note(now, 1, i64::MAX);
-        assert_eq!(hold(&step, 70, 0), (250, 0));
+        assert_eq!(held(&step, 70, 0), (250, 0));
     }
 }
