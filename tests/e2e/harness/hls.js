@@ -58,13 +58,15 @@ export async function follow(url, seconds) {
       Number(/DISCONTINUITY-SEQUENCE:([0-9]+)/.exec(body)?.[1] ?? 0) +
         (body.match(/#EXT-X-DISCONTINUITY\n/g)?.length ?? 0),
     );
+    // What the first answer lists was there before anyone waited for it.
+    const isFirst = last === undefined;
     for (const one of partsOf(body)) {
       const isNew =
         last === undefined ||
         one.number > last.number ||
         (one.number === last.number && one.part > last.part);
       if (!isNew) continue;
-      if (last !== undefined) {
+      if (!isFirst && last !== undefined) {
         const follows =
           (one.number === last.number && one.part === last.part + 1) ||
           (one.number === last.number + 1 && one.part === 0);
