@@ -1,6 +1,7 @@
 //! The dependency descriptor header extension (AV1 RTP specification, appendix A), carried as opaque bytes.
 //!
-//! Core reads and rewrites them; this is how they get through str0m, which knows no such extension.
+//! Core reads and rewrites them, and our own ingress and egress carry them; str0m negotiates the extension,
+//! which it knows only by this.
 
 use str0m::rtp::{ExtensionSerializer, ExtensionValues};
 
