@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run build client test test-bitcoin check sim bench bench-peers up down setup
+.PHONY: help run build client test test-bitcoin test-faults check sim bench bench-peers up down setup
 
 # Tools that scripts/setup.sh had to bring come first, then the machine's own, then rustup's.
 export PATH := $(CURDIR)/.tools/bin:$(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
@@ -35,6 +35,10 @@ test-bitcoin: ## Payments on real Bitcoin and Lightning nodes; builds lnd the fi
 	ANTIPHON_TEST_LIGHTNING=1 cargo test --locked --test conformance -- wallet
 	cargo test --locked --no-run --test protocol
 	cd tests/e2e && npm run --silent bitcoin
+
+test-faults: ## Faults of a cluster at full length: leases of 5 s, a minute without Redis or Kafka (15 minutes)
+	@scripts/setup.sh test
+	ANTIPHON_LEASE_MS=5000 ANTIPHON_AWAY_S=60 cargo test --locked --test cluster -- --nocapture --test-threads=1
 
 check: ## Form: rustfmt, clippy, cargo-deny, vendor/, the client's types and lint
 	@scripts/setup.sh check

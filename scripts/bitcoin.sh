@@ -5,7 +5,7 @@
 #   scripts/bitcoin.sh chain             a Bitcoin node, with a payer's wallet that has money
 #   scripts/bitcoin.sh up                the same, two Lightning nodes, and a channel from the viewer to the owner
 #   scripts/bitcoin.sh down              ends what this script started
-#   scripts/bitcoin.sh stop NAME | start NAME       one of chain, viewer, owner: for outages
+#   scripts/bitcoin.sh stop NAME | crash NAME | start NAME      one of chain, viewer, owner: for outages
 #   scripts/bitcoin.sh env               the settings for antiphon, one a line
 #
 #   mine N | send ADDRESS SATS | doublespend ADDRESS SATS | replace TXID | reorg N | height |
@@ -268,6 +268,13 @@ stop() { # ends only the process that this script started
   kill -9 "$pid" 2>/dev/null || :
   rm -f "$file"
 }
+# crash NAME: SIGKILL.
+crash() {
+  # No other node has this chain: without what it holds in memory it would come back without its last blocks.
+  [ "$1" != chain ] || cli gettxoutsetinfo none >/dev/null
+  kill -9 "$(cat "$DIR/$1.pid")"
+  rm "$DIR/$1.pid"
+}
 start() { if [ "$1" = chain ]; then start_chain; else start_lnd "$1"; fi; }
 down() { stop viewer; stop owner; stop chain; }
 
@@ -283,6 +290,6 @@ case ${1:-} in
   get) get_chain; get_lnd ;;
   env) cat "$DIR/env" ;;
   height) cli getblockcount ;;
-  down | stop | start | mine | send | doublespend | replace | reorg | received | pay | invoices | bake | rest | cli) "$@" ;;
+  down | stop | crash | start | mine | send | doublespend | replace | reorg | received | pay | invoices | bake | rest | cli) "$@" ;;
   *) sed -n '2,22p' "$0"; exit 2 ;;
 esac

@@ -198,6 +198,9 @@ rtmp_server() {
 kafka_client() {
   commands cc:build-essential cmake:cmake
   [ -e /usr/include/curl/curl.h ] || compgen -G '/usr/include/*/curl/curl.h' >/dev/null || packages libcurl4-openssl-dev
+  # Its TLS and SCRAM; the system's, as nothing else of it is linked.
+  commands pkg-config:pkg-config
+  pkg-config --exists openssl || packages libssl-dev
 }
 
 build() {
@@ -231,7 +234,7 @@ case ${1:-} in
   build) build ;;
   test)
     build
-    commands chromium:chromium firefox-esr:firefox-esr ffmpeg:ffmpeg faketime:faketime turnserver:coturn jq:jq xxd:xxd flock:util-linux
+    commands chromium:chromium firefox-esr:firefox-esr ffmpeg:ffmpeg faketime:faketime turnserver:coturn jq:jq xxd:xxd flock:util-linux ip:iproute2
     unpack prometheus /usr/bin/prometheus /usr/bin/promtool
     cluster
     # The chain's tests run on it; Lightning's are `make test-bitcoin`, whose lnd takes ten minutes to build.

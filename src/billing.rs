@@ -2,9 +2,14 @@
 //!
 //! One loop ([`desk`]) owns the ledger. What follows from a fact is told to nobody before the fact is
 //! durable in the event log, from which the ledger is made anew at the start. Wallets are asked by tasks
-//! beside the loop. A room without a price is not asked about: [`Billing::is_priced`] reads the latest list
-//! and nothing more.
+//! beside the loop. While the log does not answer, what changes the ledger is refused after some seconds,
+//! and who has paid is let in as ever. A room without a price is not asked about: [`Billing::is_priced`]
+//! reads the latest list and nothing more.
+//!
+//! Of the nodes of a cluster one keeps the ledger; the others follow its facts in the shared log, answer from
+//! them, and pass on what changes it ([`passing`]).
 
+mod ask;
 mod bitcoind;
 mod descriptor;
 mod desk;
@@ -13,17 +18,21 @@ mod gap;
 mod keys;
 mod lnd;
 mod macaroon;
+mod passing;
 mod rates;
 mod simulated;
 mod tls;
+mod waiting;
 mod wallet;
 mod webhook;
+mod wish;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, oneshot, watch};
 
 pub use bitcoind::{Bitcoind, Login};
@@ -33,12 +42,14 @@ pub use esplora::Esplora;
 pub use keys::{BillingKey, KeyError};
 pub use lnd::{BAKE, CALLS, Lnd};
 pub use macaroon::{Macaroon, permissions};
+pub use passing::{PATH as WISHES, SIGNATURE};
 pub use rates::{Fixed, Rates};
 pub use simulated::{PAYOUT as SIMULATED_PAYOUT, Simulated};
 pub use wallet::{
     Bill, Issued, News, Preimage, Target, Wallet, WalletError, Watched, WatchedAddress, from_hex, hex,
 };
 pub use webhook::{HookError, is_public, signature};
+pub use wish::Hand;
 
 use crate::core::ids::{Identity, RoomName};
 use crate::core::ledger::{
@@ -46,12 +57,19 @@ use crate::core::ledger::{
 };
 use crate::core::refusal::{Code, Refusal};
 use crate::mailbox::ControlSender;
+use ask::{Ask, Question, Reply, Stay};
+use passing::Passing;
+use waiting::Waiting;
+use wish::{Declined, Done, Outcome, Wish};
 
+/// For what other nodes did to be known here, before an owner is shown how things are.
+const CATCH_UP_WITHIN: Duration = Duration::from_secs(1);
 /// Addresses of a payout that its owner is shown to confirm it.
 const SHOWN_ADDRESSES: u32 = 3;
 
 /// Who wants into a room that costs money.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Payer {
     /// By a token: its identity is proven.
     Known(Identity),
@@ -59,6 +77,8 @@ pub enum Payer {
     L402(String),
     /// Nobody yet.
     Guest,
+    /// Somebody new, who is called so from now on.
+    New(Identity),
 }
 
 /// May the payer come in?
@@ -115,6 +135,15 @@ pub struct PayoutView {
     pub simulated: bool,
 }
 
+/// What was bought, for whom and how it was paid.
+#[derive(Debug, Clone)]
+pub struct Receipt {
+    pub of: Resource,
+    pub viewer: Identity,
+    pub period: Period,
+    pub invoice: InvoiceView,
+}
+
 /// Where an owner is told of what happens, and by what it is signed.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct WebhookView {
@@ -142,111 +171,41 @@ pub struct Changed {
     pub viewer: Identity,
 }
 
-type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
-
-/// What an owner does to a subscriber.
-#[derive(Debug, Clone)]
-pub enum Hand {
-    Comp { of: Resource, viewer: Identity, period: Period, reason: String },
-    Revoke { of: Resource, viewer: Identity, reason: String },
-    Restore { of: Resource, viewer: Identity },
-    Mark { room: RoomName, invoice: InvoiceId, reason: String },
-}
-
-enum Ask {
-    Offer {
-        of: Resource,
-        offer: Option<Offer>,
-        by: Option<Identity>,
-        reply: Reply<()>,
-    },
-    Admit {
-        of: Resource,
-        payer: Payer,
-        from: IpAddr,
-        new: bool,
-        reply: Reply<Admission>,
-    },
-    Invoice {
-        room: RoomName,
-        invoice: InvoiceId,
-        reply: Reply<(InvoiceView, Identity)>,
-    },
-    Entitled {
-        of: Resource,
-        viewer: Identity,
-        reply: Reply<bool>,
-    },
-    Price {
-        of: Resource,
-        reply: Reply<Option<Offer>>,
-    },
-    Subscribers {
-        room: RoomName,
-        reply: Reply<Vec<SubscriberView>>,
-    },
-    Payout {
-        room: RoomName,
-        reply: Reply<PayoutView>,
-    },
-    SetWebhook {
-        room: RoomName,
-        url: Option<String>,
-        by: Option<Identity>,
-        reply: Reply<WebhookView>,
-    },
-    SetPayout {
-        room: RoomName,
-        payout: Option<Payout>,
-        by: Option<Identity>,
-        reply: Reply<PayoutView>,
-    },
-    Hand {
-        hand: Hand,
-        by: Identity,
-        reply: Reply<()>,
-    },
-    Simulate {
-        room: RoomName,
-        invoice: InvoiceId,
-        rail: Rail,
-        sum: Msat,
-        progress: Progress,
-        reply: Reply<()>,
-    },
-    /// By a watcher.
-    News {
-        rail: Rail,
-        news: News,
-    },
-    /// By a task that asked the Lightning node.
-    Offered {
-        invoice: InvoiceId,
-        bolt11: Option<String>,
-    },
-}
-
 /// The way in for other shells; cheap to clone.
 #[derive(Clone)]
 pub struct Billing {
     asks: ControlSender<Ask>,
+    questions: ControlSender<Question>,
     priced: watch::Receiver<Arc<BTreeSet<Resource>>>,
     changes: broadcast::Sender<Changed>,
     key: BillingKey,
     network: bitcoin::Network,
     dev: bool,
+    /// To the node that keeps the ledger, where that may be another.
+    passing: Option<Passing>,
+    waiting: Waiting,
 }
 
 impl Billing {
     /// A handle with no loop behind it: no room costs anything, and every call answers `unavailable`.
     #[cfg(test)]
     pub(crate) fn unplugged() -> Self {
-        let (asks, _) = crate::mailbox::control(1);
+        let ((asks, _), (questions, _)) = (crate::mailbox::control(1), crate::mailbox::control(1));
         let (_, priced) = watch::channel(Arc::default());
         let directory = tempfile::tempdir().expect("a temporary directory");
         let key = BillingKey::open(directory.path()).expect("a secret");
         let (changes, network) = (broadcast::Sender::new(1), bitcoin::Network::Regtest);
-        Self { asks, priced, changes, key, network, dev: true }
+        Self {
+            asks,
+            questions,
+            priced,
+            changes,
+            key,
+            network,
+            dev: true,
+            passing: None,
+            waiting: Waiting::default(),
+        }
     }
 
     /// Does the room cost something? Costs nothing to ask.
@@ -265,7 +224,7 @@ impl Billing {
     /// `unavailable`.
     pub async fn offer(&self, of: impl Into<Resource>) -> Result<Option<Offer>, Refusal> {
         let of = of.into();
-        if self.is_sold(&of) { self.ask(|reply| Ask::Price { of, reply }).await } else { Ok(None) }
+        if self.is_sold(&of) { self.ask(|reply| Question::Price { of, reply }).await } else { Ok(None) }
     }
 
     /// Has the viewer paid for it, or been given access?
@@ -274,7 +233,7 @@ impl Billing {
     /// `unavailable`.
     pub async fn is_entitled(&self, of: impl Into<Resource>, viewer: Identity) -> Result<bool, Refusal> {
         let of = of.into();
-        self.ask(|reply| Ask::Entitled { of, viewer, reply }).await
+        self.ask(|reply| Question::Entitled { of, viewer, reply }).await
     }
 
     /// # Errors
@@ -285,8 +244,7 @@ impl Billing {
         offer: Option<Offer>,
         by: Option<Identity>,
     ) -> Result<(), Refusal> {
-        let of = of.into();
-        self.ask(|reply| Ask::Offer { of, offer, by, reply }).await
+        self.change(Wish::Offer { of: of.into(), offer, by }).await
     }
 
     /// # Errors
@@ -298,7 +256,14 @@ impl Billing {
         from: IpAddr,
     ) -> Result<Admission, Refusal> {
         let of = of.into();
-        self.ask(|reply| Ask::Admit { of, payer, from, new: false, reply }).await
+        // Who may come in needs no other node's word.
+        if !matches!(payer, Payer::Guest) {
+            let (of, payer) = (of.clone(), payer.clone());
+            if let Some(admission) = self.ask(|reply| Question::Enter { of, payer, reply }).await? {
+                return Ok(admission);
+            }
+        }
+        self.settle(of, payer, from, false).await
     }
 
     /// As [`Self::admit`] for who is in already and wants to pay for more.
@@ -311,8 +276,38 @@ impl Billing {
         payer: Payer,
         from: IpAddr,
     ) -> Result<Admission, Refusal> {
-        let of = of.into();
-        self.ask(|reply| Ask::Admit { of, payer, from, new: true, reply }).await
+        self.settle(of.into(), payer, from, true).await
+    }
+
+    /// Has the keeper of the ledger say who the payer is to it, and what it is to pay.
+    async fn settle(
+        &self,
+        of: Resource,
+        payer: Payer,
+        from: IpAddr,
+        more: bool,
+    ) -> Result<Admission, Refusal> {
+        // Named here, so that asked again it is the same one.
+        let payer = if let Payer::Guest = payer { Payer::New(desk::new_viewer()) } else { payer };
+        let is_new = matches!(payer, Payer::New(_));
+        let (viewer, admission, stay) =
+            match self.wish(Wish::Admit { of: of.clone(), payer, from, more }).await? {
+                Outcome::Asked { viewer, invoice } => {
+                    let challenge = |reply| Question::Challenge { of, viewer, invoice, is_new, reply };
+                    return Ok(Admission::Pay(Box::new(self.ask(challenge).await?)));
+                }
+                Outcome::Entitled { viewer, until_ms } => {
+                    (viewer.clone(), Admission::Entitled { viewer, until_ms }, Stay::Entitled)
+                }
+                Outcome::Preview { viewer, until_ms, lowest } => {
+                    (viewer.clone(), Admission::Preview { viewer, until_ms, lowest }, Stay::Preview(until_ms))
+                }
+                Outcome::Done => return Err(Refusal::new(Code::Internal, "nobody was let in")),
+            };
+        if of.is_live() {
+            self.ask(|reply| Question::LetIn { room: of.room, viewer, stay, reply }).await?;
+        }
+        Ok(admission)
     }
 
     /// # Errors
@@ -322,19 +317,50 @@ impl Billing {
         room: RoomName,
         invoice: InvoiceId,
     ) -> Result<(InvoiceView, Identity), Refusal> {
-        self.ask(|reply| Ask::Invoice { room, invoice, reply }).await
+        let look = |room, invoice| self.ask(|reply| Question::Invoice { room, invoice, reply });
+        match look(room.clone(), invoice.clone()).await {
+            // Made a moment ago, and shown by another node.
+            Err(refusal) if refusal.code == Code::NotFound && self.passing.is_some() => {
+                self.catch_up().await;
+                look(room, invoice).await
+            }
+            found => found,
+        }
+    }
+
+    /// Of an invoice that is settled.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn receipt(&self, room: RoomName, invoice: InvoiceId) -> Result<Receipt, Refusal> {
+        self.ask(|reply| Question::Receipt { room, invoice, reply }).await
+    }
+
+    /// Which invoices of a viewer are settled, the latest first.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub async fn settled(
+        &self,
+        of: impl Into<Resource>,
+        viewer: Identity,
+    ) -> Result<Vec<InvoiceId>, Refusal> {
+        let of = of.into();
+        self.ask(|reply| Question::Settled { of, viewer, reply }).await
     }
 
     /// # Errors
     /// `unavailable`.
     pub async fn subscribers(&self, room: RoomName) -> Result<Vec<SubscriberView>, Refusal> {
-        self.ask(|reply| Ask::Subscribers { room, reply }).await
+        self.catch_up().await;
+        self.ask(|reply| Question::Subscribers { room, reply }).await
     }
 
     /// # Errors
     /// `unavailable`.
     pub async fn payout(&self, room: RoomName) -> Result<PayoutView, Refusal> {
-        self.ask(|reply| Ask::Payout { room, reply }).await
+        self.catch_up().await;
+        self.ask(|reply| Question::Payout { room, reply }).await
     }
 
     /// Sets where a room's money goes; nothing for the node's own payout.
@@ -348,8 +374,13 @@ impl Billing {
         by: Option<Identity>,
     ) -> Result<PayoutView, Refusal> {
         let payout = descriptor.map(|text| Payout::parse(text, self.network)).transpose();
-        let payout = payout.map_err(|error| Refusal::new(Code::Malformed, error.to_string()))?;
-        self.ask(|reply| Ask::SetPayout { room, payout, by, reply }).await
+        let payout = payout.map_err(|error| {
+            refused("descriptor");
+            Refusal::new(Code::Malformed, error.to_string())
+        })?;
+        let descriptor = payout.map(|payout| payout.text());
+        self.change(Wish::Payout { room: room.clone(), descriptor, by }).await?;
+        self.payout(room).await
     }
 
     /// Sets who is told of what happens to a room's money; nothing for nobody.
@@ -364,15 +395,19 @@ impl Billing {
     ) -> Result<WebhookView, Refusal> {
         if let Some(url) = &url {
             let checked = webhook::check_url(url, self.dev);
-            checked.map_err(|error| Refusal::new(Code::Malformed, error.to_string()))?;
+            checked.map_err(|error| {
+                refused("webhook");
+                Refusal::new(Code::Malformed, error.to_string())
+            })?;
         }
-        self.ask(|reply| Ask::SetWebhook { room, url, by, reply }).await
+        self.change(Wish::Webhook { room: room.clone(), url, by }).await?;
+        self.ask(|reply| Question::Webhook { room, reply }).await
     }
 
     /// # Errors
     /// `not_found`, `malformed`.
     pub async fn lay_hand(&self, hand: Hand, by: Identity) -> Result<(), Refusal> {
-        self.ask(|reply| Ask::Hand { hand, by, reply }).await
+        self.change(Wish::Hand { hand, by }).await
     }
 
     /// Pretends a payment, where wallets are simulated.
@@ -387,11 +422,15 @@ impl Billing {
         sum: Msat,
         progress: Progress,
     ) -> Result<(), Refusal> {
-        self.ask(|reply| Ask::Simulate { room, invoice, rail, sum, progress, reply }).await
+        self.change(Wish::Simulate { room, invoice, rail, sum, progress }).await
     }
 
     pub fn is_claim(&self, of: &Resource, viewer: &Identity, claim: &str) -> bool {
-        self.key.is_claim(of, viewer, claim)
+        let good = self.key.is_claim(of, viewer, claim);
+        if !good {
+            refused("claim");
+        }
+        good
     }
 
     /// What changes from now on. Who lags is told so, and looks again.
@@ -399,11 +438,59 @@ impl Billing {
         self.changes.subscribe()
     }
 
-    async fn ask<T>(&self, ask: impl FnOnce(Reply<T>) -> Ask) -> Result<T, Refusal> {
+    /// Waits until this node knows what the keeper of the ledger knows now, or for a second: an owner sees
+    /// what was done by way of any node.
+    async fn catch_up(&self) {
+        if self.passing.is_some() {
+            // Without a keeper what is known here is shown.
+            let _ = tokio::time::timeout(CATCH_UP_WITHIN, self.wish(Wish::Look)).await;
+        }
+    }
+
+    async fn change(&self, wish: Wish) -> Result<(), Refusal> {
+        self.wish(wish).await.map(drop)
+    }
+
+    /// Has a wish done by the node that keeps the ledger, this one or another. What it changed is known here
+    /// on return.
+    async fn wish(&self, wish: Wish) -> Result<Outcome, Refusal> {
+        match &self.passing {
+            None => self.wish_here(wish).await.map(|done| done.outcome).map_err(Declined::into_refusal),
+            Some(passing) => passing.wish(wish, |wish| self.wish_here(wish)).await,
+        }
+    }
+
+    /// Has a wish done here, if this node keeps the ledger.
+    async fn wish_here(&self, wish: Wish) -> Result<Done, Declined> {
+        let is_look = matches!(wish, Wish::Look);
+        let ask = || {
+            let (reply, answer) = oneshot::channel();
+            self.asks.send(Ask::Wish { wish, reply }).map_err(|_| Declined::Refused(overloaded()))?;
+            Ok(answer)
+        };
+        if is_look { waiting::take_turn(ask()?).await } else { self.waiting.wait(ask).await }
+    }
+
+    /// Takes a wish that another node passes on, with its signature; the answer and its own.
+    ///
+    /// # Errors
+    /// `unauthorized`, `not_found` where there are no other nodes.
+    pub async fn take_passed(&self, text: &str, signature: &str) -> Result<(String, String), Refusal> {
+        let nobody = || Refusal::new(Code::NotFound, "this node takes no wishes of others");
+        let passing = self.passing.as_ref().ok_or_else(nobody)?;
+        passing.take(text, signature, |wish| self.wish_here(wish)).await
+    }
+
+    async fn ask<T>(&self, question: impl FnOnce(Reply<T>) -> Question) -> Result<T, Refusal> {
         let (reply, answer) = oneshot::channel();
-        self.asks.send(ask(reply)).map_err(|_| overloaded())?;
+        self.questions.send(question(reply)).map_err(|_| overloaded())?;
         answer.await.unwrap_or_else(|_| Err(overloaded()))
     }
+}
+
+/// Something forged or unfit was turned away: `claim`, `l402`, `bolt11`, `webhook` or `descriptor`.
+fn refused(reason: &'static str) {
+    metrics::counter!("antiphon_payments_refused_total", "reason" => reason).increment(1);
 }
 
 fn overloaded() -> Refusal {

@@ -19,9 +19,10 @@ use clap::{Args, Parser, Subcommand};
 use crate::bench;
 use crate::config::{Config, DEV_KEY_ID, DEV_KEY_SECRET, Flags, LoadError, Log, Sources};
 use crate::core::ids::{Identity, RoomName};
+use crate::core::mix::MixSettings;
 use crate::feed;
 use crate::files::probe_child;
-use crate::mcu::graph::{self, Missing};
+use crate::mcu::graph::{self, Missing, Stage};
 use crate::mcu::mixer;
 use crate::node;
 use crate::record::remux::{self, RemuxError};
@@ -224,7 +225,14 @@ impl Command {
     }
 }
 
+/// Reads the files that the cluster's configuration names.
+fn check_files(config: &Config) -> Result<(), LoadError> {
+    let wrong: Vec<String> = config.cluster.check_files().iter().map(ToString::to_string).collect();
+    if wrong.is_empty() { Ok(()) } else { Err(LoadError::Wrong(wrong)) }
+}
+
 fn serve(config: Config) -> anyhow::Result<()> {
+    check_files(&config)?;
     for warning in config.warnings() {
         eprintln!("warning: {warning}");
     }
@@ -240,6 +248,7 @@ fn check_config(config: &Config) -> anyhow::Result<()> {
     for warning in config.warnings() {
         eprintln!("warning: {warning}");
     }
+    check_files(config)?;
     check_mixing();
     Ok(())
 }
@@ -255,8 +264,12 @@ fn check_mixing() -> bool {
         eprintln!("missing: {element}, of the package {package}");
     }
     if missing.is_empty() {
-        eprintln!("mixing is possible");
-        return true;
+        let encoder = mixer::h264_encoder(&MixSettings::default()).and_then(Stage::encoder);
+        match &encoder {
+            Some(element) => eprintln!("mixing is possible, H.264 by {element}"),
+            None => eprintln!("mixing is not possible: no encoder of H.264 works here"),
+        }
+        return encoder.is_some();
     }
     let packages: BTreeSet<&str> = missing.iter().map(|missing| missing.package).collect();
     let packages: Vec<&str> = packages.into_iter().collect();

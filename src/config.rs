@@ -6,21 +6,25 @@
 mod check;
 mod cluster;
 mod files;
+mod kafka;
 mod load;
 mod payments;
 mod play;
 mod recordings;
 mod streams;
+mod telemetry;
 mod turn;
 
 pub use check::Problems;
 pub use cluster::{Cluster, Relay};
 pub use files::{Files, S3};
+pub use kafka::{FileError, Kafka, Mechanism, Protocol};
 pub use load::{Flags, LoadError, Sources};
 pub use payments::{Bitcoind, Chain, Lnd, Payments};
 pub use play::{Play, Rtmp};
 pub use recordings::Recordings;
 pub use streams::Streams;
+pub use telemetry::{Otlp, Telemetry};
 pub use turn::Turn;
 
 use std::fmt;
@@ -84,6 +88,7 @@ pub struct Config {
     pub play: Play,
     pub rtmp: Rtmp,
     pub cluster: Cluster,
+    pub telemetry: Telemetry,
     pub log: Log,
 }
 

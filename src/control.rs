@@ -8,11 +8,13 @@ mod far;
 mod feeds;
 mod home;
 mod joining;
+mod ledger;
 mod log;
 mod people;
 mod placement;
 mod recordings;
 mod streams;
+mod wishes;
 mod workers;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,6 +36,7 @@ use crate::core::participant::{Entrant, Member, Part};
 use crate::core::protocol::{Access, Mode, ParticipantState, RoomChange, RoomState};
 use crate::core::recording::ConsentRule;
 use crate::core::refusal::{Code, Refusal};
+use crate::core::spread::Comer;
 use crate::core::stats::{RoomStats, RoomSummary};
 use crate::events::LogError;
 use crate::events::writer::EventWriter;
@@ -46,8 +49,9 @@ use recordings::no_recordings;
 pub use far::Confined;
 pub use feeds::{FeedRequest, FeedRole, FeedSeat};
 pub use home::{Home, Turned};
-pub use joining::{JoinRequest, Joined, Patched, Role};
+pub use joining::{JoinRequest, Joined, Patched, Role, Sent};
 pub use placement::{Around, Node, Placement, notices, unix_ms};
+pub use wishes::{Played, Resumed, Wish, Wishes};
 
 /// Settings of a room that is about to be made.
 #[derive(Debug, Clone, Default)]
@@ -81,6 +85,7 @@ pub struct Control {
     cluster: Cluster,
     links: Option<Links>,
     confined: Arc<OnceLock<Confined>>,
+    resumed: Arc<OnceLock<ControlSender<Resumed>>>,
     ready: Arc<AtomicBool>,
 }
 
@@ -97,8 +102,9 @@ impl Control {
         let certificate = crypto.dtls_provider.generate_certificate().expect("a certificate");
         let media = negotiate::Identity { certificate, crypto, initial_estimate_bps: 0 };
         let (cluster, _) = Cluster::start(&Config::default(), 0).expect("no address to be wrong");
-        let (links, confined) = (None, Arc::default());
-        Self { asks, events, media, cluster, links, confined, ready: Arc::new(AtomicBool::new(false)) }
+        let (links, confined, resumed) = (None, Arc::default(), Arc::default());
+        let ready = Arc::new(AtomicBool::new(false));
+        Self { asks, events, media, cluster, links, confined, resumed, ready }
     }
 
     /// # Errors
@@ -169,13 +175,18 @@ impl Control {
             may_create: request.may_create,
             won: None,
             far: None,
-            asked: request.sent_by_home,
+            sent: request.sent,
             resume: request.resume,
-            only_watches: matches!(request.role, Role::Viewer { .. }) && !offer.has_channels(),
+            comer: match request.role {
+                Role::Viewer { .. } => (!offer.has_channels()).then_some(Comer::Viewer),
+                Role::Member | Role::Publisher => Some(Comer::Member),
+            },
             proven: request.has_token.then(|| request.identity.clone()),
         };
+        let lodges = newcomer.comer == Some(Comer::Member);
         let Place { shard, serial, reach, id, epoch, opened_at_ms, in_branch } = self.place(newcomer).await?;
         let room = request.room.clone();
+        let lodges = lodges && in_branch;
         // A session that another node had is none here; whoever had its seat there has it here.
         let had = request
             .seat
@@ -198,7 +209,11 @@ impl Control {
                 Role::Publisher => Part::Publisher,
                 Role::Viewer { of } => Part::Viewer { of },
             },
-            session: SessionId::new(id, rand::rng().random()),
+            session: if lodges {
+                SessionId::of_lodger(id, rand::rng().random())
+            } else {
+                SessionId::new(id, rand::rng().random())
+            },
             has_token: request.has_token,
             returns,
             lines: negotiated.ingress.lines.clone(),
@@ -210,10 +225,13 @@ impl Control {
         let join = Join { serial, entrant, resume, negotiated, asked_at, reply };
         let command = Command::InRoom(request.room, RoomCommand::Join(Box::new(join)));
         shard.send(command).map_err(|_| overloaded())?;
-        let granted = granted.await.map_err(|_| overloaded())??;
+        let Some(granted) = granted.await.map_err(|_| overloaded())?? else {
+            return Err(self.turned_home(&room).await);
+        };
         let session = granted.session;
         // A viewer has nothing that another node would have to know.
-        let seat = if in_branch { None } else { self.seat_of(&room, session, epoch, opened_at_ms).await };
+        let has_seat = lodges || !in_branch;
+        let seat = if has_seat { self.seat_of(&room, session, epoch, opened_at_ms).await } else { None };
         Ok(Joined { session, answer: granted.answer, etag: granted.etag, seat, in_branch })
     }
 
@@ -236,19 +254,15 @@ impl Control {
     async fn place(&self, mut newcomer: Newcomer) -> Result<Place, Turned> {
         let room = newcomer.room.clone();
         if self.cluster.epoch(&room).is_some() {
-            if newcomer.only_watches
-                && let Some(url) = self.better_for_viewer(&newcomer)
-            {
+            if let Some(url) = self.better_for(&newcomer) {
                 return Err(Turned::ToBranch(url));
             }
             // Nobody waits for those who are about to open other rooms.
             return Ok(self.ask(|reply| Ask::Place { newcomer, reply }).await?);
         }
-        if newcomer.only_watches {
-            newcomer.far = self.branch_for(&newcomer).await;
-            if newcomer.far.is_some() {
-                return Ok(self.ask(|reply| Ask::Place { newcomer, reply }).await?);
-            }
+        newcomer.far = self.branch_for(&newcomer).await;
+        if newcomer.far.is_some() {
+            return Ok(self.ask(|reply| Ask::Place { newcomer, reply }).await?);
         }
         let from = newcomer.from;
         self.ask(|reply| Ask::Knock { from, reply }).await?;
@@ -340,7 +354,7 @@ impl Control {
         let new = NewRoom { name: Some(room.clone()), first_is_admin: true, ..NewRoom::default() };
         match self.make_room(new, false).await {
             Err(Turned::Away(refusal)) if refusal.code != Code::RoomExists => return Err(refusal),
-            Err(Turned::Elsewhere(_) | Turned::ToBranch(_)) => {
+            Err(Turned::Elsewhere(_) | Turned::ToBranch(_) | Turned::ToHome(_)) => {
                 let words = "the room has just moved to another node: try again";
                 return Err(Refusal::new(Code::Unavailable, words));
             }

@@ -27,7 +27,7 @@ use tokio::sync::{RwLock, Semaphore, mpsc};
 
 pub use probe::child as probe_child;
 pub use receive::{Arriving, Checksum, Progress};
-pub use store::{ByteStream, Store};
+pub use store::{ByteStream, Store, bucket};
 
 use crate::config;
 use crate::control::{Author, ChatCommand, Control, IncomingFile, unix_ms};
@@ -109,9 +109,10 @@ impl Files {
     ) -> Result<Self, FilesError> {
         let root = config.node.data_dir.join("files");
         let store = match &config.files.s3 {
-            Some(s3) => Store::s3(s3)?,
+            Some(s3) => Store::new(bucket(s3)?),
             None => Store::directory(&root.join("store"))?,
         };
+        let store = store.shared(!config.cluster.kafka_brokers.is_empty());
         let prober = if config.files.previews { std::env::current_exe().ok() } else { None };
         let files = Self::new(config.files.clone(), store, root.join("uploads"), prober, control, events);
         files.recover()?;
@@ -232,6 +233,22 @@ impl Files {
             return Err(Refusal::new(Code::NotFound, "there is no picture of this file"));
         }
         self.0.store.thumbnail(&file.sha256).await.map_err(unfetchable)
+    }
+
+    /// Keeps the picture behind a room's mix, so that the room's next node has it.
+    ///
+    /// # Errors
+    /// `unavailable` when the store cannot be written.
+    pub async fn keep_backdrop(&self, room: &RoomName, picture: bytes::Bytes) -> Result<(), Refusal> {
+        self.0.store.keep_backdrop(room, picture).await.map_err(unfetchable)
+    }
+
+    /// The picture that another node kept behind a room's mix.
+    ///
+    /// # Errors
+    /// `not_found`, `unavailable`.
+    pub async fn backdrop(&self, room: &RoomName) -> Result<bytes::Bytes, Refusal> {
+        self.0.store.backdrop(room).await.map_err(unfetchable)
     }
 
     /// Deletes a file with its message. Whose it is, and who rules the room, the room knows.

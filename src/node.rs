@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::billing::Desk;
-use crate::cluster::Cluster;
 use crate::cluster::relay::Links;
+use crate::cluster::{Cluster, LeaseNotice, incarnation};
 use crate::config::Config;
 use crate::control::{self, Around, Control, IncomingFile, Node, Placement};
-use crate::core::ids::{NodeId, ShardId};
+use crate::core::ids::{NodeId, RoomName, ShardId};
 use crate::events::kafka::{KafkaLog, KafkaSettings};
 use crate::events::sqlite::SqliteLog;
 use crate::events::writer::EventWriter;
@@ -28,15 +30,23 @@ use crate::{signal as http, telemetry};
 
 /// Connections get this long to take their last words when the node goes down.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+/// Rooms that the log says others have, which wait to be let go. Full: their leases tell it.
+const OVERTAKINGS_MAX: usize = 1_024;
 
 /// Runs the node until it is told to stop.
 ///
 /// # Errors
 /// Whatever keeps it from serving.
 pub fn run(config: Config) -> anyhow::Result<()> {
-    telemetry::start_log(&config.log);
+    // What waits to leave is sent when this is over.
+    let _traces = telemetry::start(&config.log, &config.telemetry, name(&config));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(config))
+}
+
+/// By which it is told from others.
+fn name(config: &Config) -> &str {
+    if config.cluster.node_id.is_empty() { &config.node.name } else { &config.cluster.node_id }
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
@@ -44,19 +54,27 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     tokio::spawn(telemetry::keep_up(metrics.clone()));
     std::fs::create_dir_all(&config.node.data_dir)
         .with_context(|| format!("the data directory {} cannot be made", config.node.data_dir.display()))?;
-    let events = open_log(&config).context("the event log cannot be opened")?;
+    let incarnation = incarnation(&config.node.data_dir, control::unix_ms());
+    let (overtaken, overtakings) = mailbox::control(OVERTAKINGS_MAX);
+    let events = open_log(&config, incarnation, overtaken).context("the event log cannot be opened")?;
     let crypto = Arc::new(str0m_aws_lc_rs::default_provider());
     let certificate = crypto.dtls_provider.generate_certificate();
     let certificate = certificate.context("no DTLS certificate can be made")?;
     let media = Identity { certificate, crypto, initial_estimate_bps: config.media.initial_estimate_bps };
     let (small_files, incoming) = mailbox::control(files::INCOMING_MAX);
     let program = std::env::current_exe().context("the program does not find itself")?;
-    let recordings = Recordings::open(&config, program).context("recordings cannot be kept")?;
-    let (control, handles) = start_shards(&config, events.clone(), media, &recordings, small_files).await?;
+    let bucket = config.files.s3.as_ref().map(files::bucket).transpose()?;
+    let recordings = Recordings::open(&config, program, bucket).context("recordings cannot be kept")?;
+    let (cluster, leases) =
+        Cluster::start(&config, incarnation).context("cluster.redis_url cannot be used")?;
+    tokio::spawn(heed(cluster.clone(), overtakings));
+    let among = (cluster, leases);
+    let (control, handles) =
+        start_shards(&config, events.clone(), media, &recordings, small_files, among).await?;
     let tcp_tasks = serve_tcp(&config, handles).await?;
     let files = Files::open(&config, control.clone(), events.clone(), incoming)?;
     let billing = Desk::spawn(&config, control.clone(), events.clone()).await?;
-    let server = http::Server::bind(&config, control.clone(), (files, recordings), billing, metrics)?;
+    let server = http::Server::bind(&config, control.clone(), (files, recordings.clone()), billing, metrics)?;
     let address = server.address();
     tracing::info!(http = %address, shards = shard_count(&config), "serving");
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -74,25 +92,42 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     if !serving.is_finished() {
         serving.await.context("the HTTP server's task failed")??;
     }
-    for task in tcp_tasks {
-        task.abort();
-    }
+    tcp_tasks.iter().for_each(JoinHandle::abort);
+    recordings.leave().await;
     events.close().await;
     tracing::info!("stopped");
     Ok(())
 }
 
 /// The log of this node, or where one is configured that which the nodes share.
-fn open_log(config: &Config) -> anyhow::Result<EventWriter> {
+fn open_log(
+    config: &Config,
+    incarnation: u64,
+    overtaken: ControlSender<(RoomName, u64)>,
+) -> anyhow::Result<EventWriter> {
     let settings = &config.cluster;
     if settings.kafka_brokers.is_empty() {
         let log = SqliteLog::open(&config.node.data_dir.join("events.sqlite"))?;
         return Ok(EventWriter::spawn(Box::new(log))?);
     }
     let node = NodeId::parse(&settings.node_id)?;
-    let kafka = KafkaSettings::of(settings);
-    let log = KafkaLog::open(&config.node.data_dir, kafka, node, control::unix_ms())?;
-    Ok(EventWriter::spawn_shared(log)?)
+    let kafka = KafkaSettings {
+        // A ledger is the fold of all that was ever said about money, be it pretended (`--dev`, with a key).
+        begins_with_snapshots: !config.payments.are_real() && config.payments.key.is_none(),
+        ..KafkaSettings::of(settings)?
+    };
+    let log = KafkaLog::open(&config.node.data_dir, kafka, node, incarnation)?;
+    Ok(EventWriter::spawn_shared(log, move |room, epoch| {
+        // Full: the next renewal or append tells the same.
+        let _ = overtaken.send((room, epoch));
+    })?)
+}
+
+/// Lets go of rooms that the log says others have.
+async fn heed(cluster: Cluster, mut overtakings: mpsc::Receiver<(RoomName, u64)>) {
+    while let Some((room, epoch)) = overtakings.recv().await {
+        cluster.overtaken(&room, epoch);
+    }
 }
 
 fn shard_count(config: &Config) -> u8 {
@@ -109,6 +144,7 @@ async fn start_shards(
     identity: Identity,
     recordings: &Recordings,
     small_files: ControlSender<IncomingFile>,
+    (cluster, leases): (Cluster, mpsc::Receiver<LeaseNotice>),
 ) -> anyhow::Result<(Control, Arc<[ShardHandle]>)> {
     let (notices, reports) = control::notices();
     let cores = core_affinity::get_core_ids().unwrap_or_default();
@@ -133,8 +169,6 @@ async fn start_shards(
     let recordings = Some(recordings.clone()).filter(Recordings::is_enabled);
     let workers = (mixers(config).await, recordings);
     let config = config.clone();
-    let (cluster, leases) =
-        Cluster::start(&config, control::unix_ms()).context("cluster.redis_url cannot be used")?;
     let (links, branch_asks) = Links::start(&config, cluster.clone())?;
     let around =
         Around { events, media: identity, workers, small_files, cluster, leases, links, branch_asks };
@@ -158,10 +192,7 @@ async fn mixers(config: &Config) -> Option<Mixers> {
     }
 }
 
-async fn serve_tcp(
-    config: &Config,
-    handles: Arc<[ShardHandle]>,
-) -> anyhow::Result<Vec<tokio::task::JoinHandle<()>>> {
+async fn serve_tcp(config: &Config, handles: Arc<[ShardHandle]>) -> anyhow::Result<Vec<JoinHandle<()>>> {
     let mut tasks = Vec::new();
     if config.media.tcp_port == 0 {
         return Ok(tasks);

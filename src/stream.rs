@@ -24,7 +24,7 @@ pub use live::{Live, LiveState};
 pub use restream::{Restream, RestreamState};
 
 use crate::config::{self, Config};
-use crate::control::{Control, unix_ms};
+use crate::control::{Control, Wish, Wishes, unix_ms};
 use crate::core::ids::RoomName;
 use crate::core::mix::MixPacket;
 use crate::core::refusal::{Code, Refusal};
@@ -102,8 +102,25 @@ impl Streams {
         let task = tokio::spawn(run).abort_handle();
         entries.insert(room.clone(), Entry { serial, live: Arc::clone(&live), task });
         drop(entries);
+        inner.control.wish(room, Wish::Hls(true));
         tracing::info!(room = %room, stream = serial, "HLS began");
         Ok((live, true))
+    }
+
+    /// Begins again what a room had at its last node. What is refused here is wished for no more.
+    pub async fn resume(&self, room: &RoomName, wishes: &Wishes) {
+        if wishes.hls
+            && let Err(refusal) = self.start_hls(room).await
+        {
+            tracing::warn!(room = %room, %refusal, "a stream of another node does not go on here");
+            self.0.control.wish(room, Wish::Hls(false));
+        }
+        for url in &wishes.restreams {
+            if let Err(refusal) = self.push(room, url).await {
+                tracing::warn!(room = %room, %refusal, "a restream of another node does not go on here");
+                self.0.control.wish(room, Wish::Restream(url.clone(), false));
+            }
+        }
     }
 
     /// A room's stream, also one that ended a moment ago.
@@ -124,6 +141,7 @@ impl Streams {
             entry.serial
         };
         Arc::clone(&self.0).end_hls(room, serial);
+        self.0.control.wish(room, Wish::Hls(false));
         // A room that is gone has no streams.
         let _ = self.0.control.close_stream(room, serial).await;
         Ok(())
@@ -190,6 +208,7 @@ async fn run_hls(
         live.jump();
         let Some(wait) = retry.next(Some(began.elapsed()), rand::rng().random()) else {
             tracing::error!(room = %room, stream = serial, "HLS is given up");
+            inner.control.wish(&room, Wish::Hls(false));
             // A room that is gone has no streams.
             let _ = inner.control.close_stream(&room, serial).await;
             break;

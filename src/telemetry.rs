@@ -4,15 +4,21 @@
 
 mod catalogue;
 mod latency;
+pub mod traces;
 
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, fmt, registry};
 
-use crate::config::Log;
+use crate::config::{Log, Telemetry};
 
 pub use latency::{FORWARD_LATENCY, Tally};
+use traces::Traces;
 
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// From a join's arrival to its connection: it takes a few round trips.
@@ -26,10 +32,30 @@ const APPEND_SECONDS: [f64; 8] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25
 
 /// Starts logging as configured; `RUST_LOG` has the last word.
 pub fn start_log(log: &Log) {
+    start(log, &Telemetry::default(), "");
+}
+
+/// As [`start_log`], and has spans leave by OTLP where that is configured; `node` tells this one from others.
+pub fn start(log: &Log, telemetry: &Telemetry, node: &str) -> Traces {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(&log.filter));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let lines = if log.json { lines.json().boxed() } else { lines.boxed() };
+    let (traces, tracer, trouble) = match Traces::start(&telemetry.otlp, node) {
+        Ok((traces, tracer)) => (traces, tracer, None),
+        Err(trouble) => (Traces::default(), None, Some(trouble)),
+    };
+    let spans = tracer.map(|tracer| {
+        let layer = tracing_opentelemetry::layer().with_tracer(tracer);
+        let layer = layer.with_location(false).with_threads(false).with_target(false).with_level(false);
+        // Our own spans alone: what is told along the way is for the log.
+        layer.with_filter(filter_fn(|about| about.is_span() && about.target().starts_with("antiphon")))
+    });
     // A second start within one process, as in tests, keeps the first.
-    let _ = if log.json { builder.json().try_init() } else { builder.try_init() };
+    let _ = registry().with(lines.with_filter(filter)).with(spans).try_init();
+    if let Some(trouble) = trouble {
+        tracing::error!(trouble, "no traces leave: look at telemetry.otlp.endpoint");
+    }
+    traces
 }
 
 /// Starts counting, for `/metrics`.

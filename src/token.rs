@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Secret;
@@ -153,20 +154,10 @@ impl Keys {
     /// # Errors
     /// [`TokenError`], by the first thing that is wrong.
     pub fn verify(&self, token: &str) -> Result<Token, TokenError> {
-        if token.len() > TOKEN_BYTES_MAX {
-            return Err(TokenError::TooLong);
-        }
-        let issuer = jsonwebtoken::dangerous::insecure_decode_claims::<Issuer>(token)
-            .map_err(|_| TokenError::Malformed)?
-            .iss
-            .ok_or(TokenError::Lacks("iss"))?;
-        let secret = self.secrets.get(&issuer).ok_or(TokenError::UnknownKey)?;
         let mut validation = Validation::new(Algorithm::HS256);
-        validation.leeway = LEEWAY_SECONDS;
         validation.validate_nbf = true;
         validation.set_required_spec_claims(&["exp", "iss", "sub"]);
-        let key = DecodingKey::from_secret(secret.reveal().as_bytes());
-        let claims = jsonwebtoken::decode::<Shown>(token, &key, &validation).map_err(refusal)?.claims;
+        let claims: Shown = self.claims(token, validation)?;
         let identity = Identity::parse(&claims.sub).map_err(|_| TokenError::Subject)?;
         let room = claims.room.ok_or(TokenError::Lacks("room"))?;
         let room = RoomGrant::deserialize(room).map_err(|_| TokenError::Grant)?;
@@ -176,11 +167,8 @@ impl Keys {
         Ok(Token { identity, name: claims.name, room })
     }
 
-    /// Reads a seat that a node of the cluster gave out.
-    ///
-    /// # Errors
-    /// [`TokenError`].
-    pub fn verify_seat(&self, token: &str) -> Result<Seat, TokenError> {
+    /// What is claimed by a token that one of our keys has signed and whose time is now.
+    fn claims<T: DeserializeOwned>(&self, token: &str, mut validation: Validation) -> Result<T, TokenError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(TokenError::TooLong);
         }
@@ -189,13 +177,20 @@ impl Keys {
             .iss
             .ok_or(TokenError::Lacks("iss"))?;
         let secret = self.secrets.get(&issuer).ok_or(TokenError::UnknownKey)?;
-        let mut validation = Validation::new(Algorithm::HS256);
+        let key = DecodingKey::from_secret(secret.reveal().as_bytes());
         validation.leeway = LEEWAY_SECONDS;
+        Ok(jsonwebtoken::decode(token, &key, &validation).map_err(refusal)?.claims)
+    }
+
+    /// Reads a seat that a node of the cluster gave out.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub fn verify_seat(&self, token: &str) -> Result<Seat, TokenError> {
+        let mut validation = Validation::new(Algorithm::HS256);
         validation.set_audience(&[SEAT_AUDIENCE]);
         validation.set_required_spec_claims(&["exp", "iss", "sub", "aud"]);
-        let key = DecodingKey::from_secret(secret.reveal().as_bytes());
-        let claims = jsonwebtoken::decode::<SeatClaims>(token, &key, &validation).map_err(refusal)?.claims;
-        let SeatClaims { sub, name, room, epoch, opened_at_ms, .. } = claims;
+        let SeatClaims { sub, name, room, epoch, opened_at_ms, .. } = self.claims(token, validation)?;
         let identity = Identity::parse(&sub).map_err(|_| TokenError::Subject)?;
         let grant = room.grant();
         let room = RoomName::parse(&room.room).map_err(|_| TokenError::Grant)?;

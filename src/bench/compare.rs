@@ -21,6 +21,7 @@ use crate::core::protocol::Mode;
 use room::{Plan, Room};
 use server::Server;
 
+pub mod audience;
 mod chromium;
 mod clock;
 mod measure;

@@ -13,7 +13,10 @@ use std::time::{Duration, Instant};
 
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token, Waker};
+use smallvec::SmallVec;
+use str0m::net::Transmit;
 
+use super::burst;
 use super::client::{Channel, Client, ClientError, Offer};
 use super::receive::{self, Received};
 
@@ -31,8 +34,9 @@ pub struct Seat {
     pub failure: Option<String>,
     /// When its joining began.
     pub joined_at: Option<Instant>,
-    /// Bytes of all datagrams that came.
+    /// Of all datagrams that came.
     pub received_bytes: u64,
+    pub received_packets: u64,
     socket: UdpSocket,
     /// The earliest entry of this seat in the queue of wake-ups.
     scheduled: Option<Instant>,
@@ -125,6 +129,7 @@ impl Engine {
             failure: None,
             joined_at: None,
             received_bytes: 0,
+            received_packets: 0,
             socket,
             scheduled: None,
         });
@@ -174,8 +179,7 @@ impl Engine {
     /// # Errors
     /// The system's polling failed.
     pub fn turn(&mut self, limit: Instant) -> io::Result<()> {
-        let now = Instant::now();
-        self.wake(now);
+        self.wake();
         let next = self.wakes.peek().map_or(limit, |Reverse((at, _))| (*at).min(limit));
         let wait = next.saturating_duration_since(Instant::now());
         match self.poll.poll(&mut self.events, Some(wait)) {
@@ -191,10 +195,14 @@ impl Engine {
         Ok(())
     }
 
-    /// Lets every client do what is due.
-    fn wake(&mut self, now: Instant) {
-        while let Some(Reverse((_, seat))) = self.wakes.peek().filter(|Reverse((at, _))| *at <= now).copied()
+    /// Lets every client do what is due by now. Each at an instant of its own, as that is when it sends:
+    /// with the pass's, a server would answer for the time that this loop spent on the clients before.
+    fn wake(&mut self) {
+        let until = Instant::now();
+        while let Some(Reverse((_, seat))) =
+            self.wakes.peek().filter(|Reverse((at, _))| *at <= until).copied()
         {
+            let now = Instant::now();
             self.wakes.pop();
             let Some(place) = self.seats.get_mut(seat).filter(|place| place.failure.is_none()) else {
                 continue;
@@ -220,6 +228,7 @@ impl Seat {
             traffic.received += 1;
             traffic.received_bytes += received.len as u64;
             self.received_bytes += received.len as u64;
+            self.received_packets += 1;
             if self.failure.is_some() {
                 continue;
             }
@@ -242,15 +251,13 @@ impl Seat {
         if let Err(error) = done {
             self.failure = Some(error.to_string());
         }
-        while let Some(transmit) = self.client.poll_transmit() {
-            match self.socket.send_to(&transmit.contents, transmit.destination) {
-                Ok(len) => {
-                    traffic.sent += 1;
-                    traffic.sent_bytes += len as u64;
-                }
-                Err(_) => traffic.unsent += 1,
-            }
-        }
+        let transmits: SmallVec<[Transmit; 16]> =
+            std::iter::from_fn(|| self.client.poll_transmit()).collect();
+        let datagrams = transmits.iter().map(|transmit| (transmit.destination, &transmit.contents[..]));
+        let sent = burst::send(&self.socket, datagrams);
+        traffic.sent += sent.datagrams;
+        traffic.sent_bytes += sent.bytes;
+        traffic.unsent += sent.refused;
         let at = self.client.timeout().max(now + REST);
         if self.scheduled.is_none_or(|scheduled| at < scheduled) {
             self.scheduled = Some(at);

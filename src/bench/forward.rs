@@ -200,9 +200,11 @@ impl<'a> Run<'a> {
 
     fn publish(&self, publisher: u32, now: Instant) -> Offer {
         let key_interval = Duration::from_secs(u64::from(self.args.key_interval.max(1)));
+        let base = self.crowd.engine.base;
+        let video = VideoSource::new(publisher, self.encodings(), now, key_interval);
         Offer {
-            video: Some(VideoSource::new(publisher, self.encodings(), now, key_interval)),
-            audio: Some(AudioSource::new(publisher, now)),
+            video: Some(video.out_of_step(base)),
+            audio: Some(AudioSource::new(publisher, now).out_of_step(base)),
             ..Offer::default()
         }
     }

@@ -5,6 +5,7 @@
 use clap::Subcommand;
 
 pub mod bare;
+mod burst;
 pub mod client;
 pub mod clip;
 pub mod compare;
@@ -14,6 +15,7 @@ pub mod forward;
 pub mod join;
 pub mod offer;
 pub mod person;
+mod phase;
 pub mod plot;
 pub mod process;
 pub mod profile;
@@ -35,6 +37,8 @@ pub enum Bench {
     Bare(bare::BareArgs),
     /// Forwarded against mixed: the same room in both modes, as JSON and as a page with plots
     Compare(compare::CompareArgs),
+    /// What each further viewer costs, of a mix and of what is forwarded, as one JSON object
+    Audience(compare::audience::AudienceArgs),
     /// Medians, spreads and ratios of many runs, as JSON and as a page with plots
     Summary(summary::SummaryArgs),
 }
@@ -48,6 +52,7 @@ pub fn run(bench: &Bench) -> Result<(), BenchError> {
         Bench::Forward(args) => forward::run(args),
         Bench::Bare(args) => bare::run(args),
         Bench::Compare(args) => Ok(compare::run(args)?),
+        Bench::Audience(args) => Ok(compare::audience::run(args)?),
         Bench::Summary(args) => summary::run(args),
     }
 }

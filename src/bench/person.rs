@@ -30,6 +30,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 const WELCOME_WITHIN: Duration = Duration::from_secs(5);
 /// Between two rounds of trying all nodes, doubled each time up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(150), Duration::from_secs(1));
+/// After a refusal, before the same is said again.
+const SAY_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// Words that wait to be acknowledged. Full: the next is refused.
 const UNSENT_MAX: usize = 1_000;
 
@@ -52,6 +54,11 @@ pub struct Story {
     pub media_at: Option<Instant>,
     /// From the last packet before it was gone to the first after.
     pub media_gaps: Vec<Duration>,
+    /// The longest time between two packets of one connection, since [`Person::listen_anew`].
+    pub silence_max: Duration,
+    /// The longest that it got no processor itself, or waited for HTTP, since then: it took and sent no media
+    /// for so long.
+    pub stall_max: Duration,
     /// The last refusal or failure on its way back.
     pub trouble: Option<String>,
 }
@@ -71,10 +78,25 @@ impl Person {
     /// # Errors
     /// The system gives no thread or no epoll.
     pub fn start(room: &str, identity: &str, number: u32, urls: Vec<String>) -> io::Result<Self> {
+        Self::start_at(IpAddr::V4(Ipv4Addr::LOCALHOST), room, identity, number, urls)
+    }
+
+    /// As [`Person::start`], from this address of the machine.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_at(
+        local: IpAddr,
+        room: &str,
+        identity: &str,
+        number: u32,
+        urls: Vec<String>,
+    ) -> io::Result<Self> {
         let story = Arc::new(Mutex::new(Story::default()));
         let unsaid = Arc::new(Mutex::new(VecDeque::new()));
         let over = Arc::new(AtomicBool::new(false));
         let life = Life {
+            local,
             room: room.to_owned(),
             identity: identity.to_owned(),
             number,
@@ -104,6 +126,12 @@ impl Person {
 
     pub fn story(&self) -> Story {
         locked(&self.story).clone()
+    }
+
+    /// From here on [`Story::silence_max`] and [`Story::stall_max`] count.
+    pub fn listen_anew(&self) {
+        let mut story = locked(&self.story);
+        (story.silence_max, story.stall_max) = (Duration::ZERO, Duration::ZERO);
     }
 }
 
@@ -135,6 +163,7 @@ enum End {
 }
 
 struct Life {
+    local: IpAddr,
     room: String,
     identity: String,
     number: u32,
@@ -160,6 +189,8 @@ struct Link {
     suspected_at: Instant,
     welcomed: bool,
     packets: u64,
+    /// Something was refused for now: nothing is said before.
+    quiet_until: Instant,
     /// Messages sent on this connection, by request, that wait for their answer.
     sent: VecDeque<(u64, String)>,
 }
@@ -206,8 +237,7 @@ impl Life {
 
     /// Joins through the first node of the list, to wherever that leads.
     fn connect(&mut self) -> Result<Link, String> {
-        let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let mut engine = Engine::new(local).map_err(|error| error.to_string())?;
+        let mut engine = Engine::new(self.local).map_err(|error| error.to_string())?;
         let now = Instant::now();
         let offer = Offer {
             audio: Some(AudioSource::new(self.number, now)),
@@ -233,6 +263,7 @@ impl Life {
             suspected_at: now,
             welcomed: false,
             packets: 0,
+            quiet_until: now,
             sent: VecDeque::new(),
         })
     }
@@ -273,6 +304,7 @@ impl Life {
     /// Keeps the connection until it is of no use any more.
     fn stay(&mut self, link: &mut Link, lost_at: &mut Option<Instant>) -> End {
         let joined_at = Instant::now();
+        let mut turned_at = joined_at;
         loop {
             if self.is_over() {
                 return End::Over;
@@ -281,6 +313,8 @@ impl Life {
                 return End::Lost;
             }
             let now = Instant::now();
+            self.note_stall(now.saturating_duration_since(turned_at));
+            turned_at = now;
             while let Some(message) = link.engine.seats[link.seat].client.poll_message() {
                 link.heard_at = now;
                 let Ok(message) = serde_json::from_slice::<Value>(&message.data) else { continue };
@@ -314,6 +348,14 @@ impl Life {
         answer.is_ok_and(|answer| answer.status().is_success())
     }
 
+    fn note_stall(&self, turn: Duration) {
+        let stall = turn.saturating_sub(TURN);
+        if stall > TURN {
+            let mut story = locked(&self.story);
+            story.stall_max = story.stall_max.max(stall);
+        }
+    }
+
     fn note_media(&self, link: &mut Link, now: Instant) {
         let received =
             link.engine.seats[link.seat].client.slots().values().map(|slot| slot.sequence.packets).sum();
@@ -321,8 +363,12 @@ impl Life {
             let first = link.packets == 0;
             link.packets = received;
             let mut story = locked(&self.story);
-            if let Some(before) = story.media_at.replace(now).filter(|_| first) {
-                story.media_gaps.push(now.saturating_duration_since(before));
+            let Some(before) = story.media_at.replace(now) else { return };
+            let silence = now.saturating_duration_since(before);
+            if first {
+                story.media_gaps.push(silence);
+            } else {
+                story.silence_max = story.silence_max.max(silence);
             }
         }
     }
@@ -332,7 +378,7 @@ impl Life {
             link.pinged_at = now;
             self.send(link, json!({"type": "ping"}));
         }
-        if !link.welcomed {
+        if !link.welcomed || now < link.quiet_until {
             return;
         }
         let unsaid: Vec<_> = locked(&self.unsaid).iter().skip(link.sent.len()).cloned().collect();
@@ -382,6 +428,7 @@ impl Life {
                 // Refused for now: it stays the first to be sent, on this connection from anew.
                 if link.sent.iter().any(|(sent, _)| Some(*sent) == request) {
                     link.sent.clear();
+                    link.quiet_until = Instant::now() + SAY_AGAIN_AFTER;
                 }
             }
             "removed" => {

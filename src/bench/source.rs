@@ -8,6 +8,7 @@
 use std::time::{Duration, Instant};
 
 use super::clip::{Frame, Playback, SoundClip};
+use super::phase::Phase;
 use super::stamp::{AUDIO, STAMP_LEN, Stamp};
 
 /// Largest payload of one packet: what libwebrtc leaves after headers in an MTU of 1200.
@@ -84,6 +85,7 @@ pub struct VideoSource {
     key_interval: Duration,
     encodings: Vec<EncodingState>,
     first_at: Instant,
+    phase: Option<Phase>,
     key_at: Instant,
     frame: u32,
     playback: Option<Playback>,
@@ -117,6 +119,7 @@ impl VideoSource {
             key_interval,
             encodings: encodings.collect(),
             first_at,
+            phase: None,
             key_at: first_at,
             frame: 0,
             playback: None,
@@ -135,6 +138,13 @@ impl VideoSource {
         }
     }
 
+    /// Its pictures are in step with nobody else's of the run that began at `base`.
+    pub fn out_of_step(mut self, base: Instant) -> Self {
+        let interval = Duration::from_secs(1) / self.frames_per_second;
+        self.phase = Some(Phase::of(self.publisher, base, interval));
+        self
+    }
+
     /// When each picture of a recording was handed over, nanoseconds on the run's clock.
     pub fn handed_over_ns(&self) -> &[u64] {
         &self.handed_over_ns
@@ -143,8 +153,8 @@ impl VideoSource {
     /// Begins at `first_at` instead, if it has not begun: nothing is made up for the time until then.
     pub fn postpone_to(&mut self, first_at: Instant) {
         if self.frame == 0 {
-            self.first_at = first_at;
-            self.key_at = first_at;
+            self.first_at = self.phase.map_or(first_at, |phase| phase.next(first_at));
+            self.key_at = self.first_at;
         }
     }
 
@@ -346,6 +356,7 @@ impl EncodingState {
 pub struct AudioSource {
     publisher: u32,
     first_at: Instant,
+    phase: Option<Phase>,
     seq_no: u64,
     sent: Sent,
     level_dbov: i8,
@@ -368,6 +379,7 @@ impl AudioSource {
         Self {
             publisher,
             first_at,
+            phase: None,
             seq_no: u64::from(publisher % 30_000),
             sent: Sent::default(),
             level_dbov: AUDIO_LEVEL_DBOV,
@@ -380,6 +392,12 @@ impl AudioSource {
     pub fn playing(publisher: u32, clip: SoundClip, speaks: bool, first_at: Instant) -> Self {
         let level_dbov = if speaks { AUDIO_LEVEL_DBOV } else { SILENCE_DBOV };
         Self { clip: Some(clip), level_dbov, ..Self::new(publisher, first_at) }
+    }
+
+    /// As [`VideoSource::out_of_step`].
+    pub fn out_of_step(mut self, base: Instant) -> Self {
+        self.phase = Some(Phase::of(self.publisher, base, Self::INTERVAL));
+        self
     }
 
     /// What its packets say of their loudness.
@@ -395,7 +413,7 @@ impl AudioSource {
     /// As [`VideoSource::postpone_to`].
     pub fn postpone_to(&mut self, first_at: Instant) {
         if self.sent.packets == 0 {
-            self.first_at = first_at;
+            self.first_at = self.phase.map_or(first_at, |phase| phase.next(first_at));
         }
     }
 

@@ -167,6 +167,29 @@ mod tests {
         assert_eq!(again.profile(), payout.profile());
     }
 
+    /// The same key, said with another prefix (SLIP-132).
+    fn prefixed(key: &str, version: [u8; 4]) -> String {
+        let mut bytes = base58::decode_check(key).unwrap();
+        bytes[..4].copy_from_slice(&version);
+        base58::encode_check(&bytes)
+    }
+
+    #[test]
+    fn each_prefix_makes_the_addresses_that_its_wallet_shows() {
+        const TPUB: &str = "tpubD6NzVbkrYhZ4XgiXtGrdW5XDAPFCL9h7we1vwNCpn8tGbBcgfVYjXyhWo4E1xkh56hjod1RhGjxbaTLV3X4FyWuejifB9jusQ46QzG87VKp";
+        let first = |key: &str, network| Payout::parse(key, network).unwrap().address(0).unwrap();
+        let (ypub, upub) =
+            (prefixed(ZPUB, [0x04, 0x9d, 0x7c, 0xb2]), prefixed(TPUB, [0x04, 0x4a, 0x52, 0x62]));
+        let vpub = prefixed(TPUB, [0x04, 0x5f, 0x1c, 0xf6]);
+        assert!(ypub.starts_with("ypub") && upub.starts_with("upub") && vpub.starts_with("vpub"));
+        assert!(first(&ypub, Network::Bitcoin).starts_with('3'), "wrapped");
+        assert!(first(&upub, Network::Regtest).starts_with('2'), "wrapped");
+        let xpub = prefixed(ZPUB, [0x04, 0x88, 0xb2, 0x1e]);
+        assert_eq!(first(&xpub, Network::Bitcoin), FIRST, "without a word the newest kind");
+        assert_eq!(first(&vpub, Network::Regtest), first(TPUB, Network::Regtest));
+        assert!(first(&vpub, Network::Regtest).starts_with("bcrt1q"));
+    }
+
     #[test]
     fn what_can_spend_is_refused_and_not_repeated() {
         let wif = "5KYZdUEo39z3FPrtuX2QbbwGnNP5zTd7yyr2SC1j299sBCnWjss";

@@ -1,4 +1,5 @@
-//! The node's own secret of billing, from which preimages, claims and L402 root keys are derived.
+//! The secret of billing, from which preimages, claims, signatures and L402 root keys are derived: the node's
+//! own, or one that the nodes of a cluster share.
 //!
 //! Derived and not stored: after a kill between two steps the same invoice has the same preimage again, so
 //! that asking the Lightning node once more is harmless. The secret cannot spend: it proves payment to this
@@ -14,6 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::macaroon::Macaroon;
 use super::wallet::{Preimage, from_hex, hex};
+use crate::config::Secret;
 use crate::core::ids::{Identity, RoomName};
 use crate::core::ledger::{InvoiceId, Resource};
 
@@ -40,6 +42,27 @@ impl BillingKey {
     pub fn open(data_dir: &Path) -> Result<Self, KeyError> {
         let path = data_dir.join(FILE_NAME);
         Self::read_or_make(&path).map_err(|reason| KeyError { path, reason })
+    }
+
+    /// As configured.
+    pub fn of_secret(secret: &Secret) -> Self {
+        let whole = Self([0; 32]);
+        Self(whole.derive("billing", &[secret.reveal()]))
+    }
+
+    /// Tells this secret from another, and nothing of it.
+    pub fn fingerprint(&self) -> String {
+        hex(&self.derive("fingerprint", &[])[..8])
+    }
+
+    /// What proves that a text comes from who knows the secret.
+    pub fn sign(&self, purpose: &str, text: &str) -> String {
+        hex(&self.derive(purpose, &[text]))
+    }
+
+    pub fn is_signed(&self, purpose: &str, text: &str, signature: &str) -> bool {
+        let right = self.sign(purpose, text);
+        aws_lc_rs::constant_time::verify_slices_are_equal(right.as_bytes(), signature.as_bytes()).is_ok()
     }
 
     fn read_or_make(path: &Path) -> std::io::Result<Self> {
@@ -164,6 +187,21 @@ mod tests {
         for elsewhere in [&other, &show] {
             assert!(!key.is_claim(elsewhere, &ann, &key.claim(&one, &ann)));
         }
+    }
+
+    #[test]
+    fn nodes_with_one_secret_know_what_each_other_sold() {
+        let secret = Secret::new("0123456789abcdef0123456789abcdef");
+        let (one, other) = (BillingKey::of_secret(&secret), BillingKey::of_secret(&secret));
+        let ann = Identity::parse("ann").unwrap();
+        assert!(other.is_claim(&room("show"), &ann, &one.claim(&room("show"), &ann)));
+        assert_eq!(one.fingerprint(), other.fingerprint());
+        let foreign = BillingKey::of_secret(&Secret::new("another secret of thirty-two bytes"));
+        assert_ne!(one.fingerprint(), foreign.fingerprint());
+        assert!(one.is_signed("wish", "{}", &other.sign("wish", "{}")));
+        assert!(!one.is_signed("wish", "{}", &foreign.sign("wish", "{}")));
+        assert!(!one.is_signed("answer", "{}", &other.sign("wish", "{}")), "for one purpose");
+        assert!(!one.is_signed("wish", "{} ", &other.sign("wish", "{}")));
     }
 
     #[test]

@@ -308,8 +308,10 @@ fn check_macaroon(macaroon_hex: &Secret) -> Result<(), WalletError> {
 
 /// Is this the invoice that was asked for?
 fn check_bolt11(text: &str, hash: &str, bill: &Bill, network: Network) -> Result<(), WalletError> {
-    let wrong =
-        |what: &str| WalletError::Strange { node: NODE, detail: format!("its invoice has another {what}") };
+    let wrong = |what: &str| {
+        super::refused("bolt11");
+        WalletError::Strange { node: NODE, detail: format!("its invoice has another {what}") }
+    };
     let invoice = Bolt11Invoice::from_str(text).map_err(|_| strange("invoice"))?;
     let currency = match network {
         Network::Bitcoin => Currency::Bitcoin,

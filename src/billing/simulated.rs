@@ -132,6 +132,9 @@ impl Wallet for Simulated {
                     self.books().issued.entry(address).or_insert(Issued::Watched);
                 }
             }
+            for hash in &watched.hashes {
+                self.books().issued.entry(hash.clone()).or_insert(Issued::Watched);
+            }
             // Nothing new is no news either.
             let _ = tokio::time::timeout(WAIT, self.0.changed.notified()).await;
             Ok(self.say())

@@ -1,28 +1,30 @@
 //! Webhooks: tells an owner's server what happened to money in a room, signed, in order, at least once.
 //!
-//! The facts in the event log are the outbox, so nothing is lost by a kill; how far each room's receiver is
-//! stands in a small file that is replaced whole. A delivery that fails is tried again for an hour, then
-//! given up and counted, so that one dead receiver does not hold what comes after it for ever. Addresses
-//! that owners give never lead into this machine's own networks: what a name resolves to is looked at, and
-//! that very address is called.
+//! The facts in the event log are the outbox, so nothing is lost by a kill, and how far each room's receiver
+//! is stands there, too, so that the next node to keep the ledger goes on. A delivery that fails is tried
+//! again for an hour, then given up and counted, so that one dead receiver does not hold what comes after it
+//! for ever. Addresses that owners give never lead into this machine's own networks: what a name resolves to
+//! is looked at, and that very address is called.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hmac;
+use futures_util::future::BoxFuture;
 use reqwest::redirect::Policy;
 use serde_json::json;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use super::gap;
 use super::wallet::hex;
 use crate::control::unix_ms;
-use crate::core::event::{Event, EventBody};
+use crate::core::event::{Event, EventBody, EventId};
 use crate::core::ids::RoomName;
 use crate::events::writer::EventWriter;
+use crate::mailbox::Refused;
 
 /// How long a receiver may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -31,8 +33,6 @@ const PAUSES_S: [u64; 8] = [10, 60, 600, 600, 600, 600, 600, 600];
 /// How often the log is looked at for what is new.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const PAGE: u32 = 100;
-/// How far receivers are, in the data directory.
-const FILE_NAME: &str = "webhooks.json";
 /// Characters of a receiver's URL.
 const URL_CHARS_MAX: usize = 500;
 
@@ -41,7 +41,18 @@ const URL_CHARS_MAX: usize = 500;
 pub struct Hook {
     pub url: String,
     pub secret: String,
+    /// The last event that it was told.
+    pub told: Option<EventId>,
 }
+
+impl Hook {
+    fn is_of_same_receiver(&self, other: &Self) -> bool {
+        self.url == other.url && self.secret == other.secret
+    }
+}
+
+/// Keeps how far a room's receiver is. Where it fails nobody waits for it any more.
+pub type Tell = Arc<dyn Fn(RoomName, EventId) -> BoxFuture<'static, Result<(), Refused>> + Send + Sync>;
 
 /// Why a URL is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -108,47 +119,26 @@ pub fn signature(secret: &str, at_s: u64, body: &str) -> String {
     format!("t={at_s},v1={}", hex(tag.as_ref()))
 }
 
-/// How far each room's receiver is, durably.
-struct Progress {
-    path: PathBuf,
-    done: BTreeMap<String, u64>,
-}
-
-impl Progress {
-    fn open(data_dir: &Path) -> Self {
-        let path = data_dir.join(FILE_NAME);
-        let done = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        Self { path, done: done.unwrap_or_default() }
-    }
-
-    fn keep(&mut self, room: &RoomName, offset: u64) {
-        self.done.insert(room.as_str().to_owned(), offset);
-        let beside = self.path.with_extension("new");
-        let kept = serde_json::to_vec(&self.done).map_err(std::io::Error::other);
-        let kept = kept.and_then(|bytes| std::fs::write(&beside, bytes));
-        if let Err(error) = kept.and_then(|()| std::fs::rename(&beside, &self.path)) {
-            // Told twice at worst, after the next start.
-            tracing::warn!(%error, "how far webhooks are could not be kept");
-        }
-    }
+/// Names a fact among those of all rooms, in letters that any header takes.
+fn delivery_id(room: &RoomName, id: &EventId) -> String {
+    let digest = digest(&SHA256, format!("{room}/{id}").as_bytes());
+    hex(&digest.as_ref()[..16])
 }
 
 /// Delivers for as long as the node lives; one courier for each room that has a hook.
 pub fn spawn(
-    data_dir: &Path,
     events: EventWriter,
     hooks: watch::Receiver<Arc<BTreeMap<RoomName, Hook>>>,
+    told: Tell,
     dev: bool,
 ) {
-    let mut progress = Progress::open(data_dir);
-    let (told, mut telling) = mpsc::channel::<(RoomName, u64)>(64);
     tokio::spawn(async move {
         let mut couriers = BTreeMap::new();
         let mut hooks = hooks;
         loop {
             let wanted = Arc::clone(&hooks.borrow_and_update());
             couriers.retain(|room, (hook, task): &mut (Hook, tokio::task::JoinHandle<()>)| {
-                let stays = wanted.get(room) == Some(hook);
+                let stays = wanted.get(room).is_some_and(|wanted| wanted.is_of_same_receiver(hook));
                 if !stays {
                     task.abort();
                 }
@@ -157,13 +147,11 @@ pub fn spawn(
             for (room, hook) in
                 wanted.iter().filter(|(room, _)| !couriers.contains_key(*room)).collect::<Vec<_>>()
             {
-                let after = progress.done.get(room.as_str()).copied();
                 let courier = Courier { room: room.clone(), hook: hook.clone(), events: events.clone(), dev };
-                couriers.insert(room.clone(), (hook.clone(), tokio::spawn(courier.run(after, told.clone()))));
+                couriers.insert(room.clone(), (hook.clone(), tokio::spawn(courier.run(Arc::clone(&told)))));
             }
-            tokio::select! {
-                Some((room, offset)) = telling.recv() => progress.keep(&room, offset),
-                changed = hooks.changed() => if changed.is_err() { return },
+            if hooks.changed().await.is_err() {
+                return;
             }
         }
     });
@@ -177,8 +165,8 @@ struct Courier {
 }
 
 impl Courier {
-    async fn run(self, after: Option<u64>, told: mpsc::Sender<(RoomName, u64)>) {
-        let mut after = after.unwrap_or(0);
+    async fn run(self, told: Tell) {
+        let mut after = self.start().await;
         loop {
             let Ok(page) = self.events.events(self.room.clone(), after, PAGE).await else {
                 tokio::time::sleep(LOOK_EVERY).await;
@@ -190,11 +178,25 @@ impl Courier {
             for recorded in page {
                 after = recorded.offset;
                 let EventBody::Ledger(fact) = &recorded.event.body else { continue };
+                if !fact.is_news() {
+                    continue;
+                }
                 self.deliver(&recorded.event).await;
                 gap::reach_notice(fact);
-                if told.send((self.room.clone(), after)).await.is_err() {
+                if told(self.room.clone(), recorded.event.id.clone()).await.is_err() {
                     return;
                 }
+            }
+        }
+    }
+
+    /// Where to go on in this node's log: behind the last that was told.
+    async fn start(&self) -> u64 {
+        let Some(last) = &self.hook.told else { return 0 };
+        loop {
+            match self.events.place(self.room.clone(), last.clone()).await {
+                Ok(place) => return place.unwrap_or(0),
+                Err(_) => tokio::time::sleep(LOOK_EVERY).await,
             }
         }
     }
@@ -224,12 +226,15 @@ impl Courier {
     }
 
     async fn post(&self, event: &Event, body: &str) -> Outcome {
-        let Ok(client) = client(&self.hook.url, self.dev).await else { return Outcome::Failed };
+        let Ok(client) = client(&self.hook.url, self.dev).await else {
+            super::refused("webhook");
+            return Outcome::Failed;
+        };
         let signed = signature(&self.hook.secret, unix_ms() / 1_000, body);
         let request = client
             .post(&self.hook.url)
             .header("content-type", "application/json")
-            .header("antiphon-delivery", event.id.as_str())
+            .header("antiphon-delivery", delivery_id(&event.room, &event.id))
             .header("antiphon-signature", signed)
             .body(body.to_owned());
         match request.send().await.map(|answer| answer.status().as_u16()) {
@@ -318,6 +323,16 @@ mod tests {
         // Fit to be written down: where a name leads is known only when it is called.
         assert!(check_url("https://localhost/hook", false).is_ok());
         assert_eq!(client("https://localhost/hook", false).await.err(), Some(HookError::Barred));
+    }
+
+    #[test]
+    fn a_delivery_has_a_name_of_its_own_whoever_it_is_about() {
+        let id = |room: &str, id: &str| {
+            delivery_id(&RoomName::parse(room).unwrap(), &EventId::from_stored(id.to_owned()))
+        };
+        assert_eq!(id("show", "trial:Zo\u{eb}"), id("show", "trial:Zo\u{eb}"));
+        assert_ne!(id("show", "offer:1"), id("shop", "offer:1"));
+        assert!(id("show", "trial:Zo\u{eb}").bytes().all(|b| b.is_ascii_hexdigit()));
     }
 
     #[test]

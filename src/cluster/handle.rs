@@ -1,8 +1,7 @@
 //! This node among the others: what it holds, whom it knows, where a room is or is to be.
 //!
 //! A handle, cheap to clone. What it answers at once comes from what was last heard; what has to be agreed on
-//! is asked of the registry. Its lock is held for a look or an assignment, never while something is waited
-//! for.
+//! is asked of the registry. Its lock is held for a look or an assignment, never over a wait.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -10,20 +9,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use backon::{ExponentialBuilder, Retryable as _};
 use metrics::counter;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
+use super::guarded::{Guarded, RetryBudget};
 use super::memory::MemoryLeases;
 use super::redis::{AddressError, RedisLeases};
+use super::reunion::Reunion;
 use super::{Bid, Claim, Known, Lease, LeaseError, SharedLeases, boot_time, keeper};
 use crate::config::Config;
 use crate::core::ids::{NodeId, RoomName};
 use crate::core::placement::{
-    Capacity, Holdings, JOINS_BELOW, LeaseTimes, NodeLoad, NodeRecord, NodeState, Owner, RecentJoins,
-    Renewal, choose,
+    Capacity, Holdings, JOINS_BELOW, LeaseTimes, NodeLoad, NodeRecord, NodeState, Owner, RecentJoins, choose,
 };
 use crate::mailbox;
+use crate::telemetry::traces;
 
 /// Claims of one node that may go on at the same time; those of one room never do.
 const CLAIMS_AT_ONCE: usize = 64;
@@ -57,6 +57,8 @@ pub struct Won {
     pub epoch: u64,
     /// As its last holder left them, if it did not end the room.
     pub settings: Option<String>,
+    /// Of the request that asked for it (W3C Trace Context), where that is kept.
+    pub trace: Option<String>,
     /// When it was asked for, by [`boot_time`].
     sent: Duration,
 }
@@ -93,15 +95,21 @@ pub(super) struct Inner {
     relay: Option<String>,
     capacity: Capacity,
     pub leases: SharedLeases,
+    /// Of what is asked of them.
+    retries: RetryBudget,
     /// There are no others.
     alone: bool,
     /// The log knows the rooms of all nodes.
     shares_log: bool,
     pub times: LeaseTimes,
+    /// How long a room whose holder is gone waits for the next.
+    pub orphan_kept: Duration,
     /// The registry answered when it was last asked.
     pub reachable: AtomicBool,
     /// A later start of this node has taken its place.
     pub superseded: AtomicBool,
+    /// Something is to be told of leases.
+    pub news: Notify,
     /// A claim and the opening after it are one step for everyone else on this node.
     claims: Vec<tokio::sync::Mutex<()>>,
     state: Mutex<State>,
@@ -116,6 +124,7 @@ pub(super) struct State {
     draining: bool,
     /// All that were alive when last heard of.
     pub nodes: Vec<NodeRecord>,
+    pub reunion: Reunion,
 }
 
 impl Cluster {
@@ -128,7 +137,11 @@ impl Cluster {
         let times = LeaseTimes::of(Duration::from_millis(settings.lease_ms));
         let orphan_kept = Duration::from_secs(config.rooms.empty_seconds);
         let leases: SharedLeases = match &settings.redis_url {
-            Some(url) => Arc::new(RedisLeases::new(url, times.ttl, orphan_kept, settings.redis_replicas)?),
+            Some(url) => {
+                let ca_file = settings.redis_ca_file.as_deref();
+                let replicas = settings.redis_replicas;
+                Arc::new(Guarded::new(RedisLeases::new(url, ca_file, times.ttl, orphan_kept, replicas)?))
+            }
             None => Arc::new(MemoryLeases::new(times.ttl, orphan_kept)),
         };
         let alone = settings.redis_url.is_none();
@@ -158,11 +171,14 @@ impl Cluster {
                 peers: settings.peers_max,
             },
             leases,
+            retries: RetryBudget::default(),
             alone,
             shares_log: !settings.kafka_brokers.is_empty(),
             times,
+            orphan_kept: Duration::from_secs(config.rooms.empty_seconds),
             reachable: AtomicBool::new(alone),
             superseded: AtomicBool::new(false),
+            news: Notify::new(),
             claims: (0..CLAIMS_AT_ONCE).map(|_| tokio::sync::Mutex::default()).collect(),
             state: Mutex::new(State {
                 holdings: Holdings::new(times),
@@ -171,6 +187,7 @@ impl Cluster {
                 joins: RecentJoins::default(),
                 draining: false,
                 nodes: Vec::new(),
+                reunion: Reunion::default(),
             }),
         };
         let cluster = Self(Arc::new(inner));
@@ -258,12 +275,20 @@ impl Cluster {
             let on_behalf = node != *id;
             // A room that the log of all nodes has never heard of is held by none.
             let may_be_held = !alone && (floor > 0 || !self.0.shares_log);
+            if may_be_held && let Some(pause) = self.0.pause_for_holder(room).await? {
+                if boot_time() + pause > deadline {
+                    return Err(PlaceError::Waiting);
+                }
+                tokio::time::sleep(pause).await;
+                continue;
+            }
             let bid = Bid { room: room.clone(), node, incarnation, floor, on_behalf, may_be_held };
             let sent = boot_time();
             match leases.claim(&bid).await? {
                 Claim::Won { epoch, settings } if !on_behalf => {
                     counter!("antiphon_placement_claims_total", "result" => "here").increment(1);
-                    return Ok(Placed::Here(Won { epoch, settings, sent }));
+                    let trace = traces::current();
+                    return Ok(Placed::Here(Won { epoch, settings, trace, sent }));
                 }
                 Claim::Won { epoch, .. } => {
                     counter!("antiphon_placement_claims_total", "result" => "elsewhere").increment(1);
@@ -324,18 +349,9 @@ impl Cluster {
         let inner = Arc::clone(&self.0);
         let lease = self.0.lease(room.clone(), epoch);
         tokio::spawn(async move {
-            let renew = || inner.leases.renew(&lease, &settings);
             // If it fails the keeper says the same a little later.
-            let _ = renew.retry(patience()).await;
+            let _ = inner.retries.patiently(|| inner.leases.renew(&lease, &settings)).await;
         });
-    }
-
-    /// The log says that another node has this room: its lease is not renewed, and the control loop is told.
-    pub fn fenced(&self, room: &RoomName) {
-        let mut state = self.0.state();
-        if let Some(epoch) = state.holdings.epoch(room) {
-            state.holdings.handle_renewal(boot_time(), room, epoch, &Renewal::Lost);
-        }
     }
 
     /// Lets a room go: it has `ended`, or another may open it as it was.
@@ -349,9 +365,8 @@ impl Cluster {
         let inner = Arc::clone(&self.0);
         let lease = self.0.lease(room.clone(), epoch);
         tokio::spawn(async move {
-            let release = || inner.leases.release(&lease, ended);
             // One that cannot be given up now runs out by itself.
-            let _ = release.retry(patience()).await;
+            let _ = inner.retries.patiently(|| inner.leases.release(&lease, ended)).await;
         });
     }
 
@@ -361,7 +376,7 @@ impl Cluster {
         let Some(epoch) = self.epoch(room) else { return false };
         let lease = self.0.lease(room.clone(), epoch);
         let hand_over = || self.0.leases.hand_over(&lease, &to.id, to.incarnation);
-        let handed = hand_over.retry(patience()).await;
+        let handed = self.0.retries.patiently(hand_over).await;
         if !matches!(handed, Ok(Some(_))) {
             return false;
         }
@@ -403,6 +418,10 @@ impl Cluster {
         self.0.state().draining = true;
     }
 
+    pub fn is_draining(&self) -> bool {
+        self.0.state().draining
+    }
+
     /// Others need not wait for this node's silence.
     pub async fn sign_off(&self) {
         if !self.0.alone {
@@ -430,8 +449,7 @@ impl Inner {
 
     /// What this node says of itself.
     pub fn record(&self) -> NodeRecord {
-        let score = self.score();
-        let state = self.state();
+        let (score, state) = (self.score(), self.state());
         NodeRecord {
             id: self.id.clone(),
             incarnation: self.incarnation,
@@ -441,6 +459,7 @@ impl Inner {
             score,
             rooms: u32::try_from(state.holdings.len()).unwrap_or(u32::MAX),
             relay: self.relay.clone(),
+            seats_lodgers: self.relay.is_some(),
         }
     }
 
@@ -474,13 +493,4 @@ impl Inner {
         let node = state.nodes.iter().find(|node| node.id == owner.node);
         node.map(|node| node.url.clone()).ok_or(PlaceError::Waiting)
     }
-}
-
-/// For what should not be given up at the first failure: three tries, further and further apart.
-fn patience() -> ExponentialBuilder {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(100))
-        .with_max_delay(Duration::from_secs(1))
-        .with_max_times(3)
-        .with_jitter()
 }

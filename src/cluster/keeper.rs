@@ -25,15 +25,27 @@ const CPU_WINDOW_S: f64 = 1.0;
 
 /// Keeps on until the control loop is gone.
 pub(super) async fn run(cluster: Cluster, notices: ControlSender<LeaseNotice>) {
-    let mut keeper = Keeper { cpu_used: cpu_time(), at: boot_time(), cpu_share: 0.0, cluster, notices };
+    tokio::select! {
+        () = tell(&cluster, &notices) => {}
+        () = beat(cluster.clone()) => {}
+    }
+}
+
+async fn beat(cluster: Cluster) {
+    let mut keeper = Keeper {
+        cpu_used: cpu_time(),
+        at: boot_time(),
+        cpu_share: 0.0,
+        away_since: None,
+        logged_reachable: None,
+        cluster,
+    };
     let every = keeper.cluster.0.times.renew_every;
     let mut pauses: Option<ExponentialBackoff> = None;
     loop {
         let began = Instant::now();
         let beaten = keeper.beat().await;
-        if keeper.tell().await.is_err() {
-            return;
-        }
+        keeper.cluster.0.news.notify_one();
         let next = match beaten {
             Ok(()) => {
                 pauses = None;
@@ -59,7 +71,10 @@ fn backoff(every: Duration) -> ExponentialBackoff {
 
 struct Keeper {
     cluster: Cluster,
-    notices: ControlSender<LeaseNotice>,
+    /// Since when the registry, which has answered before, does not.
+    away_since: Option<Duration>,
+    /// Whether it answers, as it was last logged.
+    logged_reachable: Option<bool>,
     /// Processor time that this process had used when it was last asked.
     cpu_used: Duration,
     at: Duration,
@@ -96,6 +111,7 @@ impl Keeper {
             Err(error) => Err(error),
         };
         self.note_reach(result.as_ref().err());
+        let inner = &*self.cluster.0;
         let mut state = inner.state();
         state.holdings.handle_timeout(boot_time());
         gauge!("antiphon_placement_leases").set(state.holdings.len() as f64);
@@ -141,36 +157,52 @@ impl Keeper {
         Ok(())
     }
 
-    fn note_reach(&self, error: Option<&LeaseError>) {
-        let was_reachable = self.cluster.0.reachable.swap(error.is_none(), Ordering::Relaxed);
-        gauge!("antiphon_placement_reachable").set(f64::from(u8::from(error.is_none())));
-        match error {
-            Some(error) if was_reachable => {
-                tracing::warn!(%error, "no new rooms until it answers; those of this node go on");
+    fn note_reach(&mut self, error: Option<&LeaseError>) {
+        let now = boot_time();
+        match (error, self.away_since) {
+            // From the last answer on, which was a beat ago.
+            (Some(_), None) if self.cluster.0.reachable.load(Ordering::Relaxed) => {
+                self.away_since = Some(now.saturating_sub(self.cluster.0.times.renew_every));
             }
-            None if !was_reachable => tracing::info!("the registry of rooms answers"),
+            (None, Some(since)) => {
+                self.away_since = None;
+                self.cluster.0.note_back(now, now.saturating_sub(since));
+            }
             _ => {}
         }
+        let is_reachable = error.is_none();
+        self.cluster.0.reachable.store(is_reachable, Ordering::Relaxed);
+        gauge!("antiphon_placement_reachable").set(f64::from(u8::from(is_reachable)));
+        if self.logged_reachable.replace(is_reachable) == Some(is_reachable) {
+            return;
+        }
+        match error {
+            Some(error) => tracing::warn!(%error, "no new rooms until it answers; those of this node go on"),
+            None => tracing::info!("the registry of rooms answers"),
+        }
     }
+}
 
-    /// Tells the control loop. Fails when that is gone.
-    async fn tell(&self) -> Result<(), crate::mailbox::Refused> {
-        loop {
-            let event = self.cluster.0.state().holdings.poll_event();
-            match event {
-                None => return Ok(()),
-                Some(LeaseEvent::Lost { room, epoch }) => {
-                    counter!("antiphon_placement_lost_total").increment(1);
-                    tracing::warn!(room = %room, epoch, "another node has this room: it is dropped here");
-                    self.cluster.forget(&room);
-                    self.notices.send_when_free(LeaseNotice::Lost { room, epoch }).await?;
+/// Tells the control loop what becomes of its leases, as soon as it is known, whatever the registry does.
+/// Ends when that is gone.
+async fn tell(cluster: &Cluster, notices: &ControlSender<LeaseNotice>) {
+    loop {
+        let event = cluster.0.state().holdings.poll_event();
+        match event {
+            None => cluster.0.news.notified().await,
+            Some(LeaseEvent::Lost { room, epoch }) => {
+                counter!("antiphon_placement_lost_total").increment(1);
+                tracing::warn!(room = %room, epoch, "another node has this room: it is dropped here");
+                cluster.forget(&room);
+                if notices.send_when_free(LeaseNotice::Lost { room, epoch }).await.is_err() {
+                    return;
                 }
-                Some(LeaseEvent::Uncertain(room)) => {
-                    tracing::debug!(room = %room, "the room's lease could not be renewed yet");
-                }
-                Some(LeaseEvent::Certain(room)) => {
-                    tracing::debug!(room = %room, "the room's lease is renewed again");
-                }
+            }
+            Some(LeaseEvent::Uncertain(room)) => {
+                tracing::debug!(room = %room, "the room's lease could not be renewed yet");
+            }
+            Some(LeaseEvent::Certain(room)) => {
+                tracing::debug!(room = %room, "the room's lease is renewed again");
             }
         }
     }

@@ -9,12 +9,15 @@
 //! room that one node holds has viewers on others.
 
 mod clock;
+mod guarded;
 mod handle;
+mod incarnation;
 mod keeper;
 pub mod memory;
 mod neighbours;
 pub mod redis;
 pub mod relay;
+mod reunion;
 
 use std::sync::Arc;
 
@@ -27,6 +30,7 @@ pub use crate::core::registry::{Bid, Claim, Known, Lease, Pulse};
 
 pub use clock::boot_time;
 pub use handle::{Cluster, Home, LeaseNotice, PlaceError, Placed, Won};
+pub use incarnation::incarnation;
 
 /// The registry cannot be asked now.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -5,16 +5,23 @@
 //! its lease runs out; what a crash or a failover of Redis loses is made good by the epoch floor of the log,
 //! and by holders who say again what they hold.
 
+use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
-use redis::cluster::ClusterClient;
+use redis::cluster::{ClusterClient, TlsMode};
 use redis::cluster_async::ClusterConnection;
-use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
-use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, RedisError, Script};
+use redis::sentinel::{
+    SentinelClient, SentinelClientBuilder, SentinelNodeConnectionInfo, SentinelServerType,
+};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError,
+    Script, TlsCertificates,
+};
 use tokio::sync::{Mutex, OnceCell};
+use tracing::{Instrument as _, Span};
 
 use super::{Answer, Bid, Claim, Known, Lease, LeaseError, Leases, Pulse};
 use crate::config::Secret;
@@ -33,9 +40,16 @@ const EPOCH_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 const SETTLE_MARGIN: Duration = Duration::from_millis(500);
 const NODES: &str = "an:nodes";
 
+/// A script and its name, which spans have.
+struct Named {
+    name: &'static str,
+    script: Script,
+}
+
 macro_rules! script {
     ($name:ident, $file:literal) => {
-        static $name: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!($file)));
+        static $name: LazyLock<Named> =
+            LazyLock::new(|| Named { name: $file, script: Script::new(include_str!($file)) });
     };
 }
 
@@ -53,9 +67,12 @@ script!(SIGN_OFF, "scripts/sign_off.lua");
 pub enum AddressError {
     #[error(
         "accepted is redis://HOST:PORT, redis-sentinel://HOST:PORT,HOST:PORT/MASTER or \
-         redis-cluster://HOST:PORT,HOST:PORT, with USER:PASSWORD@ before the first host if needed"
+         redis-cluster://HOST:PORT,HOST:PORT, with rediss in place of redis by TLS, and with USER:PASSWORD@ \
+         before the first host if needed"
     )]
     Form,
+    #[error("`cluster.redis_ca_file`: {0}")]
+    Authorities(String),
     #[error("the client refuses it: {0}")]
     Refused(String),
 }
@@ -95,20 +112,41 @@ impl RedisLeases {
     /// [`AddressError`].
     pub fn new(
         url: &Secret,
+        ca_file: Option<&Path>,
         ttl: Duration,
         orphan_kept: Duration,
         replicas: u32,
     ) -> Result<Self, AddressError> {
-        Ok(Self { link: Link::new(url.reveal())?, ttl, orphan_kept, replicas })
+        let read = |path: &Path| {
+            std::fs::read(path)
+                .map_err(|error| AddressError::Authorities(format!("{}: {error}", path.display())))
+        };
+        let authorities = ca_file.map(read).transpose()?;
+        Ok(Self { link: Link::new(url.reveal(), authorities)?, ttl, orphan_kept, replicas })
     }
 
     async fn run<T: FromRedisValue>(
         &self,
-        script: &Script,
+        script: &Named,
         key: &str,
         args: &[&str],
     ) -> Result<T, LeaseError> {
-        let mut call = script.prepare_invoke();
+        // What is asked for nobody's request, such as each second's renewals, is in no trace.
+        let span = if Span::current().is_none() {
+            Span::none()
+        } else {
+            tracing::info_span!("redis", otel.kind = "client", db.system.name = "redis", script = script.name)
+        };
+        self.ask(script, key, args).instrument(span).await
+    }
+
+    async fn ask<T: FromRedisValue>(
+        &self,
+        script: &Named,
+        key: &str,
+        args: &[&str],
+    ) -> Result<T, LeaseError> {
+        let mut call = script.script.prepare_invoke();
         call.key(key);
         for arg in args {
             call.arg(*arg);
@@ -194,26 +232,31 @@ impl RedisLeases {
 }
 
 impl Link {
-    fn new(url: &str) -> Result<Self, AddressError> {
-        if let Some(rest) = url.strip_prefix("redis-sentinel://") {
+    /// `authorities`, as PEM, are those by which a certificate is checked; absent, the system's.
+    fn new(url: &str, authorities: Option<Vec<u8>>) -> Result<Self, AddressError> {
+        let has_tls = url.starts_with("rediss");
+        let scheme = if has_tls { "rediss" } else { "redis" };
+        let certificates = TlsCertificates { client_tls: None, root_cert: authorities };
+        let rest = url.strip_prefix(scheme).ok_or(AddressError::Form)?;
+        if let Some(rest) = rest.strip_prefix("-sentinel://") {
             let (hosts, master) = rest.rsplit_once('/').ok_or(AddressError::Form)?;
-            let client = SentinelClient::build(
-                each(hosts)?,
-                master.to_owned(),
-                Some(SentinelNodeConnectionInfo::default()),
-                SentinelServerType::Master,
-            )?;
+            let client = if has_tls {
+                secure_sentinel(hosts, master, certificates)?
+            } else {
+                let node = Some(SentinelNodeConnectionInfo::default());
+                SentinelClient::build(each(hosts, scheme)?, master, node, SentinelServerType::Master)?
+            };
             return Ok(Self::Sentinel(Box::new(Mutex::new(Master { client, connection: None }))));
         }
-        if let Some(hosts) = url.strip_prefix("redis-cluster://") {
-            let client = ClusterClient::builder(each(hosts)?)
+        if let Some(hosts) = rest.strip_prefix("-cluster://") {
+            let builder = ClusterClient::builder(each(hosts, scheme)?)
                 .connection_timeout(CONNECT_WITHIN)
                 .response_timeout(ANSWER_WITHIN)
-                .retries(2)
-                .build()?;
-            return Ok(Self::Cluster(Box::new(client), OnceCell::new()));
+                .retries(2);
+            let builder = if has_tls { builder.certs(certificates) } else { builder };
+            return Ok(Self::Cluster(Box::new(builder.build()?), OnceCell::new()));
         }
-        if !url.starts_with("redis://") {
+        if !rest.starts_with("://") {
             return Err(AddressError::Form);
         }
         let settings = ConnectionManagerConfig::new()
@@ -222,21 +265,48 @@ impl Link {
             .set_number_of_retries(1)
             .set_min_delay(Duration::from_millis(50))
             .set_max_delay(Duration::from_millis(200));
-        Ok(Self::Single(ConnectionManager::new_lazy_with_config(Client::open(url)?, settings)?))
+        let client = if has_tls { Client::build_with_tls(url, certificates)? } else { Client::open(url)? };
+        Ok(Self::Single(ConnectionManager::new_lazy_with_config(client, settings)?))
     }
 }
 
 /// `USER:PASSWORD@HOST:PORT,HOST:PORT` as one URL for each host.
-fn each(hosts: &str) -> Result<Vec<String>, AddressError> {
+fn each(hosts: &str, scheme: &str) -> Result<Vec<String>, AddressError> {
     let (who, hosts) = hosts.rsplit_once('@').map_or(("", hosts), |(who, hosts)| (who, hosts));
     let at = if who.is_empty() { String::new() } else { format!("{who}@") };
     let urls: Vec<_> = hosts
         .trim_end_matches('/')
         .split(',')
         .filter(|host| !host.is_empty())
-        .map(|host| format!("redis://{at}{host}"))
+        .map(|host| format!("{scheme}://{at}{host}"))
         .collect();
     if urls.is_empty() { Err(AddressError::Form) } else { Ok(urls) }
+}
+
+/// Speaks to all of them by TLS, with the same user and password.
+fn secure_sentinel(
+    hosts: &str,
+    master: &str,
+    certificates: TlsCertificates,
+) -> Result<SentinelClient, AddressError> {
+    let infos: Vec<ConnectionInfo> = each(hosts, "rediss")?
+        .into_iter()
+        .map(IntoConnectionInfo::into_connection_info)
+        .collect::<Result<_, _>>()?;
+    let addresses = infos.iter().map(|info| info.addr().clone());
+    let mut builder = SentinelClientBuilder::new(addresses, master, SentinelServerType::Master)?
+        .set_client_to_sentinel_tls_mode(TlsMode::Secure)
+        .set_client_to_redis_tls_mode(TlsMode::Secure)
+        .set_client_to_sentinel_certificates(certificates.clone())
+        .set_client_to_redis_certificates(certificates);
+    let who = infos.first().map(ConnectionInfo::redis_settings);
+    if let Some(user) = who.and_then(|who| who.username()) {
+        builder = builder.set_client_to_sentinel_username(user).set_client_to_redis_username(user);
+    }
+    if let Some(password) = who.and_then(|who| who.password()) {
+        builder = builder.set_client_to_sentinel_password(password).set_client_to_redis_password(password);
+    }
+    Ok(builder.build()?)
 }
 
 async fn connect_to(master: &Mutex<Master>) -> Result<MultiplexedConnection, RedisError> {
@@ -394,14 +464,17 @@ mod tests {
             "redis://:secret@10.0.0.1/0",
             "redis-sentinel://10.0.0.1:26379,10.0.0.2:26379/main",
             "redis-cluster://u:p@10.0.0.1:7000,10.0.0.2:7000/",
+            "rediss://10.0.0.1:6380",
+            "rediss-sentinel://u:p@10.0.0.1:26379,10.0.0.2:26379/main",
+            "rediss-cluster://10.0.0.1:7000",
         ] {
-            assert!(Link::new(good).is_ok(), "{good}");
+            assert!(Link::new(good, None).is_ok(), "{good}");
         }
         for bad in ["", "http://10.0.0.1", "redis-cluster://", "redis-sentinel://10.0.0.1:1", "10.0.0.1:6379"]
         {
-            assert_eq!(Link::new(bad).err(), Some(AddressError::Form), "{bad}");
+            assert_eq!(Link::new(bad, None).err(), Some(AddressError::Form), "{bad}");
         }
-        let hosts = each("u:p@a:1,b:2/").unwrap();
+        let hosts = each("u:p@a:1,b:2/", "redis").unwrap();
         assert_eq!(hosts, ["redis://u:p@a:1", "redis://u:p@b:2"]);
     }
 }

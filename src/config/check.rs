@@ -35,17 +35,12 @@ impl Config {
         self.check_limits(&mut wrong);
         self.files.check(&mut wrong);
         self.payments.check(&mut wrong);
-        if self.payments.are_real() && self.cluster.redis_url.is_some() {
-            wrong.push(
-                "`payments` in a cluster: not yet, as one node alone may hold the ledger; run rooms that cost money \
-                 on a node of their own"
-                    .into(),
-            );
-        }
+        self.payments.check_in(&self.cluster, &mut wrong);
         self.turn.check(&mut wrong);
         self.play.check(&mut wrong);
         self.rtmp.check(&mut wrong);
         self.cluster.check(&mut wrong);
+        self.telemetry.check(&mut wrong);
         if EnvFilter::try_new(&self.log.filter).is_err() {
             wrong.push("`log.filter`: accepted is what RUST_LOG takes, such as `info,antiphon=debug`".into());
         }

@@ -4,6 +4,9 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use std::path::PathBuf;
+
+use super::kafka::{FileError, Kafka, check_pem};
 use super::{Secret, check};
 
 /// Several nodes as one. Without `redis_url` the node is alone.
@@ -11,8 +14,12 @@ use super::{Secret, check};
 #[serde(deny_unknown_fields, default)]
 pub struct Cluster {
     /// Where the nodes agree on who holds which room: `redis://HOST:PORT`,
-    /// `redis-sentinel://HOST:PORT,HOST:PORT/MASTER` or `redis-cluster://HOST:PORT,HOST:PORT`.
+    /// `redis-sentinel://HOST:PORT,HOST:PORT/MASTER` or `redis-cluster://HOST:PORT,HOST:PORT`; with
+    /// `rediss` in place of `redis` by TLS.
     pub redis_url: Option<Secret>,
+    /// PEM file with the authorities that Redis' certificate is checked against; absent, the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redis_ca_file: Option<PathBuf>,
     /// Unique in the cluster.
     pub node_id: String,
     /// Rooms are made in the region where they are asked for, while it has room.
@@ -33,6 +40,8 @@ pub struct Cluster {
     /// Of a topic that is made; one that is there keeps what it has.
     pub kafka_partitions: u32,
     pub kafka_replication: u32,
+    /// How its brokers are spoken to.
+    pub kafka: Kafka,
     /// What this node can send, bits per second.
     pub egress_bps_max: u64,
     /// What this node can forward, packets per second.
@@ -114,6 +123,7 @@ impl Default for Cluster {
     fn default() -> Self {
         Self {
             redis_url: None,
+            redis_ca_file: None,
             node_id: String::new(),
             region: String::new(),
             url: None,
@@ -124,6 +134,7 @@ impl Default for Cluster {
             kafka_topic: "antiphon.room.log".into(),
             kafka_partitions: 32,
             kafka_replication: 1,
+            kafka: Kafka::default(),
             egress_bps_max: 10_000_000_000,
             packets_per_second_max: 1_000_000,
             peers_max: 10_000,
@@ -132,7 +143,24 @@ impl Default for Cluster {
     }
 }
 
+/// What an address of Redis begins with.
+const REDIS_SCHEMES: [&str; 6] = [
+    "redis://",
+    "redis-sentinel://",
+    "redis-cluster://",
+    "rediss://",
+    "rediss-sentinel://",
+    "rediss-cluster://",
+];
+
 impl Cluster {
+    /// Reads the files that are named, and says of each that cannot be used why.
+    pub fn check_files(&self) -> Vec<FileError> {
+        let redis = self.redis_ca_file.as_ref();
+        let redis = redis.and_then(|path| check_pem("cluster.redis_ca_file", path, "CERTIFICATE").err());
+        redis.into_iter().chain(self.kafka.check_files()).collect()
+    }
+
     pub(super) fn check(&self, wrong: &mut Vec<String>) {
         if !(500..=60_000).contains(&self.lease_ms) {
             wrong.push("`cluster.lease_ms`: accepted is 500 to 60000".into());
@@ -149,20 +177,26 @@ impl Cluster {
             }
         }
         self.relay.check(self.redis_url.is_some(), wrong);
+        self.kafka.check(wrong);
+        if self.kafka != Kafka::default() && self.kafka_brokers.is_empty() {
+            wrong.push("`cluster.kafka`: without cluster.kafka_brokers there is nobody to speak to".into());
+        }
         let Some(redis) = &self.redis_url else {
             if !self.kafka_brokers.is_empty() {
                 wrong.push("`cluster.kafka_brokers`: a shared log needs cluster.redis_url, too".into());
             }
             return;
         };
-        if !["redis://", "redis-sentinel://", "redis-cluster://"]
-            .iter()
-            .any(|scheme| redis.reveal().starts_with(scheme))
-        {
+        if !REDIS_SCHEMES.iter().any(|scheme| redis.reveal().starts_with(scheme)) {
             wrong.push(
                 "`cluster.redis_url`: accepted is redis://HOST:PORT, redis-sentinel://HOST:PORT,HOST:PORT/MASTER \
-                 or redis-cluster://HOST:PORT,HOST:PORT"
+                 or redis-cluster://HOST:PORT,HOST:PORT; with rediss in place of redis by TLS"
                     .into(),
+            );
+        }
+        if self.redis_ca_file.is_some() && !redis.reveal().starts_with("rediss") {
+            wrong.push(
+                "`cluster.redis_ca_file`: cluster.redis_url is without TLS; accepted with rediss://".into(),
             );
         }
         let plain = self.node_id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');

@@ -155,7 +155,8 @@ fn env_value(path: &str, text: &str) -> Value {
     // A secret may look like a number and must stay as it is.
     let is_text = ["cluster.redis_url", "cluster.node_id", "cluster.region", "cluster.kafka_brokers"]
         .contains(&path)
-        || path == "cluster.relay.key";
+        || ["cluster.relay.key", "payments.key", "cluster.kafka.user", "cluster.kafka.password"]
+            .contains(&path);
     if is_text
         || path.starts_with("auth.keys.")
         || path.starts_with("files.s3.") && path != "files.s3.allow_http"

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::Secret;
+use super::{Cluster, Secret};
 
 /// A chain.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,7 +39,15 @@ pub struct Payments {
     pub rates: BTreeMap<String, f64>,
     /// New invoices that one address may ask for in an hour.
     pub invoices_per_address: u32,
+    /// The secret from which claims, preimages and signatures are derived: 32 bytes or more, such as
+    /// `openssl rand -hex 32` prints. All nodes of a cluster need the same. Absent, the node makes one and
+    /// keeps it in the data directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<Secret>,
 }
+
+/// One that can be guessed lets anybody claim to have paid.
+const KEY_BYTES_MIN: usize = 32;
 
 impl Default for Payments {
     fn default() -> Self {
@@ -51,6 +59,7 @@ impl Default for Payments {
             lnd: None,
             rates: BTreeMap::new(),
             invoices_per_address: 60,
+            key: None,
         }
     }
 }
@@ -102,7 +111,34 @@ impl Payments {
         self.bitcoind.is_some() || self.esplora.is_some() || self.lnd.is_some()
     }
 
+    /// What several nodes need to be one shop.
+    pub(super) fn check_in(&self, cluster: &Cluster, wrong: &mut Vec<String>) {
+        if !self.are_real() || cluster.redis_url.is_none() {
+            return;
+        }
+        if self.key.is_none() {
+            wrong.push(
+                "`payments.key`: nodes of a cluster that take payments need the same secret, by which each knows what \
+                 another sold; `openssl rand -hex 32` makes one"
+                    .into(),
+            );
+        }
+        if cluster.kafka_brokers.is_empty() {
+            wrong.push(
+                "`payments` in a cluster needs `cluster.kafka_brokers`: the ledger stands in the log that all nodes \
+                 share"
+                    .into(),
+            );
+        }
+    }
+
     pub(super) fn check(&self, wrong: &mut Vec<String>) {
+        if self.key.as_ref().is_some_and(|key| key.reveal().len() < KEY_BYTES_MIN) {
+            wrong.push(format!(
+                "`payments.key`: accepted is a secret of {KEY_BYTES_MIN} bytes or more; `openssl rand -hex 32` makes \
+                 one"
+            ));
+        }
         if let Some(bitcoind) = &self.bitcoind {
             let password = bitcoind.user.is_some() && bitcoind.password.is_some();
             if password == bitcoind.cookie_file.is_some() {
@@ -143,5 +179,36 @@ impl Payments {
                 wrong.push("`payments.rates`: accepted are such as `EUR = 64000.0`".into());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_with_wallets_needs_the_shared_secret_and_the_shared_log() {
+        let wrong = |payments: &Payments, cluster: &Cluster| {
+            let mut wrong = Vec::new();
+            payments.check(&mut wrong);
+            payments.check_in(cluster, &mut wrong);
+            wrong
+        };
+        let esplora = serde_json::from_str(r#"{"url": "https://example.org/api"}"#).unwrap();
+        let mut payments = Payments { esplora: Some(esplora), ..Payments::default() };
+        let mut cluster = Cluster::default();
+        assert_eq!(wrong(&payments, &cluster), Vec::<String>::new(), "a node that is alone makes its own");
+        cluster.redis_url = Some(Secret::new("redis://127.0.0.1:6379"));
+        let found = wrong(&payments, &cluster);
+        assert!(
+            found[0].contains("`payments.key`") && found[0].contains("openssl rand -hex 32"),
+            "{found:?}"
+        );
+        assert!(found[1].contains("`cluster.kafka_brokers`"), "{found:?}");
+        cluster.kafka_brokers = "127.0.0.1:9092".into();
+        payments.key = Some(Secret::new("short"));
+        assert!(wrong(&payments, &cluster)[0].contains("32 bytes"));
+        payments.key = Some(Secret::new("0123456789abcdef0123456789abcdef"));
+        assert_eq!(wrong(&payments, &cluster), Vec::<String>::new());
     }
 }

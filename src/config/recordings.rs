@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Recordings lie in `node.data_dir`, under `recordings`. Sizes in bytes; 0 is no bound.
+/// Recordings are made in `node.data_dir`, under `recordings`, and move to the bucket of `files.s3`, if
+/// there is one, once they are finished. Sizes in bytes; 0 is no bound.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Recordings {
@@ -14,7 +15,7 @@ pub struct Recordings {
     pub recording_bytes_max: u64,
     /// All recordings of one room: with more none begins.
     pub room_bytes_max: u64,
-    /// All recordings of the node: with more none begins.
+    /// All recordings on the node's disk: with more none begins.
     pub node_bytes_max: u64,
     /// Days after which a recording is removed; 0 keeps all until they are deleted.
     pub retention_days: u64,

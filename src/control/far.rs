@@ -5,17 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::placement::{Newcomer, Place, Placement};
-use super::{Control, overloaded};
+use super::{Control, Sent, overloaded};
 use crate::cluster::relay::{BranchAsk, BranchGiven, Far};
 use crate::core::ids::{RoomName, SessionId, ShardId, Site};
 use crate::core::refusal::{Code, Refusal};
 use crate::core::relay::Cargo;
 use crate::core::relay::wire::Reason;
 use crate::core::room::Settings;
-use crate::core::spread::{hosts_branch, node_for_viewer};
+use crate::core::spread::{Comer, hosts_branch, node_for};
 use crate::mailbox::{ControlSender, Inlet};
 use crate::media::relay::{Freight, Relay};
-use crate::media::shard::{self, Command};
+use crate::media::shard::{self, Command, RoomCommand};
 
 /// Says whether a room stays on its node, for what only others know: that it costs money.
 pub type Confined = Arc<dyn Fn(&RoomName) -> bool + Send + Sync>;
@@ -23,6 +23,8 @@ pub type Confined = Arc<dyn Fn(&RoomName) -> bool + Send + Sync>;
 /// A room that another node holds, as the control loop knows it.
 pub(super) struct FarRoom {
     far: Far,
+    /// Where members are.
+    first: ShardId,
     shards: BTreeSet<ShardId>,
 }
 
@@ -38,26 +40,34 @@ impl Control {
         self.links.as_ref().is_some_and(|links| links.far(room).is_some())
     }
 
-    /// How clients reach this very node.
+    /// How clients reach this very node; empty where it is alone and nothing says so.
     pub fn own_url(&self) -> String {
         self.cluster.record().url
     }
 
-    /// The branch by which a viewer of another node's room is served here. `None`: that node serves it, or
-    /// nobody can say.
+    /// The branch by which somebody is served here, in a room of another node. `None`: that node serves it,
+    /// or nobody can say.
     pub(super) async fn branch_for(&self, newcomer: &Newcomer) -> Option<Far> {
         let links = self.links.as_ref()?;
+        let comer = newcomer.comer.filter(|_| newcomer.sent != Some(Sent::ToHome))?;
         let room = &newcomer.room;
-        if newcomer.resume.is_some() {
-            return links.far(room);
-        }
         if !self.is_open_to_all() {
             return None;
+        }
+        if let Some(session) = newcomer.resume {
+            let known = links.far(room)?;
+            // A member's seat is at the home, wherever it was connected; a viewer's is in its branch.
+            let is_of_branch = match comer {
+                Comer::Viewer => true,
+                _ => session.is_of_lodger() && !self.is_nobodys(room).await,
+            };
+            return Some(known).filter(|_| is_of_branch);
         }
         let (home, epoch) = self.cluster.home_node(room).await.ok()??;
         let here = self.cluster.record();
         let known = links.far(room);
-        if home.relay.is_none() || !hosts_branch(&here, &home, known.is_some(), newcomer.asked) {
+        let is_asked = newcomer.sent == Some(Sent::ToBranch);
+        if home.relay.is_none() || !hosts_branch(comer, &here, &home, known.is_some(), is_asked) {
             return None;
         }
         if known.is_some() {
@@ -67,27 +77,33 @@ impl Control {
         match links.open(room, &home, epoch).await {
             Ok(far) => Some(far),
             Err(error) => {
-                tracing::info!(room = %room, home = %home.id, %error, "no branch: viewers go to the home");
+                tracing::info!(room = %room, home = %home.id, %error, "no branch: people go to the home");
                 None
             }
         }
     }
 
-    /// Where a viewer of a room of this node is better served: another node of its region, as this one has
-    /// much to do. `None`: here.
-    pub(super) fn better_for_viewer(&self, newcomer: &Newcomer) -> Option<String> {
-        if self.links.is_none() || newcomer.asked || newcomer.resume.is_some() || self.stays(&newcomer.room) {
+    /// No node has the room: whoever comes has it opened.
+    async fn is_nobodys(&self, room: &RoomName) -> bool {
+        matches!(self.cluster.home_node(room).await, Ok(None))
+    }
+
+    /// Where one who comes into a room of this node is better served: another node of its region, as this one
+    /// has much to do. `None`: here.
+    pub(super) fn better_for(&self, newcomer: &Newcomer) -> Option<String> {
+        let comer = newcomer.comer.filter(|_| newcomer.sent.is_none() && newcomer.resume.is_none())?;
+        if self.links.is_none() || self.stays(&newcomer.room) {
             return None;
         }
         let others = self.cluster.others();
-        node_for_viewer(&self.cluster.record(), &others).map(|node| node.url.clone())
+        node_for(comer, &self.cluster.record(), &others).map(|node| node.url.clone())
     }
 
     fn stays(&self, room: &RoomName) -> bool {
         self.confined.get().is_some_and(|confined| confined(room))
     }
 
-    /// Whether a branch may serve viewers of a room here that another node holds.
+    /// Whether a branch may serve people of a room here that another node holds.
     pub fn may_serve(&self, room: &RoomName) -> bool {
         self.links.is_some() && !self.stays(room)
     }
@@ -127,7 +143,17 @@ impl Placement {
         Ok((open.home, &open.settings))
     }
 
-    /// Seats a viewer in a branch of another node's room.
+    /// Members of other nodes' rooms are to join elsewhere, as this node goes down.
+    pub(super) fn send_lodgers_on(&self) {
+        for (room, known) in &self.fars {
+            for shard in &known.shards {
+                // One that is overrun has its people go with the node, a little later.
+                let _ = self.send(*shard, Command::InRoom(room.clone(), RoomCommand::Move));
+            }
+        }
+    }
+
+    /// Seats a viewer, or connects a member, in a branch of another node's room.
     pub(super) fn place_far(&mut self, newcomer: &Newcomer, far: Far) -> Result<Place, Refusal> {
         if self.draining {
             return Err(Refusal::new(Code::Draining, "this node is going down: join on another"));
@@ -140,7 +166,8 @@ impl Placement {
         let known = self.fars.get(room).filter(|known| known.far.id == far.id);
         let shard = match (newcomer.resume, known) {
             (Some(session), Some(known)) => known.shard_of(session).ok_or_else(super::no_room)?,
-            _ => self.shard_for_far(known),
+            (Some(session), None) => self.shard_named(session).ok_or_else(super::no_room)?,
+            _ => self.shard_for_far(newcomer, known),
         };
         let settings = Box::new(self.far_settings(&far));
         let (epoch, opened_at_ms) = (far.epoch, far.state.opened_at_ms);
@@ -155,19 +182,29 @@ impl Placement {
             }
             // The one before is over.
             None => {
-                self.fars.insert(room.clone(), FarRoom { far, shards: BTreeSet::from([shard]) });
+                self.fars
+                    .insert(room.clone(), FarRoom { far, first: shard, shards: BTreeSet::from([shard]) });
             }
         }
         self.seated_since[usize::from(shard.0)] += 1;
         Ok(Place { in_branch: true, ..self.place_on(shard, epoch, opened_at_ms) })
     }
 
-    /// The shard with a branch that has least to do, while that is not too much; else the one with least.
-    fn shard_for_far(&self, known: Option<&FarRoom>) -> ShardId {
+    /// For a viewer the shard with a branch that has least to do, while that is not too much; else the one
+    /// with least. Members stay together, as at home, so that what they send each other stays on this node.
+    fn shard_for_far(&self, newcomer: &Newcomer, known: Option<&FarRoom>) -> ShardId {
         let with_branch = |shard: ShardId| known.is_some_and(|known| known.shards.contains(&shard));
-        let first = known.and_then(|known| known.shards.first().copied());
-        let home = first.unwrap_or_else(|| self.least_busy());
+        let home = known.map_or_else(|| self.least_busy(), |known| known.first);
+        if !newcomer.only_watches() {
+            return home;
+        }
         self.shard_by_load(home, |shard| shard == home || with_branch(shard))
+    }
+
+    /// The home's word for a session comes to the shard that the session names.
+    fn shard_named(&self, session: SessionId) -> Option<ShardId> {
+        let shard = session.branch();
+        (usize::from(shard.0) < self.seated_since.len()).then_some(shard)
     }
 
     fn far_settings(&self, far: &Far) -> Settings {
@@ -210,7 +247,7 @@ impl Placement {
 
 impl FarRoom {
     fn shard_of(&self, session: SessionId) -> Option<ShardId> {
-        self.shards.get(&session.shard()).copied()
+        self.shards.get(&session.branch()).copied()
     }
 }
 
@@ -221,7 +258,7 @@ fn inlet(relays: ControlSender<Relay>, room: RoomName, epoch: u64, from: Site) -
         relays.offer(relay).map_err(|relay| match relay.freight {
             Freight::Down(news) => Cargo::Down(news),
             Freight::Up(news) => Cargo::Up(news),
-            // Packets are lost; nobody offers them again.
+            // Packets and data are lost; nobody offers them again.
             _ => Cargo::Packets(Vec::new()),
         })
     })

@@ -87,9 +87,9 @@ impl Control {
             may_create,
             won: None,
             far: None,
-            asked: false,
+            sent: None,
             resume: None,
-            only_watches: false,
+            comer: None,
             proven: (has_token && !is_player).then(|| identity.clone()),
         };
         let Place { shard, id, epoch, .. } = self.place(newcomer).await?;

@@ -26,9 +26,12 @@ pub enum Turned {
     /// Ask at the node with this URL.
     #[error("the room is at another node")]
     Elsewhere(String),
-    /// The room is here, and another node serves its viewers: join at the one with this URL.
-    #[error("another node serves viewers of the room")]
+    /// The room is here, and another node serves who comes: join at the one with this URL.
+    #[error("another node serves the room's people")]
     ToBranch(String),
+    /// The room's own node alone can serve it, the one with this URL.
+    #[error("the room's own node is to serve it")]
+    ToHome(String),
 }
 
 impl Control {
@@ -38,6 +41,15 @@ impl Control {
     /// `unavailable`, while nobody can say.
     pub async fn home(&self, room: &RoomName) -> Result<Home, Refusal> {
         self.cluster.home(room).await.map_err(unplaced)
+    }
+
+    /// For one whom a branch here cannot serve.
+    pub(super) async fn turned_home(&self, room: &RoomName) -> Turned {
+        match self.home(room).await {
+            Ok(Home::Elsewhere(url)) => Turned::ToHome(url),
+            Ok(_) => unplaced(PlaceError::Waiting).into(),
+            Err(refusal) => refusal.into(),
+        }
     }
 
     /// Where clients reach the other nodes.
@@ -115,6 +127,7 @@ impl Control {
             return;
         }
         self.cluster.drain();
+        self.release_ledger();
         let names = self.ask(|reply| Ask::Names { reply }).await.unwrap_or_default();
         let hand_over = |room: RoomName| async move {
             if self.cluster.hand_over(&room).await {
@@ -126,7 +139,7 @@ impl Control {
     }
 }
 
-fn unplaced(error: PlaceError) -> Refusal {
+pub(super) fn unplaced(error: PlaceError) -> Refusal {
     tracing::debug!(%error, "a room has no place now");
     match error {
         PlaceError::Leases(_) => Refusal::new(

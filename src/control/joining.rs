@@ -17,6 +17,13 @@ pub enum Role {
     Viewer { of: Option<Identity> },
 }
 
+/// Why a join came to this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    ToBranch,
+    ToHome,
+}
+
 /// A wish to join, its token already checked.
 #[derive(Debug, Clone)]
 pub struct JoinRequest {
@@ -36,8 +43,9 @@ pub struct JoinRequest {
     pub has_token: bool,
     /// The room may be made by this join, with its maker as admin (`--dev` and guest nodes).
     pub may_create: bool,
-    /// The room's own node has sent it here, to be served by a branch.
-    pub sent_by_home: bool,
+    /// The room's own node has sent it here, to be served by a branch; or another has sent it here, as the
+    /// room's own node alone can serve it.
+    pub sent: Option<Sent>,
     /// Whose joins a second are counted. Never logged.
     pub from: IpAddr,
 }

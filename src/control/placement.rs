@@ -1,6 +1,7 @@
 //! The control loop: which rooms are open, and on which shards each lives.
 
 mod opening;
+mod shards;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,7 +13,8 @@ use metrics::gauge;
 use tokio::sync::{mpsc, oneshot};
 
 use super::far::{Confined, FarRoom};
-use super::{Control, IncomingFile, LeaseNotice, NewRoom, no_room, overloaded};
+use super::wishes::{Resumed, Wish, Wishes};
+use super::{Control, IncomingFile, LeaseNotice, NewRoom, Sent, no_room, overloaded};
 use crate::cluster::relay::{BranchAsk, Far, Links};
 use crate::cluster::{Cluster, Won};
 use crate::config::Config;
@@ -21,7 +23,7 @@ use crate::core::ids::{Identity, RoomName, SessionId, ShardId};
 use crate::core::protocol::RoomState;
 use crate::core::refusal::{Code, Refusal};
 use crate::core::room::Settings;
-use crate::core::spread::{ShardLoad, shard_for_viewer};
+use crate::core::spread::Comer;
 use crate::events::writer::EventWriter;
 use crate::mailbox::{self, ControlSender};
 use crate::mcu::Mixers;
@@ -68,6 +70,11 @@ pub enum Ask {
         room: RoomName,
         command: RoomCommand,
     },
+    /// Something that is to go with the room.
+    Wish {
+        room: RoomName,
+        wish: Wish,
+    },
     /// Answers whether nobody is left.
     Drain {
         reply: Reply<bool>,
@@ -86,14 +93,21 @@ pub struct Newcomer {
     pub won: Option<Won>,
     /// The branch in which it is seated, of a room that another node holds.
     pub far: Option<Far>,
-    /// The room's own node has sent it here.
-    pub asked: bool,
+    /// Who has sent it here, and why.
+    pub sent: Option<Sent>,
     /// The session that it continues.
     pub resume: Option<SessionId>,
-    /// It only watches, so that any shard may serve it.
-    pub only_watches: bool,
+    /// As what a branch may serve it, if at all.
+    pub comer: Option<Comer>,
     /// Proved by a token: an earlier connection of the same identity makes way.
     pub proven: Option<Identity>,
+}
+
+impl Newcomer {
+    /// Any shard may serve it.
+    pub fn only_watches(&self) -> bool {
+        self.comer == Some(Comer::Viewer)
+    }
 }
 
 /// Where a connection goes.
@@ -136,6 +150,9 @@ pub(super) struct OpenRoom {
     pub(super) home: ShardId,
     branches: BTreeSet<ShardId>,
     pub(super) settings: Settings,
+    wishes: Wishes,
+    /// Of the request that opened it, until its opening is in the log.
+    pub(super) trace: Option<String>,
 }
 
 impl OpenRoom {
@@ -158,6 +175,8 @@ pub struct Placement {
     /// Rooms that other nodes hold, and of which this one has branches.
     pub(super) fars: BTreeMap<RoomName, FarRoom>,
     pub(super) confined: Arc<OnceLock<Confined>>,
+    /// Who begins again what rooms had at other nodes.
+    resumed: Arc<OnceLock<ControlSender<Resumed>>>,
     pub(super) events: EventWriter,
     /// `None` where the node cannot mix.
     pub(super) mixers: Option<Mixers>,
@@ -187,6 +206,7 @@ impl Placement {
         let (asks, receiver) = mailbox::control(QUEUE_DEPTH);
         let ready = Arc::new(AtomicBool::new(true));
         let confined: Arc<OnceLock<Confined>> = Arc::default();
+        let resumed: Arc<OnceLock<ControlSender<Resumed>>> = Arc::default();
         let control = Control {
             asks,
             events: events.clone(),
@@ -194,6 +214,7 @@ impl Placement {
             cluster: cluster.clone(),
             links,
             confined: Arc::clone(&confined),
+            resumed: Arc::clone(&resumed),
             ready,
         };
         let placement = Self {
@@ -203,6 +224,7 @@ impl Placement {
             seated_since: vec![0; shards.len()],
             fars: BTreeMap::new(),
             confined,
+            resumed,
             shards,
             rooms: BTreeMap::new(),
             events,
@@ -281,8 +303,11 @@ impl Placement {
                     let _ = self.send(shard, Command::InRoom(room, command));
                 }
             }
+            Ask::Wish { room, wish } => self.note_wish(&room, wish),
             Ask::Drain { reply } => {
-                self.draining = true;
+                if !std::mem::replace(&mut self.draining, true) {
+                    self.send_lodgers_on();
+                }
                 let left = self.loads.iter().map(|load| load.participants).sum::<u32>();
                 let _ = reply.send(Ok(left == 0));
             }
@@ -310,7 +335,8 @@ impl Placement {
             Notice::Restore { shard, room } => self.restore(shard, room),
             Notice::Append { shard, room, event } => {
                 self.note_change(&event);
-                self.append(shard, room, event);
+                let trace = self.rooms.get_mut(&room).and_then(|open| open.trace.take());
+                self.append(shard, room, event, trace);
             }
             Notice::ReadMessage { shard, room, id } => self.read_message(shard, room, id),
             Notice::ReadHistory { shard, room, to, range } => self.read_history(shard, room, to, range),
@@ -409,7 +435,7 @@ impl Placement {
         if let Some(session) = newcomer.resume {
             return Ok(open.shard_of(session));
         }
-        let shard = if newcomer.only_watches { self.shard_for_viewer(open) } else { open.home };
+        let shard = if newcomer.only_watches() { self.shard_for_viewer(open) } else { open.home };
         if let Some(identity) = &newcomer.proven {
             let others = std::iter::once(&open.home).chain(&open.branches).filter(|other| **other != shard);
             for other in others {
@@ -425,26 +451,8 @@ impl Placement {
                 open.branches.insert(shard);
             }
         }
-        self.seated_since[usize::from(shard.0)] += u32::from(newcomer.only_watches);
+        self.seated_since[usize::from(shard.0)] += u32::from(newcomer.only_watches());
         Ok(shard)
-    }
-
-    fn shard_for_viewer(&self, open: &OpenRoom) -> ShardId {
-        self.shard_by_load(open.home, |shard| open.home == shard || open.branches.contains(&shard))
-    }
-
-    /// The shard for a viewer of a room that is at `home`, and on those that it `is_on`.
-    pub(super) fn shard_by_load(&self, home: ShardId, is_on: impl Fn(ShardId) -> bool) -> ShardId {
-        let loads: Vec<ShardLoad> = (0u8..)
-            .zip(self.loads.iter().zip(&self.seated_since))
-            .map(|(shard, (load, &seated_since))| ShardLoad {
-                busy: load.busy,
-                seated_since,
-                has_room: is_on(ShardId(shard)),
-            })
-            .collect();
-        let home = usize::from(home.0);
-        ShardId(shard_for_viewer(home, self.config.media.spread_at, &loads) as u8)
     }
 
     fn count_join(&mut self, from: IpAddr) -> Result<(), Refusal> {
@@ -460,16 +468,6 @@ impl Placement {
             return Err(Refusal::new(Code::RateLimited, words));
         }
         Ok(())
-    }
-
-    /// By how busy each was in the last second, then by rooms: many may come within a second.
-    pub(super) fn least_busy(&self) -> ShardId {
-        let busy = |shard: &usize| {
-            let load = self.loads[*shard].busy + f64::from(self.rooms_on[*shard]) * 0.01;
-            (load * 1_000.0) as u64
-        };
-        let shard = (0..self.shards.len()).min_by_key(busy).unwrap_or(0);
-        ShardId(shard as u8)
     }
 
     pub(super) fn shard(&self, shard: ShardId) -> ShardHandle {

@@ -33,7 +33,8 @@ pub struct Findings {
 #[derive(Debug, Default)]
 struct Room {
     epoch: u64,
-    ids: BTreeSet<EventId>,
+    /// With the room, as the ledger's stream has those of all rooms.
+    ids: BTreeSet<(RoomName, EventId)>,
     messages: BTreeMap<u64, MessageId>,
 }
 
@@ -74,7 +75,7 @@ impl Audit {
         self.findings.openings += u64::from(opens && writer.epoch > seen.epoch);
         seen.epoch = seen.epoch.max(writer.epoch);
         for event in events {
-            if !seen.ids.insert(event.id.clone()) {
+            if !seen.ids.insert((event.room.clone(), event.id.clone())) {
                 self.findings.repeats += 1;
                 continue;
             }
@@ -103,7 +104,7 @@ impl Audit {
 
     /// Whether a message is in the log, and counts.
     pub fn has_message(&self, room: &RoomName, message: &MessageId) -> bool {
-        let id = EventId::of_message(message);
+        let id = (room.clone(), EventId::of_message(message));
         self.rooms.get(room).is_some_and(|room| room.ids.contains(&id))
     }
 

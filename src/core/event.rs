@@ -37,7 +37,14 @@ impl EventId {
 
     /// Of one that a room counted itself: under which epoch it was open then.
     pub fn room_epoch(&self) -> Option<u64> {
-        self.0.strip_prefix("room:")?.split_once('.')?.0.parse().ok()
+        self.room_place().map(|(epoch, _)| epoch)
+    }
+
+    /// Of one that a room counted itself: the epoch under which it was open then, and the number in it. They
+    /// grow along the log.
+    pub fn room_place(&self) -> Option<(u64, u64)> {
+        let (epoch, number) = self.0.strip_prefix("room:")?.split_once('.')?;
+        Some((epoch.parse().ok()?, number.parse().ok()?))
     }
 
     /// An id as the log stored it.
@@ -83,10 +90,31 @@ impl EventIds {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     pub id: EventId,
+    #[serde(deserialize_with = "RoomName::stored")]
     pub room: RoomName,
     /// Milliseconds since the Unix epoch.
     pub at_ms: u64,
     pub body: EventBody,
+}
+
+impl Event {
+    /// Under which name it has its order and its one writer in a shared log: its room's, and all that is
+    /// about money under that of the ledger.
+    pub fn stream(&self) -> RoomName {
+        match self.body {
+            EventBody::Ledger(_) => RoomName::ledger(),
+            _ => self.room.clone(),
+        }
+    }
+
+    /// The epoch under which its writer takes the stream over by it.
+    pub fn opening_epoch(&self) -> Option<u64> {
+        match &self.body {
+            EventBody::RoomOpened { .. } => self.id.room_epoch(),
+            EventBody::Ledger(fact) => fact.opening_epoch(),
+            _ => None,
+        }
+    }
 }
 
 /// What happened. New fields are optional and new kinds are welcome; none ever changes its meaning.

@@ -74,6 +74,33 @@ checked_name!(
     |text| (3..=64).contains(&text.len()) && is_plain(text)
 );
 
+/// Has a character that no room's name has.
+const LEDGER: &str = "~ledger";
+
+impl RoomName {
+    /// No room, and no name from outside: under it the money of all rooms has one writer and one order, in
+    /// the registry and in the shared log.
+    pub fn ledger() -> Self {
+        Self(LEDGER.to_owned())
+    }
+
+    /// A name as the log or the registry has it: a room's, or [`Self::ledger`].
+    ///
+    /// # Errors
+    /// [`NameError::Room`].
+    pub fn from_stored(text: &str) -> Result<Self, NameError> {
+        if text == LEDGER { Ok(Self::ledger()) } else { Self::parse(text) }
+    }
+
+    /// [`Self::from_stored`], for fields of what is stored.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn stored<'de, D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        Self::from_stored(&String::deserialize(input)?).map_err(de::Error::custom)
+    }
+}
+
 checked_name!(
     /// Who a participant is within a room: a token's `sub`, or what a guest calls itself. Unique in the room.
     Identity,
@@ -104,15 +131,32 @@ checked_name!(
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u128);
 
+/// In a session's number of its shard, of which a node has far fewer.
+const LODGES: u128 = 0x80;
+
 impl SessionId {
     /// Made of the upper 120 bits of `random`.
     pub fn new(shard: ShardId, random: u128) -> Self {
         Self(random & !0xff | u128::from(shard.0))
     }
 
-    /// Where the session is served.
+    /// Of a lodger: its seat is at the room's home, which knows none of this node's shards.
+    pub fn of_lodger(shard: ShardId, random: u128) -> Self {
+        Self(Self::new(shard, random).0 | LODGES)
+    }
+
+    /// Where the session is served; of a lodger no shard that there is.
     pub fn shard(&self) -> ShardId {
         ShardId(self.0 as u8)
+    }
+
+    /// The shard on which the session's branch of another node's room is.
+    pub fn branch(&self) -> ShardId {
+        ShardId((self.0 & !LODGES) as u8)
+    }
+
+    pub fn is_of_lodger(&self) -> bool {
+        self.0 & LODGES != 0
     }
 
     /// # Errors

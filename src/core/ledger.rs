@@ -12,6 +12,7 @@
 mod account;
 mod fact;
 mod invoice;
+mod keeping;
 mod money;
 mod offer;
 mod owner;
@@ -26,6 +27,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 pub use account::{Account, Entitlement, SubscriptionState, Term, TermSource, Trial};
 pub use fact::{Address, Fact, InvoiceId, PaymentKey, PaymentStatus, Rail};
 pub use invoice::{Flags, Invoice, InvoiceState, Payment, WATCHED_BLOCKS};
+pub use keeping::{Keeping, Step};
 pub use money::{Currency, MSAT_PER_SAT, Msat, Price, PriceError, Rate, SAT_MAX, confirmations_needed};
 pub use offer::{Offer, Period};
 pub use renewal::Due;
@@ -33,8 +35,9 @@ pub use resource::{Content, Resource};
 pub use view::{InvoiceView, PaymentView, SubscriptionView};
 
 use renewal::Calendar;
+use serde::{Deserialize, Serialize};
 
-use super::event::{Event, EventBody};
+use super::event::{Event, EventId};
 use super::ids::{Identity, RoomName};
 use super::refusal::{Code, Refusal};
 
@@ -68,7 +71,7 @@ pub struct Observed {
     pub as_of_ms: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Progress {
     /// Blocks that have it.
     Confirmations(u32),
@@ -85,6 +88,8 @@ struct Shop {
     payout_changes: u32,
     webhook: Option<String>,
     webhook_changes: u32,
+    /// The last event that its webhook was told.
+    told: Option<EventId>,
 }
 
 /// One thing that is sold.
@@ -106,6 +111,8 @@ pub struct Ledger {
     calendar: Calendar,
     addresses: BTreeMap<String, InvoiceId>,
     hashes: BTreeMap<String, InvoiceId>,
+    /// Every descriptor that an owner ever gave: what was asked for by an earlier one is watched on.
+    descriptors: BTreeSet<String>,
     /// The next free place in each wallet's descriptor.
     next_index: BTreeMap<String, u32>,
     /// When each wallet's first address was given out.
@@ -134,6 +141,7 @@ impl Ledger {
                 return self.plan_all(&of);
             }
             Fact::PayoutSet { change, descriptor, .. } => {
+                self.descriptors.extend(descriptor.clone());
                 let shop = self.shops.entry(room.clone()).or_default();
                 (shop.payout_changes, shop.payout) = (*change, descriptor.clone());
                 return;
@@ -143,6 +151,11 @@ impl Ledger {
                 (shop.webhook_changes, shop.webhook) = (*change, url.clone());
                 return;
             }
+            Fact::WebhookTold { event } => {
+                self.shops.entry(room.clone()).or_default().told = Some(event.clone());
+                return;
+            }
+            Fact::LedgerOpened { .. } => return,
             Fact::InvoiceCreated { .. } => return self.keep_invoice(of, at_ms, fact),
             Fact::TrialStarted { viewer, until_ms, .. } => {
                 let account = self.account_mut(&of, viewer);
@@ -260,8 +273,7 @@ impl Ledger {
     /// Takes a fact of our own, and puts it out.
     fn enact(&mut self, now_ms: u64, room: &RoomName, fact: Fact) {
         self.restore(room, now_ms, &fact);
-        let (id, room) = (fact.id(), room.clone());
-        self.outputs.push_back(Event { id, room, at_ms: now_ms, body: EventBody::Ledger(Box::new(fact)) });
+        self.outputs.push_back(fact.into_event(room.clone(), now_ms));
     }
 
     /// Facts to append, in order. All that one call put out belong into one batch.
@@ -362,8 +374,12 @@ impl Ledger {
             return;
         }
         let (status, blocks) = status_of(invoice, &observed);
-        // Watching ended: a payment that is deep does not come back.
-        let changed = known.is_none_or(|known| known.status != status && known.status != PaymentStatus::Deep);
+        // Watching ended: a payment that is deep does not come back. While too few blocks have it, each is
+        // told.
+        let changed = known.is_none_or(|known| {
+            let one_more = status == PaymentStatus::Confirming && known.confirmations != blocks;
+            known.status != PaymentStatus::Deep && (known.status != status || one_more)
+        });
         if changed {
             let change = known.map_or(0, |known| known.change) + 1;
             let Observed { key, sum, paid_at_ms, as_of_ms, .. } = observed.clone();
@@ -376,6 +392,7 @@ impl Ledger {
                 paid_at_ms,
                 status,
                 as_of_ms,
+                confirmations: blocks,
             };
             self.enact(now_ms, &of.room, fact);
         }

@@ -202,9 +202,11 @@ pub enum MixerOrder {
 pub enum FromMixer {
     /// It mixes from now on.
     Ready {
-        /// Elements that encode, such as `vp8enc`, in the order of the lines.
+        /// Elements that encode, such as `vp8enc`, each once, in the order of the lines.
         encoders: Vec<String>,
     },
+    /// It encodes with other elements from now on, as hardware gave up.
+    Encoders { encoders: Vec<String> },
     /// The decoder of a slot needs a key frame.
     Keyframe { slot: u16 },
     /// Several times a second, while its picture and its sound both go on. A mixer of which nothing is heard
@@ -257,8 +259,8 @@ pub struct MixPacket {
 pub enum Place {
     /// Goes to the mixer.
     Slot(u16),
-    /// Goes to the recorder: of this publication, by way of this slot.
-    Track { slot: u16, serial: u32 },
+    /// Goes to the recorder: of this encoding of this publication, by way of this slot.
+    Track { slot: u16, serial: u32, encoding: u8 },
     /// Comes from it.
     Line { line: u8, encoding: u8 },
 }

@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod bandwidth;
+pub mod breaker;
 pub mod chat;
 pub mod depacketize;
 pub mod event;
@@ -23,6 +24,7 @@ pub mod packetize;
 pub mod participant;
 pub mod payload;
 pub mod placement;
+pub mod projection;
 pub mod protocol;
 pub mod rate;
 pub mod reception;
@@ -34,6 +36,7 @@ pub mod replay;
 pub mod room;
 pub mod room_name;
 pub mod rtcp;
+pub mod rtmp;
 pub mod speaker;
 pub mod spread;
 pub mod stats;

@@ -1,5 +1,6 @@
 //! Who is in a room, and what each one's connection can do: lines it sends on, slots it receives into.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use str0m::media::Mid;
@@ -8,12 +9,15 @@ use super::feed::Playing;
 use super::files::SmallFile;
 use super::format::Format;
 use super::forward::Rewriter;
-use super::ids::{Identity, RoomName, SessionId};
+use super::ids::{Identity, RoomName, SessionId, Site};
 use super::layers::Allocator;
 use super::mode::Advice;
-use super::protocol::{Grant, Kind, Mode, ModeReason, ParticipantState, SlotState, Source};
+use super::protocol::{
+    ClientMessage, Grant, Kind, Mode, ModeReason, ParticipantState, PublishedTrack, SlotState, Source,
+};
 use super::rate::RateMeter;
 use super::room::{ParticipantKey, TrackKey};
+use super::stats::ConnectionStats;
 use super::track::{PublishedLine, SlotLine};
 
 /// Height wished for a video slot that nothing was said of.
@@ -166,8 +170,16 @@ pub struct Participant {
     pub part: Part,
     pub session: SessionId,
     pub presence: Presence,
-    /// In a branch: whose seat at the home this mirrors. It has no connection here.
+    /// In a branch: its seat at the home. Without being a lodger it has no connection here.
     pub origin: Option<ParticipantKey>,
+    /// In a branch: its connection ends here, and its seat is at the home.
+    pub lodger: Option<Box<Lodger>>,
+    /// At the home: the branch in which its connection ends.
+    pub via: Option<Site>,
+    /// At the home, of one in the lobby: since when the way to its branch is lost. Its place waits.
+    pub unreached_since: Option<Instant>,
+    /// Likewise of a lodger: how its connection fares, as its branch said last.
+    pub figures: Option<Box<ConnectionStats>>,
     pub joined_at_ms: u64,
     pub hand_raised: bool,
     pub lines: Vec<PublishedLine>,
@@ -205,6 +217,23 @@ pub struct Participant {
     pub slots_stale: bool,
     /// Tracks that the publisher named by `publish`; until then its packets speak for themselves.
     pub names_tracks: bool,
+}
+
+/// What a branch knows of one whose seat is at the home, and whose connection ends in the branch.
+#[derive(Debug, Default)]
+pub struct Lodger {
+    /// Of the room, when the home gave it its seat.
+    pub epoch: u64,
+    /// It has proved who it is.
+    pub has_token: bool,
+    /// What it has asked and was not answered yet, in order: said again where the way to the home was lost.
+    pub unanswered: VecDeque<(Option<u64>, ClientMessage)>,
+    /// What it asks waits until the home welcomes it again.
+    pub is_cut_off: bool,
+    /// Its tracks, as it named them last.
+    pub tracks: Option<Vec<PublishedTrack>>,
+    /// Lines without a name of which the home was told that packets come, a bit each.
+    pub sends: u32,
 }
 
 /// Who was let into a room, as another node needs to know it that has the room later.
@@ -247,6 +276,10 @@ impl Participant {
             session: entrant.session,
             presence,
             origin: None,
+            lodger: None,
+            via: None,
+            unreached_since: None,
+            figures: None,
             joined_at_ms,
             hand_raised: false,
             lines: Vec::new(),
@@ -302,7 +335,17 @@ impl Participant {
 
     /// Somebody who came here: no mixer, recorder or player, nor whoever sits at the room's home.
     pub fn is_person(&self) -> bool {
-        self.origin.is_none() && !matches!(self.part, Part::Mixer | Part::Recorder | Part::Player)
+        !self.is_mirrored() && !matches!(self.part, Part::Mixer | Part::Recorder | Part::Player)
+    }
+
+    /// In a branch: somebody of the home's who has no connection here.
+    pub fn is_mirrored(&self) -> bool {
+        self.origin.is_some() && self.lodger.is_none()
+    }
+
+    /// Since when it is not connected, in the room or in its lobby.
+    pub fn lost_since(&self) -> Option<Instant> {
+        if let Presence::Lost { since } = self.presence { Some(since) } else { self.unreached_since }
     }
 
     pub fn is_here(&self) -> bool {
@@ -311,6 +354,22 @@ impl Participant {
 
     pub fn may_receive(&self) -> bool {
         self.grant.subscribe && self.presence == Presence::Here
+    }
+
+    /// As it would be seated anew, who was let in before.
+    pub fn as_entrant(&self) -> Entrant {
+        Entrant {
+            identity: self.identity.clone(),
+            name: self.name.clone(),
+            grant: self.grant,
+            part: self.part.clone(),
+            session: self.session,
+            has_token: true,
+            returns: true,
+            lines: self.lines.clone(),
+            slots: Vec::new(),
+            seed: 0,
+        }
     }
 
     /// The state that others see; tracks are the room's to add.

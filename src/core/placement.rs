@@ -75,6 +75,9 @@ pub struct NodeRecord {
     /// Where other nodes reach it by a link, `HOST:PORT`. Without one it gives and takes no branches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relay: Option<String>,
+    /// It seats members of its rooms who are connected in branches at other nodes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub seats_lodgers: bool,
 }
 
 impl NodeRecord {
@@ -313,6 +316,7 @@ mod tests {
             score,
             rooms: 0,
             relay: None,
+            seats_lodgers: false,
         }
     }
 

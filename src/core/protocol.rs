@@ -17,7 +17,7 @@ use super::mix::layout::Layout;
 pub use super::mode::ModeReason;
 pub use super::recording::{ConsentRule, EndReason, RecordingId, RecordingState};
 pub use super::refusal::{Code, Refusal};
-pub use people::{Grant, LeaveReason, ParticipantState, TrackState};
+pub use people::{Access, Grant, LeaveReason, ParticipantState, TrackState};
 
 /// Name of the data channel's protocol, sent in its DCEP open (RFC 8832).
 pub const PROTOCOL: &str = "antiphon.v1";
@@ -38,18 +38,6 @@ pub enum Mode {
     #[default]
     Sfu,
     Mcu,
-}
-
-/// Who may join without a token of the room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
-#[cfg_attr(test, derive(ts_rs::TS))]
-#[serde(rename_all = "lowercase")]
-pub enum Access {
-    /// Anyone with the link, where the node admits guests at all.
-    #[default]
-    Open,
-    /// Only holders of a token for this room.
-    Private,
 }
 
 #[derive(
@@ -126,6 +114,29 @@ pub struct RoomState {
     /// Whether people are asked before they are recorded.
     #[serde(default)]
     pub recording_consent: ConsentRule,
+}
+
+impl RoomState {
+    /// A room that forwards and is open to all who come, up to `participants_max`.
+    pub fn new(name: RoomName, participants_max: u32, opened_at_ms: u64) -> Self {
+        Self {
+            name,
+            mode: Mode::Sfu,
+            layout: Layout::default(),
+            background: Colour::default(),
+            has_backdrop: false,
+            e2ee: false,
+            access: Access::Open,
+            locked: false,
+            lobby: false,
+            participants_max,
+            hls: false,
+            restreams: 0,
+            opened_at_ms,
+            recording: None,
+            recording_consent: ConsentRule::default(),
+        }
+    }
 }
 
 /// What a receive slot carries now. A slot with no `participant` is silent.
@@ -246,10 +257,19 @@ pub enum ClientMessage {
     ChatReact { id: MessageId, emoji: String, on: bool },
     #[serde(rename = "chat.typing")]
     ChatTyping { typing: bool },
-    /// A small file in base64, in one or more parts that repeat all but their `data`. `ok` to each; to the last
-    /// when the file is in the room.
+    /// A small file in base64, in one or more parts that repeat all but `offset` and `data`. `ok` to each; to
+    /// the last when the file is in the room.
     #[serde(rename = "file.send")]
-    FileSend { id: MessageId, name: String, size_bytes: u32, data: String },
+    FileSend {
+        id: MessageId,
+        name: String,
+        size_bytes: u32,
+        /// Bytes of the file that lie before this part; without it, those that have come.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(test, ts(optional))]
+        offset: Option<u32>,
+        data: String,
+    },
     /// Messages before this `seq`, newest last; without it the newest. Answered by `chat.history`.
     #[serde(rename = "chat.history")]
     ChatHistory {

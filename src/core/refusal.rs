@@ -100,7 +100,7 @@ impl Code {
 }
 
 /// Something was refused, with words for the one who asked.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
     pub code: Code,

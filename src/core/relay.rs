@@ -6,10 +6,15 @@
 //! one copy of each encoding that somebody there wants, and a [`Mirror`] of who publishes what; the branch
 //! asks for encodings and key frames, merged over its viewers.
 //!
+//! A branch at another node may have *lodgers*, too: members whose connection ends there and whose seat is at
+//! the home. Of what they send the home asks the branch as the branch asks of all else, and all that is said
+//! to them and by them goes by way of the home, see [`members`].
+//!
 //! Whatever is told may be told twice or late: a mirror is whole, a demand replaces the one before, and both
 //! name the publication by a serial that is never used again.
 
 pub mod budget;
+pub mod members;
 pub mod merge;
 pub mod resend;
 pub mod wire;
@@ -21,12 +26,13 @@ use str0m::media::{Mid, Rid};
 
 use super::event::CloseReason;
 use super::format::Format;
-use super::ids::{Identity, Site};
+use super::ids::{Identity, SessionId, Site};
 use super::payload::DescriptorBytes;
-use super::protocol::{LeaveReason, RoomState, Source};
+use super::protocol::{LeaveReason, RoomState, ServerMessage, Source};
 use super::replay::Rare;
 use super::room::ParticipantKey;
 use super::track::PublishedLine;
+use members::{Attach, Figures, FromLodger, Seating};
 
 /// From the home to a branch.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -40,6 +46,59 @@ pub enum Downstream {
     },
     /// The room is over.
     Ended(CloseReason),
+    /// The answer to [`Upstream::Attach`].
+    Seating {
+        #[serde(with = "wire::session")]
+        session: SessionId,
+        seating: Seating,
+    },
+    /// For the `control` channels of these lodgers.
+    Tell {
+        to: Vec<ParticipantKey>,
+        message: Box<ServerMessage>,
+    },
+    /// A lodger is in the room, who had waited in the lobby.
+    Admitted {
+        seat: ParticipantKey,
+    },
+    /// A lodger has no seat any more.
+    Unseated {
+        seat: ParticipantKey,
+        reason: LeaveReason,
+    },
+    /// Encodings of a lodger's publication that somebody takes who is not in the branch, a bit each.
+    Demand {
+        seat: ParticipantKey,
+        line: u8,
+        serial: u64,
+        encodings: u32,
+    },
+    /// Of a lodger, for somebody who is not in the branch.
+    Keyframe {
+        seat: ParticipantKey,
+        #[serde(with = "wire::mid")]
+        mid: Mid,
+        #[serde(with = "wire::rid")]
+        rid: Option<Rid>,
+    },
+    /// How do those fare who lodge there?
+    Look,
+    /// What the branch's own node says of the way to the home. It crosses no link.
+    Way(Way),
+}
+
+/// How the way to the home is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Way {
+    /// It stands: lodgers ask for their seats. The home `seats` them, or is of a version that does not.
+    Open { seats: bool },
+    /// It is lost. What is said meanwhile waits.
+    Lost,
+    /// The room goes on under another epoch: what was known of seats at its home means nothing any more.
+    Moved,
+    /// Nobody has the room: lodgers are to join anew, so that somebody has.
+    Orphaned,
 }
 
 /// All that a branch knows of its room.
@@ -76,7 +135,7 @@ pub struct MirroredTrack {
 }
 
 /// From a branch to its home.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Upstream {
     /// The branch is there, and knows nothing yet.
@@ -96,6 +155,15 @@ pub enum Upstream {
     Proven(Identity),
     /// The branch is no more.
     Closed,
+    /// A lodger asks for its seat.
+    Attach(Box<Attach>),
+    Lodger {
+        #[serde(with = "wire::session")]
+        session: SessionId,
+        news: FromLodger,
+    },
+    /// The answer to [`Downstream::Look`], of some of those who lodge there.
+    Figures(Vec<Figures>),
 }
 
 /// A branch as its home knows it.
@@ -105,7 +173,8 @@ pub struct Branch {
     pub viewers: u32,
 }
 
-/// A packet as it came in at the home, on its way to a branch at another node.
+/// A packet as it came in at the home, on its way to a branch at another node; or as it came in there from a
+/// lodger, on its way home.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packet {
     /// Its sender's seat at the home.
@@ -124,11 +193,22 @@ pub struct Packet {
     pub payload: Arc<[u8]>,
 }
 
+/// What a member sends over its `lossy` channel, for the channels of all others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Data {
+    /// Its sender's seat at the home.
+    pub origin: ParticipantKey,
+    pub is_binary: bool,
+    pub bytes: Arc<[u8]>,
+}
+
 /// What crosses between a shard and a link to another node.
 #[derive(Debug, Clone)]
 pub enum Cargo {
-    /// May be lost.
+    /// May be lost. Down to a branch, or up to its home.
     Packets(Vec<Packet>),
+    /// Likewise.
+    Data(Data),
     Down(Downstream),
     Up(Upstream),
 }

@@ -51,7 +51,8 @@ pub struct Rare {
 #[derive(Debug)]
 pub struct Recorded {
     seq_no: u64,
-    rtp_time: u32,
+    /// As its source has it.
+    pub rtp_time: u32,
     marker: bool,
     frame: FrameInfo,
     dd: Option<DependencyDescriptor>,

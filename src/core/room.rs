@@ -7,6 +7,7 @@
 //! own; a slot is one continuous stream whatever is bound to it; what all are told, all are told in one
 //! order.
 
+mod abroad;
 mod admission;
 mod allocation;
 mod binding;
@@ -14,6 +15,10 @@ mod branches;
 mod commands;
 mod conversation;
 mod feeding;
+mod figures;
+#[cfg(test)]
+mod fixtures;
+mod lodging;
 mod mirror;
 mod mixing;
 mod packets;
@@ -23,7 +28,7 @@ mod report;
 mod small_files;
 mod streaming;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -32,7 +37,7 @@ use str0m::media::{Mid, Rid};
 use super::chat::{Asker, Author, Chat, ChatCommand, RoomHistory};
 use super::event::{Event, EventIds};
 use super::files::SmallFile;
-use super::ids::{Identity, MessageId, RoomName, Site};
+use super::ids::{Identity, MessageId, RoomName, SessionId, Site};
 use super::mix::{MixSettings, MixerOrder};
 use super::participant::{Participant, Presence};
 use super::protocol::{LeaveReason, RoomState, ServerMessage};
@@ -42,6 +47,9 @@ use super::relay::{Branch, Downstream, Upstream};
 use super::speaker::Speakers;
 use super::track::Track;
 
+use figures::Looking;
+pub use lodging::Admission;
+use lodging::Lodging;
 use mixing::Mixing;
 pub use mixing::no_mix_of_ciphertext;
 pub use packets::{Arrival, Forward, Replayed};
@@ -174,6 +182,15 @@ pub enum Output {
     },
     /// To the home of which this room is a branch.
     Upstream(Upstream),
+    /// The answer to [`Room::ask_for_seat`].
+    Admission {
+        session: SessionId,
+        admission: Admission,
+    },
+    /// The home wants to know how those fare who lodge here; answer with [`Room::tell_figures`].
+    Look,
+    /// Branches have said how their lodgers fare, or have had their time, see [`Room::look`].
+    Looked,
     /// The room is over; nothing comes after this.
     Ended,
 }
@@ -225,6 +242,10 @@ pub struct Room {
     mirrored_viewers: u32,
     /// Where the home's publishers sit here, by their seats there.
     origins: BTreeMap<ParticipantKey, ParticipantKey>,
+    lodging: Lodging,
+    /// Tracks of lodgers, whose branches are to be told what is wanted of them.
+    demanded: BTreeSet<TrackKey>,
+    looking: Looking,
 }
 
 impl Room {
@@ -258,6 +279,9 @@ impl Room {
             has_mirror: false,
             mirrored_viewers: 0,
             origins: BTreeMap::new(),
+            lodging: Lodging::default(),
+            demanded: BTreeSet::new(),
+            looking: Looking::default(),
             settings,
         }
     }
@@ -285,7 +309,10 @@ impl Room {
 
     /// There is something to look after, though nobody be here: a recording, a stream, a file that is played.
     fn has_work(&self) -> bool {
-        self.participants.iter().any(Option::is_some) || self.recording.is_running() || self.is_mixing()
+        self.participants.iter().any(Option::is_some)
+            || self.recording.is_running()
+            || self.is_mixing()
+            || self.asks_for_seats()
     }
 
     pub fn handle_timeout(&mut self, now: Now) {
@@ -305,6 +332,8 @@ impl Room {
         if self.restore_at.take_if(|at| now.instant >= *at).is_some() {
             self.outputs.push_back(Output::Restore);
         }
+        self.poll_lodging(now.instant);
+        self.poll_looking(now.instant);
         self.drop_lost(now);
         self.poll_speakers(now.instant);
         self.poll_mixing(now.instant);
@@ -365,7 +394,8 @@ impl Room {
     }
 
     fn log(&mut self, now: Now, body: super::event::EventBody) {
-        if self.has_moved {
+        // Of a branch only its home's word counts.
+        if self.has_moved || self.is_branch {
             return;
         }
         let id = self.event_ids.next_id();
@@ -377,7 +407,11 @@ impl Room {
         }));
     }
 
+    /// In a branch its people are told by the home what all are told.
     fn tell(&mut self, audience: Audience, message: ServerMessage) {
+        if self.is_branch && !matches!(audience, Audience::One(_)) {
+            return;
+        }
         self.outputs.push_back(Output::Tell(audience, Box::new(message)));
     }
 
@@ -444,11 +478,11 @@ impl Room {
     /// Participants whose lost connection did not come back in time leave.
     fn drop_lost(&mut self, now: Now) {
         let within = self.settings.resume_within;
-        let gone = |presence: Presence| {
-            matches!(presence, Presence::Lost { since }
-                if now.instant.saturating_duration_since(since) >= within)
+        let gone = |participant: &Participant| {
+            let since = participant.lost_since();
+            since.is_some_and(|since| now.instant.saturating_duration_since(since) >= within)
         };
-        let lost: Vec<_> = self.seated().filter(|(_, p)| gone(p.presence)).map(|(key, _)| key).collect();
+        let lost: Vec<_> = self.seated().filter(|(_, p)| gone(p)).map(|(key, _)| key).collect();
         for key in lost {
             self.dismiss(now, key, LeaveReason::Lost);
         }

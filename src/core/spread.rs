@@ -1,4 +1,4 @@
-//! When a room spreads: which shard a new viewer is seated on, and which node serves it.
+//! When a room spreads: which shard a new viewer is seated on, and which node serves it, or a member.
 
 use super::placement::{JOINS_BELOW, NodeRecord, NodeState, ROOMS_BELOW};
 
@@ -45,14 +45,32 @@ pub const SPREAD_FROM: f64 = 0.7;
 /// A node that has a branch already goes on with it until the home is as far below that.
 const HYSTERESIS: f64 = 0.1;
 
-/// Whether this node serves a viewer who came to it, of a room whose home is `home`, by a branch. Else it
-/// sends the viewer there.
+/// How somebody comes into a room that may spread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Comer {
+    /// Receives, and is not seen.
+    Viewer,
+    /// Has a seat at the home, wherever it is connected.
+    Member,
+}
+
+/// Whether this node serves whoever came to it, for a room whose home is `home`, by a branch. Else it sends
+/// it there. A member is served where the home seats it.
 ///
 /// Where it is of another region: whoever came to it is nearer to it than to the home, and the way between
 /// the two is carried once for all. Where the home has much to do, and this node has not. `asked`: the home
 /// itself has sent the viewer.
-pub fn hosts_branch(here: &NodeRecord, home: &NodeRecord, has_branch: bool, asked: bool) -> bool {
+pub fn hosts_branch(
+    comer: Comer,
+    here: &NodeRecord,
+    home: &NodeRecord,
+    has_branch: bool,
+    asked: bool,
+) -> bool {
     if here.state != NodeState::Active || here.score >= JOINS_BELOW {
+        return false;
+    }
+    if comer == Comer::Member && !home.seats_lodgers {
         return false;
     }
     if here.region != home.region || asked {
@@ -62,14 +80,16 @@ pub fn hosts_branch(here: &NodeRecord, home: &NodeRecord, has_branch: bool, aske
     home.score >= from && here.score < ROOMS_BELOW.min(home.score)
 }
 
-/// The node that a home with much to do sends a viewer to: of its region, with room, and with less to do; of
-/// those the one with least. `None`: it serves the viewer itself.
-pub fn node_for_viewer<'a>(home: &NodeRecord, others: &'a [NodeRecord]) -> Option<&'a NodeRecord> {
+/// The node that a home with much to do sends a viewer or a member to: of its region, with room, and with
+/// less to do; of those the one with least. `None`: it serves it itself.
+pub fn node_for<'a>(comer: Comer, home: &NodeRecord, others: &'a [NodeRecord]) -> Option<&'a NodeRecord> {
     if home.score < SPREAD_FROM {
         return None;
     }
     let near = others.iter().filter(|node| node.region == home.region && node.id != home.id);
     let fit = near.filter(|node| node.relay.is_some() && node.takes_rooms() && node.score < home.score);
+    // A node that seats lodgers knows how to have some, too.
+    let fit = fit.filter(|node| comer == Comer::Viewer || node.seats_lodgers);
     fit.min_by(|a, b| a.score.total_cmp(&b.score))
 }
 
@@ -88,37 +108,61 @@ mod tests {
             score,
             rooms: 0,
             relay: Some(format!("{id}:7879")),
+            seats_lodgers: true,
         }
     }
 
     #[test]
     fn a_viewer_of_another_region_is_served_where_it_came() {
         let home = node("home", "eu", 0.1);
-        assert!(hosts_branch(&node("a", "us", 0.5), &home, false, false));
-        assert!(!hosts_branch(&node("a", "eu", 0.0), &home, false, false));
-        assert!(!hosts_branch(&node("a", "us", JOINS_BELOW), &home, true, false), "it takes nobody more");
+        assert!(hosts_branch(Comer::Viewer, &node("a", "us", 0.5), &home, false, false));
+        assert!(!hosts_branch(Comer::Viewer, &node("a", "eu", 0.0), &home, false, false));
+        assert!(
+            !hosts_branch(Comer::Viewer, &node("a", "us", JOINS_BELOW), &home, true, false),
+            "it takes nobody more"
+        );
         let draining = NodeRecord { state: NodeState::Draining, ..node("a", "us", 0.0) };
-        assert!(!hosts_branch(&draining, &home, false, true));
+        assert!(!hosts_branch(Comer::Viewer, &draining, &home, false, true));
+    }
+
+    #[test]
+    fn a_member_is_served_where_it_came_as_a_viewer_is_but_of_an_older_home() {
+        let mut home = node("home", "eu", 0.75);
+        let here = node("a", "us", 0.1);
+        assert!(hosts_branch(Comer::Member, &here, &home, false, false));
+        home.seats_lodgers = false;
+        assert!(!hosts_branch(Comer::Member, &here, &home, true, true));
+        assert!(hosts_branch(Comer::Viewer, &here, &home, false, false));
+        let mut others = [node("b", "eu", 0.2), node("c", "eu", 0.3)];
+        others[0].seats_lodgers = false;
+        assert_eq!(node_for(Comer::Member, &home, &others).unwrap().id.as_str(), "c");
+        assert_eq!(node_for(Comer::Viewer, &home, &others).unwrap().id.as_str(), "b");
     }
 
     #[test]
     fn a_home_with_much_to_do_is_helped_within_its_region() {
         let here = node("a", "eu", 0.3);
-        assert!(hosts_branch(&here, &node("home", "eu", 0.75), false, false));
-        assert!(!hosts_branch(&here, &node("home", "eu", 0.65), false, false));
-        assert!(hosts_branch(&here, &node("home", "eu", 0.65), true, false), "what is there is used");
-        assert!(!hosts_branch(&node("a", "eu", 0.85), &node("home", "eu", 0.9), false, false));
-        assert!(hosts_branch(&here, &node("home", "eu", 0.1), false, true), "the home has asked for it");
+        assert!(hosts_branch(Comer::Viewer, &here, &node("home", "eu", 0.75), false, false));
+        assert!(!hosts_branch(Comer::Viewer, &here, &node("home", "eu", 0.65), false, false));
+        assert!(
+            hosts_branch(Comer::Viewer, &here, &node("home", "eu", 0.65), true, false),
+            "what is there is used"
+        );
+        assert!(!hosts_branch(Comer::Viewer, &node("a", "eu", 0.85), &node("home", "eu", 0.9), false, false));
+        assert!(
+            hosts_branch(Comer::Viewer, &here, &node("home", "eu", 0.1), false, true),
+            "the home has asked for it"
+        );
     }
 
     #[test]
     fn a_home_sends_viewers_to_who_has_least_to_do() {
         let mut others = [node("a", "eu", 0.5), node("b", "eu", 0.2), node("c", "us", 0.0)];
-        assert_eq!(node_for_viewer(&node("home", "eu", 0.8), &others).unwrap().id.as_str(), "b");
-        assert_eq!(node_for_viewer(&node("home", "eu", 0.6), &others), None);
+        assert_eq!(node_for(Comer::Viewer, &node("home", "eu", 0.8), &others).unwrap().id.as_str(), "b");
+        assert_eq!(node_for(Comer::Viewer, &node("home", "eu", 0.6), &others), None);
         others[1].relay = None;
-        assert_eq!(node_for_viewer(&node("home", "eu", 0.8), &others).unwrap().id.as_str(), "a");
-        assert_eq!(node_for_viewer(&node("home", "eu", 0.8), &others[2..]), None);
+        assert_eq!(node_for(Comer::Viewer, &node("home", "eu", 0.8), &others).unwrap().id.as_str(), "a");
+        assert_eq!(node_for(Comer::Viewer, &node("home", "eu", 0.8), &others[2..]), None);
     }
 
     /// Nobody is sent to and fro: who is sent to a node by the home is served there.
@@ -128,8 +172,8 @@ mod tests {
             let home = node("home", "eu", f64::from(step) / 100.0);
             let others: Vec<_> =
                 (0..12u32).map(|n| node(&format!("n{n}"), "eu", f64::from(n) / 10.0)).collect();
-            if let Some(chosen) = node_for_viewer(&home, &others) {
-                assert!(hosts_branch(chosen, &home, false, true));
+            if let Some(chosen) = node_for(Comer::Viewer, &home, &others) {
+                assert!(hosts_branch(Comer::Viewer, chosen, &home, false, true));
             }
         }
     }

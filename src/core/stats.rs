@@ -1,9 +1,9 @@
 //! Live figures of a room, as the API shows them.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use str0m::crypto::dtls::SrtpProfile;
 
-use super::ids::{Identity, RoomName};
+use super::ids::{Identity, NodeId, RoomName};
 use super::mix::Figures;
 use super::protocol::{RoomState, Source};
 
@@ -41,15 +41,28 @@ pub struct MixerStats {
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct ParticipantStats {
     pub identity: Identity,
-    /// The shard that serves it.
-    pub shard: u8,
     /// `member`, `publisher` or `viewer`.
     pub role: &'static str,
     pub connected: bool,
+    #[serde(flatten)]
+    pub connection: ConnectionStats,
+    pub sends: Vec<EncodingStats>,
+}
+
+/// How a participant's connection fares, by the node that serves it. Of one who is connected at another node
+/// than the room's all is empty where that node has not said.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(default)]
+pub struct ConnectionStats {
+    /// The node that serves it, where that is not the room's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeId>,
+    /// The shard of the node that serves it.
+    pub shard: u8,
     /// `udp` or `tcp`; absent until ICE has a pair.
-    pub transport: Option<&'static str>,
+    pub transport: Option<String>,
     /// The SRTP profile that protects its media, as RFC 5764 names it; absent before DTLS is done.
-    pub srtp_profile: Option<&'static str>,
+    pub srtp_profile: Option<String>,
     /// Round-trip time by RTCP, milliseconds.
     pub rtt_ms: Option<f64>,
     /// Send-side estimate towards this participant, bits per second.
@@ -58,7 +71,6 @@ pub struct ParticipantStats {
     pub bytes_sent: u64,
     /// Share of our packets that it reported lost, 0–1.
     pub egress_loss: Option<f32>,
-    pub sends: Vec<EncodingStats>,
     pub gets: Vec<SlotReport>,
 }
 
@@ -86,7 +98,7 @@ pub struct EncodingStats {
 }
 
 /// What one slot of a participant gets.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct SlotReport {
     pub mid: String,
     pub participant: Option<Identity>,

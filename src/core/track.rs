@@ -18,6 +18,8 @@ use super::room::{ParticipantKey, SlotKey};
 pub const KEYFRAME_INTERVAL_MIN: Duration = Duration::from_millis(500);
 /// An encoding that sent nothing for so long is not on offer.
 const ALIVE: Duration = Duration::from_millis(1_500);
+/// One that is so far behind another of its track is not sent any more: both have the same pictures.
+const BEHIND: Duration = Duration::from_millis(500);
 /// An encoding that we asked to wake is believed to come for so long.
 const WAKING: Duration = Duration::from_secs(3);
 
@@ -132,6 +134,13 @@ impl Encoding {
             return !within(self.missing_since, RETRY_AFTER);
         }
         within(self.last_packet_at, ALIVE) || within(self.woken_at, WAKING)
+    }
+
+    /// It comes, and goes on to. The last packet of all encodings of its track came at `newest`.
+    pub fn flows(&self, now: Instant, newest: Option<Instant>) -> bool {
+        let is_recent = |at| now.saturating_duration_since(at) < ALIVE;
+        let keeps_up = |at| newest.is_none_or(|newest| newest.saturating_duration_since(at) < BEHIND);
+        self.told_active && self.last_packet_at.is_some_and(|at| is_recent(at) && keeps_up(at))
     }
 
     /// When its last packet came.
@@ -252,6 +261,13 @@ impl Track {
 
     pub fn kind(&self) -> Kind {
         self.source.kind()
+    }
+
+    /// Encodings that its publisher was told to send, a bit each.
+    pub fn wanted(&self) -> u32 {
+        let wanted = self.encodings.iter().take(u32::BITS as usize).enumerate();
+        let wanted = wanted.filter(|(_, encoding)| encoding.told_active);
+        wanted.fold(0, |mask, (index, _)| mask | 1u32 << index)
     }
 
     /// Worth a slot.

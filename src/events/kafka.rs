@@ -6,35 +6,45 @@
 //! in the same file, on the disk before it is sent, and is sent in its order as soon as Kafka takes it. An
 //! event that is read twice changes nothing, by its id.
 
+mod answers;
+mod connect;
+mod copies;
+mod ends;
 mod link;
+mod partial;
 pub mod record;
+mod settings;
+pub mod snapshot;
+mod taking;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::sqlite::{Applied, Queued, SqliteLog};
-use super::{EventLog, FileUsage, LogError, Recorded};
-use crate::core::chat::{HistoryRange, MessagePage, RoomHistory};
-use crate::core::event::{Appended, Event, EventBody};
-use crate::core::fence::{Fence, Verdict, Writer};
-use crate::core::ids::{Identity, MessageId, NodeId, RoomName};
-use crate::core::protocol::ChatMessage;
-use link::{Link, Read};
-use record::Record;
+use tokio::sync::watch;
 
-pub use link::{KafkaSettings, read_all};
+use super::sqlite::{Queued, SqliteLog};
+use super::{EventLog as _, LogError};
+use crate::core::chat::HistoryRange;
+use crate::core::event::{Appended, Event, EventBody};
+use crate::core::fence::{Fence, Writer};
+use crate::core::ids::{NodeId, RoomName};
+use crate::telemetry::traces::Underway;
+use link::Link;
+use partial::Partial;
+use record::Record;
+use snapshot::Due;
+use taking::Held;
+
+pub use connect::{Read, read_all};
+pub use settings::{KafkaSettings, Voice};
 pub(super) use worker::Worker;
 
 /// The file's name in the data directory.
 pub const FILE_NAME: &str = "room-log.sqlite3";
 /// Records that may wait for Kafka. Full: appends are refused.
 pub const OUTBOX_MAX: usize = 10_000;
-/// How long the blocking calls wait for Kafka.
-const WITHIN: Duration = Duration::from_secs(20);
-/// Tries to make sense of a record, before it goes to the dead letters.
-const TRIES: u32 = 3;
 
 /// Names an append that is on its way.
 pub type Ticket = u64;
@@ -47,6 +57,8 @@ pub type Outcome = (Ticket, Result<Vec<Appended>, LogError>);
 struct Waiting {
     ticket: Ticket,
     room: RoomName,
+    /// By the connection that there is.
+    sent_at: Option<Instant>,
 }
 
 /// An append whose records are not all read back yet.
@@ -60,6 +72,11 @@ struct Pending {
 /// An [`EventLog`] that others share.
 pub struct KafkaLog {
     copy: SqliteLog,
+    /// While the copy is one that began with snapshots.
+    partial: Option<Partial>,
+    due: Due,
+    directory: PathBuf,
+    settings: KafkaSettings,
     fence: Fence,
     node: NodeId,
     incarnation: u64,
@@ -72,10 +89,16 @@ pub struct KafkaLog {
     waiting: BTreeMap<u64, Waiting>,
     pending: BTreeMap<Ticket, Pending>,
     last_ticket: Ticket,
-    /// One that the disk did not take; nothing behind it is read before it is.
-    held: Option<Read>,
+    /// What the disk did not take; nothing behind it is read before it did.
+    held: Option<Held>,
+    /// Rooms of this node that another has opened, under which epoch.
+    overtaken: Vec<(RoomName, u64)>,
     outcomes: Vec<Outcome>,
     taken: u64,
+    /// Counts records with facts about money that were taken, for who follows the ledger.
+    ledger_moved: watch::Sender<u64>,
+    /// By ticket.
+    traces: Underway,
 }
 
 impl KafkaLog {
@@ -90,10 +113,20 @@ impl KafkaLog {
         node: NodeId,
         incarnation: u64,
     ) -> Result<Self, LogError> {
-        let copy = SqliteLog::open(&directory.join(FILE_NAME))?;
+        let mut copy = SqliteLog::open(&directory.join(FILE_NAME))?;
+        copy.prepare_shared()?;
+        let mut partial = None;
+        if let Some(serving) = Partial::find(directory)? {
+            let whole = std::mem::replace(&mut copy, serving);
+            partial = Some(Partial::start(directory, &settings, whole, &copy)?);
+        }
         let (fence, unsent, positions) = (copy.fence()?, copy.queued()?, copy.positions()?);
         Ok(Self {
             copy,
+            partial,
+            due: Due::default(),
+            directory: directory.to_owned(),
+            settings: settings.clone(),
             fence,
             node,
             incarnation,
@@ -105,8 +138,11 @@ impl KafkaLog {
             pending: BTreeMap::new(),
             last_ticket: 0,
             held: None,
+            overtaken: Vec::new(),
             outcomes: Vec::new(),
             taken: 0,
+            ledger_moved: watch::Sender::new(0),
+            traces: Underway::default(),
         })
     }
 
@@ -130,6 +166,33 @@ impl KafkaLog {
     /// Records that were read since this was opened.
     pub fn taken(&self) -> u64 {
         self.taken
+    }
+
+    /// Changes whenever facts about money were taken, whoever wrote them.
+    pub fn ledger_moves(&self) -> watch::Receiver<u64> {
+        self.ledger_moved.subscribe()
+    }
+
+    /// What an append belongs to (W3C Trace Context): its records say so to all who read them.
+    pub fn note_trace(&mut self, ticket: Ticket, trace: Option<String>) {
+        if self.pending.contains_key(&ticket) {
+            self.traces.note(ticket, trace);
+        }
+    }
+
+    /// For tests: the connection that there is brings nothing from here on, and does not say so.
+    pub fn go_blind(&mut self) {
+        self.link.go_blind();
+    }
+
+    /// Why what is read cannot be written here, where it is so.
+    pub fn failure(&self) -> Option<&LogError> {
+        self.held.as_ref().map(Held::why)
+    }
+
+    /// Rooms of this node that another has opened since this was last asked, and under which epoch.
+    pub fn drain_overtaken(&mut self) -> Vec<(RoomName, u64)> {
+        std::mem::take(&mut self.overtaken)
     }
 
     /// Nothing of this node's is on its way for the room.
@@ -168,7 +231,7 @@ impl KafkaLog {
         match self.copy.queue(&rooms, make) {
             Ok(queued) => {
                 for ((ticket, record), queued) in records.into_iter().zip(queued) {
-                    self.waiting.insert(queued.number, Waiting { ticket, room: record.room });
+                    self.waiting.insert(queued.number, Waiting { ticket, room: record.room, sent_at: None });
                     self.unsent.push_back(queued);
                 }
             }
@@ -184,7 +247,7 @@ impl KafkaLog {
         results
     }
 
-    /// The records of one append: one for each run of events of one room.
+    /// The records of one append: one for each run of events of one stream.
     fn make_records(&mut self, batch: &[Event]) -> Result<Vec<Record>, LogError> {
         if self.backlog() + batch.len() > OUTBOX_MAX {
             return Err(LogError::Refused);
@@ -192,28 +255,24 @@ impl KafkaLog {
         self.check(batch)?;
         let mut records: Vec<Record> = Vec::new();
         for event in batch {
-            let opened = match &event.body {
-                EventBody::RoomOpened { .. } => event.id.room_epoch(),
-                _ => None,
-            };
+            let (room, opened) = (event.stream(), event.opening_epoch());
             let mut opens = opened.is_some();
             if let Some(epoch) = opened {
-                self.epochs.insert(event.room.clone(), epoch);
-            } else if self.opens_rooms && !self.epochs.contains_key(&event.room) {
-                let epoch = self.fence.writer(&event.room).map_or(0, |writer| writer.epoch) + 1;
-                self.epochs.insert(event.room.clone(), epoch);
+                self.epochs.insert(room.clone(), epoch);
+            } else if self.opens_rooms && !self.epochs.contains_key(&room) {
+                let epoch = self.fence.writer(&room).map_or(0, |writer| writer.epoch) + 1;
+                self.epochs.insert(room.clone(), epoch);
                 opens = true;
             }
             // A room that was lost, or never opened here, is not for this node to write to.
-            let epoch = *self.epochs.get(&event.room).ok_or(LogError::Fenced)?;
-            let last = records.last_mut().filter(|last| last.room == event.room && !opens);
+            let epoch = *self.epochs.get(&room).ok_or(LogError::Fenced)?;
+            let last = records.last_mut().filter(|last| last.room == room && !opens);
             if let Some(last) = last {
                 last.events.push(event.clone());
                 continue;
             }
             let writer = Writer { epoch, node: self.node.clone(), incarnation: self.incarnation };
-            let (room, events) = (event.room.clone(), vec![event.clone()]);
-            records.push(Record { room, writer, opens, number: 0, events });
+            records.push(Record { room, writer, opens, number: 0, events: vec![event.clone()] });
         }
         Ok(records)
     }
@@ -239,78 +298,30 @@ impl KafkaLog {
     /// Sends what waits and reads what there is, for so long at most. Says which appends are done.
     pub fn poll(&mut self, within: Duration) -> Vec<Outcome> {
         if self.link.is_new() {
+            self.begin_with_snapshots();
             // A new connection knows nothing of what was on its way on the last one: all of it, in its order.
             // Where the copy cannot be read now, the next connection does it.
             self.unsent = self.copy.queued().unwrap_or_default().into();
+            self.waiting.values_mut().for_each(|waiting| waiting.sent_at = None);
         }
+        self.take_over_from_partial();
         while let Some(queued) = self.unsent.front() {
-            if !self.link.send(&queued.room, &queued.record) {
+            let waiting = self.waiting.get_mut(&queued.number);
+            let trace = waiting.as_ref().and_then(|waiting| self.traces.of(waiting.ticket));
+            if !self.link.send(&queued.room, &queued.record, trace) {
                 break;
+            }
+            if let Some(waiting) = waiting {
+                waiting.sent_at = Some(Instant::now());
             }
             self.unsent.pop_front();
         }
-        let mut wait = within;
-        loop {
-            let read = self.held.take().or_else(|| self.link.poll(std::mem::take(&mut wait)));
-            let Some(read) = read else { break };
-            self.taken += 1;
-            if let Err(error) = self.take(&read) {
-                tracing::error!(%error, "the copy of the log cannot be written; reading waits");
-                self.held = Some(read);
-                self.taken -= 1;
-                break;
-            }
-            if !self.outcomes.is_empty() {
-                break;
-            }
-        }
+        // A record that the disk does not take is none that did not come.
+        let oldest = self.waiting.first_key_value().filter(|_| self.held.is_none());
+        self.link.note_due(oldest.and_then(|(_, waiting)| waiting.sent_at));
+        self.write_snapshots();
+        self.read(within);
         std::mem::take(&mut self.outcomes)
-    }
-
-    /// Takes one record of the log, whoever wrote it.
-    fn take(&mut self, read: &Read) -> Result<(), LogError> {
-        let place = Applied {
-            partition: read.partition,
-            next: read.offset + 1,
-            events: &[],
-            opened: None,
-            written: None,
-        };
-        let parsed = (0..TRIES).find_map(|_| Record::parse(&read.payload).ok());
-        let Some(record) = parsed else {
-            self.link.bury(read, "unreadable");
-            return self.copy.apply(&place).map(drop);
-        };
-        let verdict = self.fence.handle_record(&record.room, &record.writer, record.opens);
-        let own = record.writer.node == self.node;
-        let written = own.then_some((record.number, read.payload.as_slice()));
-        let counts = verdict == Verdict::Counts;
-        let events = if counts { record.events.as_slice() } else { &[] };
-        let opened = (counts && record.opens).then_some((&record.room, &record.writer));
-        let applied = Applied { events, opened, written, ..place };
-        let result = match self.copy.apply(&applied) {
-            Err(LogError::Rejected(why)) => {
-                self.link.bury(read, "rejected");
-                self.copy.apply(&Applied { events: &[], ..applied })?;
-                Err(LogError::Rejected(why))
-            }
-            Ok(answers) if counts => Ok(answers),
-            Ok(_) => {
-                metrics::counter!("antiphon_log_fenced_total").increment(1);
-                Err(LogError::Fenced)
-            }
-            Err(error) => return Err(error),
-        };
-        let of_this_start = own && record.writer.incarnation == self.incarnation;
-        // An opening from before ours, which is read only now, takes nothing from us.
-        let is_later = self.epochs.get(&record.room).is_some_and(|own| *own <= record.writer.epoch);
-        if opened.is_some() && !of_this_start && is_later {
-            self.epochs.remove(&record.room);
-        }
-        if of_this_start {
-            self.settle(record.number, result);
-        }
-        Ok(())
     }
 
     fn settle(&mut self, number: u64, result: Result<Vec<Appended>, LogError>) {
@@ -327,6 +338,7 @@ impl KafkaLog {
             // Partitions are read as they come; the answers stand in the order of the events.
             pending.answers.sort_by_key(|(number, _)| *number);
             let answers = pending.answers.into_iter().flat_map(|(_, answers)| answers).collect();
+            self.traces.end(ticket);
             self.outcomes.push((ticket, pending.failure.map_or(Ok(answers), Err)));
         }
     }
@@ -334,75 +346,5 @@ impl KafkaLog {
     /// The copy, for reading.
     pub fn copy(&mut self) -> &mut SqliteLog {
         &mut self.copy
-    }
-}
-
-impl EventLog for KafkaLog {
-    fn append(&mut self, batch: &[Event]) -> Result<Vec<Appended>, LogError> {
-        let ticket = self.submit(&[batch.to_vec()]).pop().unwrap_or(Err(LogError::Refused))?;
-        let deadline = Instant::now() + WITHIN;
-        while Instant::now() < deadline {
-            let outcomes = self.poll(Duration::from_millis(20));
-            if let Some((_, result)) = outcomes.into_iter().find(|(done, _)| *done == ticket) {
-                return result;
-            }
-        }
-        Err(LogError::Away)
-    }
-
-    fn messages(
-        &mut self,
-        room: &RoomName,
-        range: HistoryRange,
-        limit: u32,
-    ) -> Result<MessagePage, LogError> {
-        self.copy.messages(room, range, limit)
-    }
-
-    fn message(&mut self, room: &RoomName, id: &MessageId) -> Result<Option<ChatMessage>, LogError> {
-        self.copy.message(room, id)
-    }
-
-    fn history(&mut self, room: &RoomName) -> Result<RoomHistory, LogError> {
-        // Places in the copy differ from node to node; how many events a room has does not.
-        let last_offset = self.copy.count(room)?;
-        Ok(RoomHistory { last_offset, ..self.copy.history(room)? })
-    }
-
-    fn last_epoch(&mut self, room: &RoomName) -> Result<u64, LogError> {
-        let known = self.fence.writer(room).map_or(0, |writer| writer.epoch);
-        Ok(known.max(self.copy.last_epoch(room)?))
-    }
-
-    fn events(&mut self, room: &RoomName, after: u64, limit: u32) -> Result<Vec<Recorded>, LogError> {
-        self.copy.events(room, after, limit)
-    }
-
-    fn ledger(&mut self, after: u64, limit: u32) -> Result<Vec<Recorded>, LogError> {
-        self.copy.ledger(after, limit)
-    }
-
-    fn files(&mut self, room: &RoomName, before: u64, limit: u32) -> Result<MessagePage, LogError> {
-        self.copy.files(room, before, limit)
-    }
-
-    fn file_usage(&mut self, room: &RoomName, identity: &Identity) -> Result<FileUsage, LogError> {
-        self.copy.file_usage(room, identity)
-    }
-
-    fn files_before(&mut self, at_ms: u64, limit: u32) -> Result<Vec<(RoomName, MessageId)>, LogError> {
-        self.copy.files_before(at_ms, limit)
-    }
-
-    fn unreferenced(&mut self, limit: u32) -> Result<Vec<String>, LogError> {
-        self.copy.unreferenced(limit)
-    }
-
-    fn forget_unreferenced(&mut self, sha256: &str) -> Result<(), LogError> {
-        self.copy.forget_unreferenced(sha256)
-    }
-
-    fn probe(&mut self) -> Result<(), LogError> {
-        self.copy.probe()
     }
 }

@@ -190,6 +190,11 @@ impl EventLog for MemoryLog {
         Ok(facts)
     }
 
+    fn place(&mut self, room: &RoomName, id: &EventId) -> Result<Option<u64>, LogError> {
+        let events = self.rooms.get(room).into_iter().flat_map(|room| &room.events);
+        Ok(events.into_iter().find(|(_, event)| event.id == *id).map(|(offset, _)| *offset))
+    }
+
     fn files(&mut self, room: &RoomName, before: u64, limit: u32) -> Result<MessagePage, LogError> {
         let Some(room) = self.rooms.get(room) else { return Ok(MessagePage::default()) };
         let mut found = room.kept().rev().filter(|(message, _)| message.seq < before);

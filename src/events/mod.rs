@@ -15,7 +15,7 @@ pub mod writer;
 use std::path::PathBuf;
 
 use crate::core::chat::{HistoryRange, MessagePage, RoomHistory};
-use crate::core::event::{Appended, Event};
+use crate::core::event::{Appended, Event, EventId};
 use crate::core::ids::{Identity, MessageId, RoomName};
 use crate::core::protocol::ChatMessage;
 
@@ -85,6 +85,12 @@ pub trait EventLog: Send {
     /// # Errors
     /// The log cannot be read.
     fn ledger(&mut self, after: u64, limit: u32) -> Result<Vec<Recorded>, LogError>;
+
+    /// The place of an event.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    fn place(&mut self, room: &RoomName, id: &EventId) -> Result<Option<u64>, LogError>;
 
     /// Messages that carry a file which is still kept, newest first, before a `seq`; at most `limit` and
     /// [`PAGE_MAX`].
@@ -156,6 +162,9 @@ pub enum LogError {
     /// The room is another node's.
     #[error("another node has the room and writes its log")]
     Fenced,
+    /// This node has begun with snapshots, and reads what is older.
+    #[error("what is older is being read: ask again in a moment")]
+    CatchingUp,
     /// What was appended is kept, and will be written.
     #[error("Kafka is away; what waits for it is kept, and written when it is back")]
     Away,

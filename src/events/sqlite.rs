@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, TransactionBehavior, params};
 
-pub use shared::{Applied, Queued};
+pub use shared::{Applied, Base, Queued};
 
 use super::{EventLog, FileUsage, LogError, PAGE_MAX, Recorded};
 use crate::core::chat::{HistoryRange, MessagePage, RoomHistory, WINDOW, apply};
@@ -302,7 +302,7 @@ fn recorded(row: &Row<'_>) -> Result<Recorded, Failure> {
     let room: String = row.get(1)?;
     let event = Event {
         id: EventId::from_stored(row.get(2)?),
-        room: RoomName::parse(&room).map_err(|_| Failure::Name)?,
+        room: RoomName::from_stored(&room).map_err(|_| Failure::Name)?,
         at_ms: unsigned(row, 3)?,
         body: serde_json::from_str::<EventBody>(&row.get::<_, String>(4)?)?,
     };
@@ -372,6 +372,14 @@ impl EventLog for SqliteLog {
 
     fn ledger(&mut self, after: u64, limit: u32) -> Result<Vec<Recorded>, LogError> {
         self.read(|connection| ledger::page(connection, after, limit))
+    }
+
+    fn place(&mut self, room: &RoomName, id: &EventId) -> Result<Option<u64>, LogError> {
+        self.read(|connection| {
+            let sql = "SELECT offset FROM events WHERE room = ?1 AND id = ?2";
+            let mut statement = connection.prepare_cached(sql)?;
+            Ok(statement.query_row([room.as_str(), id.as_str()], |row| unsigned(row, 0)).optional()?)
+        })
     }
 
     fn files(&mut self, room: &RoomName, before: u64, limit: u32) -> Result<MessagePage, LogError> {

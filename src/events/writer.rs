@@ -10,22 +10,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::kafka::{self, KafkaLog};
 use super::{EventLog, FileUsage, LogError, Recorded};
 use crate::core::chat::{HistoryRange, MessagePage, RoomHistory};
-use crate::core::event::{Appended, Event};
+use crate::core::event::{Appended, Event, EventId};
 use crate::core::ids::{Identity, MessageId, RoomName};
 use crate::core::protocol::ChatMessage;
 use crate::mailbox::{self, ControlSender};
+use crate::telemetry::traces;
 
 /// Commands that may wait. Full: the sender gets [`LogError::Refused`] at once and tells its own caller.
 const QUEUE_DEPTH: usize = 4096;
 /// Events in one commit, bounding how long one may take. A single append may have more.
 const COMMIT_EVENTS_MAX: usize = 512;
 /// How often a log that cannot be written is tried again.
-const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Takes the answer to an append: one [`Appended`] an event.
 pub type AppendReply = Box<dyn FnOnce(Result<Vec<Appended>, LogError>) + Send>;
@@ -36,6 +37,8 @@ pub(super) type Query = Box<dyn FnOnce(&mut dyn EventLog) + Send>;
 pub(super) enum Command {
     Append {
         events: Vec<Event>,
+        /// What it belongs to (W3C Trace Context), where that is kept.
+        trace: Option<String>,
         reply: AppendReply,
     },
     Read(Query),
@@ -50,6 +53,7 @@ pub(super) enum Command {
 pub struct EventWriter {
     commands: ControlSender<Command>,
     healthy: Arc<AtomicBool>,
+    ledger_moves: watch::Receiver<u64>,
 }
 
 impl EventWriter {
@@ -65,20 +69,25 @@ impl EventWriter {
         let worker = Worker { log, commands: receiver, put_back: None, health };
         let run = move || timers.block_on(worker.run());
         std::thread::Builder::new().name("events".into()).spawn(run)?;
-        Ok(Self { commands, healthy })
+        let (_, ledger_moves) = watch::channel(0);
+        Ok(Self { commands, healthy, ledger_moves })
     }
 
-    /// As [`EventWriter::spawn`], for a log that others share.
+    /// As [`EventWriter::spawn`], for a log that others share. `overtaken` is told on the log's thread of a
+    /// room that another node has opened, and under which epoch.
     ///
     /// # Errors
     /// The system gives no thread.
-    pub fn spawn_shared(log: KafkaLog) -> io::Result<Self> {
+    pub fn spawn_shared(
+        log: KafkaLog,
+        overtaken: impl Fn(RoomName, u64) + Send + 'static,
+    ) -> io::Result<Self> {
         let (commands, receiver) = mailbox::control(QUEUE_DEPTH);
         let healthy = Arc::new(AtomicBool::new(true));
-        let health = Health(Arc::clone(&healthy));
-        let run = move || kafka::Worker::new(log, receiver, health).run();
+        let (health, ledger_moves) = (Health(Arc::clone(&healthy)), log.ledger_moves());
+        let run = move || kafka::Worker::new(log, receiver, health, Box::new(overtaken)).run();
         std::thread::Builder::new().name("events".into()).spawn(run)?;
-        Ok(Self { commands, healthy })
+        Ok(Self { commands, healthy, ledger_moves })
     }
 
     /// Appends the events in their order, as a whole or not at all. `reply` runs on the log's thread.
@@ -90,7 +99,7 @@ impl EventWriter {
         events: Vec<Event>,
         reply: impl FnOnce(Result<Vec<Appended>, LogError>) + Send + 'static,
     ) -> Result<(), LogError> {
-        self.send(Command::Append { events, reply: Box::new(reply) })
+        self.send(Command::Append { events, trace: traces::current(), reply: Box::new(reply) })
     }
 
     /// As [`Self::append`], and waits until the events are durable.
@@ -180,6 +189,20 @@ impl EventWriter {
     /// As there, and as [`EventWriter::read`].
     pub async fn ledger(&self, after: u64, limit: u32) -> Result<Vec<Recorded>, LogError> {
         self.ask(move |log| log.ledger(after, limit)).await
+    }
+
+    /// [`EventLog::place`].
+    ///
+    /// # Errors
+    /// As there, and as [`EventWriter::read`].
+    pub async fn place(&self, room: RoomName, id: EventId) -> Result<Option<u64>, LogError> {
+        self.ask(move |log| log.place(&room, &id)).await
+    }
+
+    /// Changes whenever facts about money came from the nodes that share this log; never for one that is
+    /// shared with none.
+    pub fn ledger_moves(&self) -> watch::Receiver<u64> {
+        self.ledger_moves.clone()
     }
 
     /// [`EventLog::files`].
@@ -288,7 +311,7 @@ impl Worker {
         let mut closing = Vec::new();
         while let Some(command) = self.next().await {
             match command {
-                Command::Append { events, reply } => self.commit(events, reply),
+                Command::Append { events, reply, .. } => self.commit(events, reply),
                 Command::Read(query) | Command::ReadSettled(_, query) => query(&mut *self.log),
                 Command::Close(done) => {
                     // What waits is still served, then `next` is empty.
@@ -322,7 +345,7 @@ impl Worker {
         let mut replies = vec![(events.len(), reply)];
         while events.len() < COMMIT_EVENTS_MAX && self.put_back.is_none() {
             match self.commands.try_recv() {
-                Ok(Command::Append { events: more, reply }) => {
+                Ok(Command::Append { events: more, reply, .. }) => {
                     replies.push((more.len(), reply));
                     events.extend(more);
                 }

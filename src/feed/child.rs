@@ -10,6 +10,7 @@ mod pace;
 mod picture;
 mod play;
 mod sound;
+mod turn;
 
 use ffmpeg_next as ffmpeg;
 

@@ -8,7 +8,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::figures::Account;
 use super::{Feeds, Inner, deliveries};
-use crate::control::{FeedRequest, FeedRole, FeedSeat, Turned, unix_ms};
+use crate::control::{FeedRequest, FeedRole, FeedSeat, Played, Turned, Wish, Wishes, unix_ms};
 use crate::core::feed::{
     FeedFault, FeedMedia, FeedOrder, FromFeed, LINE_PICTURE, LINE_SOUND, Playing, ToFeed, sources,
 };
@@ -126,6 +126,13 @@ struct Place {
     player: Arc<Player>,
 }
 
+impl Place {
+    /// What the room's next node is to go on with.
+    fn wish(&self, played: Option<Played>) {
+        self.inner.control.wish(&self.room, Wish::Play(self.player.serial.to_string(), played));
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         self.inner.forget(&self.room, &self.player);
@@ -168,6 +175,29 @@ impl Feeds {
         let task = Task { seat, queues, from, words: words_of, position, place, media };
         tokio::spawn(task.run());
         self.settled(&player, number).await.map_err(Turned::Away)
+    }
+
+    /// Goes on with what was played at a room's last node, where it would be by now.
+    pub async fn resume(&self, room: &RoomName, wishes: &Wishes) {
+        for (id, played) in &wishes.plays {
+            // It was of that node; what goes on here has an id of its own.
+            self.0.control.wish(room, Wish::Play(id.clone(), None));
+            if let Err(turned) = self.go_on(room, played).await {
+                tracing::warn!(%room, %turned, "a film of another node does not go on here");
+            }
+        }
+    }
+
+    async fn go_on(&self, room: &RoomName, played: &Played) -> Result<(), Turned> {
+        let player = self.play(room, PlayWish { file: played.file.to_string(), paused: true }).await?;
+        let position_ms = Some(played.position_ms(unix_ms()));
+        let change = PlayerChange { paused: Some(played.paused), position_ms };
+        if let Err(refusal) = self.change(room, &player.id, change).await {
+            // It would be over.
+            self.stop(room, &player.id).await?;
+            return Err(refusal.into());
+        }
+        Ok(())
     }
 
     /// Files that are played in a room, in the order in which they began.
@@ -318,6 +348,8 @@ impl Task {
         drop(queues);
         seat.leave().await;
         tracing::info!(room = %place.room, player = player.serial, "a file is played no more");
+        // Where the room has gone to another node that has been told already, and this is not heard.
+        place.wish(None);
         drop(place);
         position.send_modify(|position| position.is_over = true);
     }
@@ -330,6 +362,9 @@ impl Task {
                 // All in the room go on counting by themselves; they are told what they cannot know.
                 if told.replace((number, paused)) != Some((number, paused)) {
                     let (id, duration_ms) = (self.place.player.serial.to_string(), self.media.duration_ms);
+                    let file = self.place.player.file.clone();
+                    let played = Played { file, paused, position_ms, at_ms };
+                    self.place.wish(Some(played));
                     self.seat.tell(Playing { id, paused, position_ms, at_ms, duration_ms }).await;
                 }
                 self.position.send_modify(|position| {

@@ -10,7 +10,7 @@ use super::probe::{self, Look};
 use super::receive::Running;
 use super::staging::Staged;
 use super::{Files, stopping, unfetchable, unwritable};
-use crate::control::{Author, ChatCommand};
+use crate::control::{Author, ChatCommand, unix_ms};
 use crate::core::files::{FileState, is_probed, sniff};
 use crate::core::refusal::Refusal;
 
@@ -59,7 +59,7 @@ impl Files {
         let data = staged.data();
         // Moved away already, when a restart came between here and the room.
         if data.exists() {
-            self.0.store.keep(&file.sha256, &data).await.map_err(|error| unwritable(&error))?;
+            self.0.store.keep(&file.sha256, &data, unix_ms()).await.map_err(|error| unwritable(&error))?;
         }
         let author = Author { identity: upload.identity.clone(), name: upload.name.clone(), is_admin: false };
         let command = ChatCommand::SendFile { id: upload.id.clone(), file: Box::new(file) };

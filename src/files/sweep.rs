@@ -14,6 +14,10 @@ use crate::core::refusal::Code;
 const REMOVE_EVERY: Duration = Duration::from_secs(2);
 /// Between two looks for what is old.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+/// Between two looks for pictures behind mixes that no node came for, and for how long they are kept: rooms
+/// live for hours, and a node is gone for minutes.
+const BACKDROPS_EVERY: Duration = Duration::from_secs(3_600);
+const BACKDROPS_KEPT: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// Taken at a time.
 const BATCH: u32 = 100;
 
@@ -40,9 +44,11 @@ impl Files {
         tokio::spawn(async move {
             let mut removing = tokio::time::interval(REMOVE_EVERY);
             let mut expiring = tokio::time::interval(EXPIRE_EVERY);
+            let mut backdrops = tokio::time::interval(BACKDROPS_EVERY);
             loop {
                 tokio::select! {
                     _ = removing.tick() => files.remove_unreferenced().await,
+                    _ = backdrops.tick() => files.expire_backdrops(unix_ms()).await,
                     _ = expiring.tick() => {
                         files.finish_complete().await;
                         files.forget_stale(unix_ms()).await;
@@ -51,6 +57,13 @@ impl Files {
                 }
             }
         });
+    }
+
+    async fn expire_backdrops(&self, now_ms: u64) {
+        let before_ms = now_ms.saturating_sub(BACKDROPS_KEPT.as_millis() as u64);
+        if let Err(error) = self.0.store.expire_backdrops(before_ms).await {
+            tracing::warn!(%error, "old pictures behind mixes cannot be removed");
+        }
     }
 
     /// Uploads that are complete, but not in their rooms: the node went down, or something refused them.
@@ -118,8 +131,10 @@ impl Files {
         // Asked again: while nobody could refer to any of them anew.
         let Ok(unreferenced) = self.0.events.unreferenced(BATCH).await else { return };
         for sha256 in unreferenced {
-            match self.0.store.remove(&sha256).await {
-                Ok(()) => {
+            match self.0.store.remove(&sha256, unix_ms()).await {
+                // Another node may refer to them: later.
+                Ok(false) => {}
+                Ok(true) => {
                     if let Err(error) = self.0.events.forget_unreferenced(sha256).await {
                         tracing::warn!(%error, "contents were removed, and will be once more");
                     }

@@ -1,24 +1,26 @@
 //! Whether this node can carry one more mixer: said before quality drops, not after.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Between two looks at the machine.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How much of the machine is idle, in thousandths of a core; shared with the task that keeps it true.
+/// How much of the machine is idle, in thousandths of a core; `None` until that is known. Shared with the
+/// task that keeps it true.
+type IdleMillicores = Mutex<Option<u32>>;
+
+/// The machine's idle cores, and how many of them one more mixer takes.
 #[derive(Debug, Clone)]
 pub struct Capacity {
-    idle_millicores: Arc<AtomicU32>,
-    /// What one mixer takes.
+    idle_millicores: Arc<IdleMillicores>,
     needed_millicores: u32,
 }
 
 impl Capacity {
     /// Watches the machine from now on, on the current runtime, for mixers that take so many cores each.
     pub fn watch(cores_needed: f64) -> Self {
-        let idle_millicores = Arc::new(AtomicU32::new(u32::MAX));
+        let idle_millicores = Arc::new(IdleMillicores::default());
         let kept = Arc::downgrade(&idle_millicores);
         tokio::spawn(async move {
             let mut before = idle();
@@ -27,7 +29,7 @@ impl Capacity {
                 let Some(kept) = kept.upgrade() else { return };
                 let now = idle();
                 if let Some((before, now)) = before.zip(now) {
-                    kept.store(now.saturating_since(before), Ordering::Relaxed);
+                    *lock(&kept) = Some(now.saturating_since(before));
                 }
                 before = now;
             }
@@ -37,12 +39,17 @@ impl Capacity {
 
     /// Room for one more, which is taken into account at once.
     pub fn take(&self) -> bool {
-        let take = |idle: u32| match idle {
-            u32::MAX => Some(idle),
-            _ => idle.checked_sub(self.needed_millicores),
-        };
-        self.idle_millicores.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+        let mut idle = lock(&self.idle_millicores);
+        let Some(millicores) = *idle else { return true };
+        let left = millicores.checked_sub(self.needed_millicores);
+        *idle = Some(left.unwrap_or(millicores));
+        left.is_some()
     }
+}
+
+fn lock(idle: &IdleMillicores) -> MutexGuard<'_, Option<u32>> {
+    // It is one number: whoever panicked left it whole.
+    idle.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Idle time of all cores, and all their time, in the kernel's ticks.
@@ -57,7 +64,7 @@ impl Idle {
     fn saturating_since(self, before: Self) -> u32 {
         let total = self.total.saturating_sub(before.total).max(1);
         let idle = self.idle.saturating_sub(before.idle);
-        (idle * u64::from(self.cores) * 1_000 / total).min(u64::from(u32::MAX - 1)) as u32
+        u32::try_from(idle * u64::from(self.cores) * 1_000 / total).unwrap_or(u32::MAX)
     }
 }
 
@@ -90,9 +97,10 @@ mod tests {
 
     #[test]
     fn a_mixer_takes_its_share_until_none_is_left() {
-        let idle_millicores = Arc::new(AtomicU32::new(1_500));
-        let capacity = Capacity { idle_millicores, needed_millicores: 600 };
+        let capacity = Capacity { idle_millicores: Arc::default(), needed_millicores: 600 };
+        assert!(capacity.take(), "what is not known yet keeps nobody out");
+        *lock(&capacity.idle_millicores) = Some(1_500);
         assert!(capacity.take() && capacity.take());
-        assert!(!capacity.take());
+        assert!(!capacity.take() && !capacity.take());
     }
 }

@@ -1,24 +1,18 @@
 //! What mixers do, as metrics.
 
-use metrics::{Gauge, counter, gauge};
+use metrics::{counter, gauge};
 
 use crate::core::mix::{Figures, FromMixer, ToMixer};
-use crate::worker::Work;
+use crate::worker::{Resident, Work};
 
-/// One mixer's part of the metrics: taken back when it is gone.
-pub struct Account {
-    running: Gauge,
-    rss: Gauge,
-    rss_bytes: f64,
-}
+/// One mixer's part of the metrics.
+pub struct Account(Resident);
 
 impl Account {
     /// A mixer was started.
     pub fn open() -> Self {
         counter!("antiphon_mixer_starts_total").increment(1);
-        let running = gauge!("antiphon_mixers");
-        running.increment(1);
-        Self { running, rss: gauge!("antiphon_mixer_resident_memory_bytes"), rss_bytes: 0.0 }
+        Self(Resident::begin(gauge!("antiphon_mixers"), gauge!("antiphon_mixer_resident_memory_bytes")))
     }
 }
 
@@ -43,19 +37,10 @@ impl Work for Account {
         counter!("antiphon_mixer_packets_undecodable_total").increment(undecodable.into());
         // Cores used over a second are seconds of one core, here in thousandths, as counters are whole.
         counter!("antiphon_mixer_cpu_milliseconds_total").increment((cpu * 1_000.0) as u64);
-        let rss_bytes = rss_bytes as f64;
-        self.rss.increment(rss_bytes - self.rss_bytes);
-        self.rss_bytes = rss_bytes;
+        self.0.note(rss_bytes);
     }
 
     fn fail(&self) {
         counter!("antiphon_mixer_failures_total").increment(1);
-    }
-}
-
-impl Drop for Account {
-    fn drop(&mut self) {
-        self.running.decrement(1);
-        self.rss.decrement(self.rss_bytes);
     }
 }

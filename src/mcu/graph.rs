@@ -83,6 +83,10 @@ impl Stage {
         Self::DecodeJpeg,
     ];
 
+    /// The best first.
+    const HARDWARE: [Self; 4] =
+        [Self::EncodeH264Nvidia, Self::EncodeH264Va, Self::EncodeH264Vaapi, Self::EncodeH264Quicksync];
+
     fn text(self) -> &'static str {
         match self {
             Self::DecodeVp8 => include_str!("../../pipelines/decode-vp8.txt"),
@@ -103,12 +107,15 @@ impl Stage {
         }
     }
 
+    /// Encodes by hardware.
+    pub fn is_hardware(self) -> bool {
+        Self::HARDWARE.contains(&self)
+    }
+
     /// Ways to encode H.264 whose elements this machine has, the best first.
     pub fn h264_encoders() -> Vec<Self> {
-        let hardware =
-            [Self::EncodeH264Nvidia, Self::EncodeH264Va, Self::EncodeH264Vaapi, Self::EncodeH264Quicksync];
         let exists = |name: &String| gst::ElementFactory::find(name).is_some();
-        let all = hardware.into_iter().chain([Self::EncodeH264]);
+        let all = Self::HARDWARE.into_iter().chain([Self::EncodeH264]);
         all.filter(|stage| stage.elements().iter().all(exists)).collect()
     }
 

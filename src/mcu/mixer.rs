@@ -34,6 +34,7 @@ use ingest::Ingest;
 use outlet::Outlet;
 use sound::Sound;
 use step::{Hold, Step};
+pub use video::h264_encoder;
 use video::{Command, Feeds, Video, VideoError};
 
 use super::graph::{self, GraphError};

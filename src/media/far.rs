@@ -46,6 +46,7 @@ impl FarRoutes {
             Freight::Packets(packets) => {
                 Cargo::Packets(packets.iter().map(super::relay::RelayedPacket::crossing).collect())
             }
+            Freight::Data(data) => Cargo::Data(data.clone()),
             Freight::Down(news) => Cargo::Down(news.clone()),
             Freight::Up(news) => Cargo::Up(news.clone()),
             // The rest concerns workers, which are of this node.

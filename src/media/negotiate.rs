@@ -275,6 +275,24 @@ fn bad_offer(reason: &str) -> Refusal {
     Refusal::new(Code::BadOffer, format!("the SDP offer cannot be used: {brief}"))
 }
 
+/// Header extensions that are answered, under numbers that an offer may change.
+///
+/// Not the orientation of a camera (3GPP TS 26.114 §7.4.5): who is not answered that turns its pictures
+/// itself, so that they are upright for whoever decodes them: mixer, recordings, streams, players that know
+/// nothing of it.
+fn extensions() -> [(u8, Extension); 8] {
+    [
+        (1, Extension::AudioLevel),
+        (2, Extension::AbsoluteSendTime),
+        (3, Extension::TransportSequenceNumber),
+        (4, Extension::RtpMid),
+        (10, Extension::RtpStreamId),
+        (11, Extension::RepairedRtpStreamId),
+        (12, Extension::with_serializer(dependency::URI, DependencyDescriptorSerializer)),
+        (14, Extension::PlayoutDelay),
+    ]
+}
+
 fn build(now: Instant, identity: &Identity, reach: &Reach, creds: IceCreds) -> (Rtc, Option<KeySlot>) {
     let mut config = Rtc::builder()
         .set_crypto_provider(Arc::new(keys::tapped(&identity.crypto)))
@@ -292,8 +310,10 @@ fn build(now: Instant, identity: &Identity, reach: &Reach, creds: IceCreds) -> (
         .enable_vp9(true)
         .enable_h264(true)
         .enable_av1(true)
-        .set_extension(14, Extension::PlayoutDelay)
-        .set_extension(12, Extension::with_serializer(dependency::URI, DependencyDescriptorSerializer));
+        .clear_extension_map();
+    for (id, extension) in extensions() {
+        config = config.set_extension(id, extension);
+    }
     // A bridge must not hold a lost receiver's memory for long: five tries over about three seconds.
     config.set_max_stun_retransmits(5);
     let (mut rtc, keys) = keys::of_built(|| config.build(now));

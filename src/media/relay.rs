@@ -17,7 +17,7 @@ use crate::core::ids::{FarId, RoomName, Site};
 use crate::core::mix::{FromMixer, MixPacket};
 use crate::core::payload::DescriptorBytes;
 use crate::core::recording::FromRecorder;
-use crate::core::relay::{Cargo, Downstream, Packet, Upstream};
+use crate::core::relay::{Cargo, Data, Downstream, Packet, Upstream};
 use crate::core::replay::{Recorded, Replay};
 use crate::core::room::{Arrival, ParticipantKey};
 use crate::mailbox::Inlet;
@@ -34,6 +34,8 @@ pub struct Relay {
 pub enum Freight {
     /// What one tick of the home brought, in order.
     Packets(Vec<RelayedPacket>),
+    /// From the `lossy` channel of somebody who is connected elsewhere.
+    Data(Data),
     Down(Downstream),
     Up(Upstream),
     /// A branch at another node is to be opened: the way to it.
@@ -75,6 +77,7 @@ impl From<Cargo> for Freight {
     fn from(cargo: Cargo) -> Self {
         match cargo {
             Cargo::Packets(packets) => Self::Packets(packets.into_iter().map(RelayedPacket::from).collect()),
+            Cargo::Data(data) => Self::Data(data),
             Cargo::Down(news) => Self::Down(news),
             Cargo::Up(news) => Self::Up(news),
         }
@@ -84,7 +87,7 @@ impl From<Cargo> for Freight {
 impl Freight {
     /// May be lost.
     pub fn is_media(&self) -> bool {
-        matches!(self, Self::Packets(_) | Self::Mixed { .. } | Self::Fed { .. })
+        matches!(self, Self::Packets(_) | Self::Data(_) | Self::Mixed { .. } | Self::Fed { .. })
     }
 }
 

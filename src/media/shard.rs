@@ -9,6 +9,7 @@ mod datagrams;
 mod egress;
 mod events;
 mod feeds;
+mod figures;
 mod mixer;
 mod outputs;
 mod packets;
@@ -40,6 +41,7 @@ use crate::core::protocol::ChatMessage;
 use crate::core::recording::RecorderSettings;
 use crate::core::relay::Cargo;
 use crate::core::room::{Forward, Now, ParticipantKey, Room, SlotKey};
+use crate::core::stats::RoomStats;
 use crate::mailbox::{ControlSender, Inlet, LossySender};
 
 pub use commands::{Command, Granted, IceChange, Join, RoomCommand};
@@ -236,6 +238,8 @@ struct RoomSeat {
     /// Who waits for what was said from outside the room, by its number. The room bounds them.
     said: BTreeMap<u64, commands::Reply<()>>,
     last_said: u64,
+    /// Who waits for what branches say of their lodgers. Bounded where they are taken in.
+    looking: Vec<commands::Reply<RoomStats>>,
     /// By participant: where its connection is.
     peers: Vec<Option<PeerIndex>>,
 }
@@ -389,7 +393,7 @@ impl Shard {
         let rooms = self.rooms.iter().flatten();
         Load {
             peers: self.peers.iter().flatten().count() as u32,
-            participants: rooms.clone().map(|seat| seat.room.summary().participants).sum(),
+            participants: rooms.clone().map(|seat| seat.room.connected_here()).sum(),
             rooms: rooms.count() as u32,
             busy,
             ..Load::default()
@@ -454,7 +458,8 @@ impl RoomSeat {
         let said = BTreeMap::new();
         let (mixer, recorder, streams) = (None, None, Vec::new());
         let (feeds, peers) = (Vec::new(), Vec::new());
-        Self { room, epoch, branch, mixer, recorder, streams, feeds, said, last_said: 0, peers }
+        let looking = Vec::new();
+        Self { room, epoch, branch, mixer, recorder, streams, feeds, said, last_said: 0, looking, peers }
     }
 
     fn peer_of(&self, who: ParticipantKey) -> Option<PeerIndex> {
@@ -472,7 +477,8 @@ impl RoomSeat {
             return self.mixer.as_ref().map(|mixer| (&mixer.packets, Place::Slot(slot.0), false));
         }
         let recorder = self.recorder.as_ref().filter(|_| self.room.recorder_seat() == Some(who))?;
-        let place = Place::Track { slot: slot.0, serial: self.room.slot_serial(who, slot)? };
+        let (serial, encoding) = (self.room.slot_serial(who, slot)?, self.room.slot_encoding(who, slot)?);
+        let place = Place::Track { slot: slot.0, serial, encoding };
         Some((&recorder.packets, place, true))
     }
 

@@ -8,6 +8,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::pace::{Pace, Wait};
@@ -55,6 +56,12 @@ impl Inbox {
         let (relays, relays_of) = mailbox::control(RELAY_QUEUE_DEPTH);
         (ShardHandle { commands, relays }, Self { commands: commands_of, relays: relays_of })
     }
+
+    /// What a shard would take next.
+    #[cfg(test)]
+    pub async fn next_command(&mut self) -> Option<Command> {
+        self.commands.recv().await
+    }
 }
 
 impl ShardHandle {
@@ -62,6 +69,18 @@ impl ShardHandle {
     /// [`Refused`] when the shard is overrun or gone.
     pub fn send(&self, command: Command) -> Result<(), Refused> {
         self.commands.send(command)
+    }
+
+    /// Sends, for what must not be lost: where the shard is overrun, on `runtime` it waits for its turn.
+    /// Whether it was sent at once.
+    pub fn send_in_turn(&self, runtime: &Handle, command: Command) -> bool {
+        let Err(command) = self.commands.offer(command) else { return true };
+        let commands = self.commands.clone();
+        runtime.spawn(async move {
+            // One that is gone has no rooms any more.
+            let _ = commands.send_when_free(command).await;
+        });
+        false
     }
 
     /// The way in for the other shards of the node.
@@ -156,7 +175,9 @@ impl Worker {
             }
             let began = Instant::now();
             more = self.tick(began, command, relay);
-            self.busy += began.elapsed();
+            let took = began.elapsed();
+            self.busy += took;
+            self.pace.handle_work(began, took);
             if began >= self.reported_at + REPORT_INTERVAL {
                 self.report(began);
             }

@@ -2,25 +2,22 @@
 
 use std::time::Duration;
 
-use metrics::{Gauge, counter, gauge};
+use metrics::{counter, gauge};
 
 use crate::core::recording::{Figures, FromRecorder, ToRecorder};
-use crate::worker::Work;
+use crate::worker::{Resident, Work};
 
-/// One recorder's part of the metrics: taken back when it is gone.
-pub struct Account {
-    running: Gauge,
-    rss: Gauge,
-    rss_bytes: f64,
-}
+/// One recorder's part of the metrics.
+pub struct Account(Resident);
 
 impl Account {
     /// A recorder was started.
     pub fn open() -> Self {
         counter!("antiphon_recordings_recorder_starts_total").increment(1);
-        let running = gauge!("antiphon_recordings_running");
-        running.increment(1);
-        Self { running, rss: gauge!("antiphon_recordings_resident_memory_bytes"), rss_bytes: 0.0 }
+        Self(Resident::begin(
+            gauge!("antiphon_recordings_running"),
+            gauge!("antiphon_recordings_resident_memory_bytes"),
+        ))
     }
 }
 
@@ -46,19 +43,10 @@ impl Work for Account {
         counter!("antiphon_recordings_packets_total").increment(packets);
         counter!("antiphon_recordings_packets_lost_total").increment(packets_lost);
         counter!("antiphon_recordings_cpu_milliseconds_total").increment(cpu_ms);
-        let rss_bytes = rss_bytes as f64;
-        self.rss.increment(rss_bytes - self.rss_bytes);
-        self.rss_bytes = rss_bytes;
+        self.0.note(rss_bytes);
     }
 
     fn fail(&self) {
         counter!("antiphon_recordings_recorder_failures_total").increment(1);
-    }
-}
-
-impl Drop for Account {
-    fn drop(&mut self) {
-        self.running.decrement(1);
-        self.rss.decrement(self.rss_bytes);
     }
 }

@@ -5,11 +5,12 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use ffmpeg_next::format;
+use ffmpeg_next::format::{self, context::Input};
 
 use super::folder::{Folder, read_manifest};
 use super::media::{self, MediaError, copy_whole};
 use super::recorder::MEMORY_BYTES_MAX;
+use super::track_file::Grown;
 use crate::core::recording::EndReason;
 use crate::core::recording::manifest::{Content, Manifest, Progress, RecordedFile};
 use crate::worker::process;
@@ -55,6 +56,31 @@ pub fn finish(folder: &Folder, manifest: &mut Manifest) -> io::Result<()> {
     folder.write_manifest(manifest)
 }
 
+/// A file whose pictures grew says so at its beginning, by which players choose their window. Its bytes then.
+///
+/// # Errors
+/// It stays as it is.
+pub fn note_growth(folder: &Folder, name: &str, grown: &Grown) -> Result<u64, MediaError> {
+    copy(&mut format::input(&folder.path(name))?, folder, name, "matroska", Some(grown))?;
+    Ok(fs::metadata(folder.path(name))?.len())
+}
+
+fn copy(
+    input: &mut Input,
+    folder: &Folder,
+    name: &str,
+    container: &str,
+    grown: Option<&Grown>,
+) -> Result<(), MediaError> {
+    let path = folder.unfinished(name);
+    let copied = copy_whole(input, &path, container, &[("avoid_negative_ts", "disabled")], grown);
+    if copied.is_err() {
+        let _ = fs::remove_file(&path);
+    }
+    copied?;
+    Ok(folder.replace(name)?)
+}
+
 fn make_whole(folder: &Folder, file: &mut RecordedFile) -> Result<(), MediaError> {
     let container = match file.content {
         Content::Video | Content::Audio => "matroska",
@@ -62,9 +88,8 @@ fn make_whole(folder: &Folder, file: &mut RecordedFile) -> Result<(), MediaError
         Content::Chat | Content::Chapters => return Ok(()),
     };
     let mut input = format::input(&folder.path(&file.name))?;
-    copy_whole(&mut input, &folder.unfinished(&file.name), container, &[("avoid_negative_ts", "disabled")])?;
+    copy(&mut input, folder, &file.name, container, None)?;
     drop(input);
-    folder.replace(&file.name)?;
     let input = format::input(&folder.path(&file.name))?;
     // Of what it now says itself, in microseconds.
     file.end_ms = file.end_ms.max((input.duration().max(0) / 1_000) as u64);

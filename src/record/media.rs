@@ -15,6 +15,7 @@ use ffmpeg_next::format::context::{Input, Output, StreamIo};
 use ffmpeg_next::format::{self, sample};
 use ffmpeg_next::{ChannelLayout, Dictionary, Packet, Rational};
 
+use super::track_file::Grown;
 use crate::core::payload::{AUDIO_CLOCK_RATE, Codec};
 use crate::core::recording::EndReason;
 
@@ -90,6 +91,12 @@ pub fn parameters(codec: Codec, unit: &[u8]) -> Result<Parameters, MediaError> {
         Codec::Opus | Codec::Red => Id::OPUS,
     };
     if parameters.id() == fits { Ok(parameters.clone()) } else { Err(MediaError::Undescribed) }
+}
+
+/// How many a picture of a stream has; 0 where that is not known.
+pub fn pixels(parameters: &Parameters) -> u64 {
+    let decoder = codec::Context::from_parameters(parameters.clone()).and_then(|c| c.decoder().video());
+    decoder.map_or(0, |decoder| u64::from(decoder.width()) * u64::from(decoder.height()))
 }
 
 /// Those that an encoder of it would have: stereo, as every decoder makes of it.
@@ -272,7 +279,8 @@ impl Writing {
     }
 }
 
-/// Copies all streams of `input` into another file of the same kind, with length and index.
+/// Copies all streams of `input` into another file of the same kind, with length and index. The first is
+/// described as `grown` has it, if that is given.
 ///
 /// # Errors
 /// It cannot be written.
@@ -281,13 +289,25 @@ pub fn copy_whole(
     path: &Path,
     container: &str,
     options: &[(&str, &str)],
+    grown: Option<&Grown>,
 ) -> Result<(), MediaError> {
-    let describe = |stream: ffmpeg::Stream<'_>| (stream.parameters(), stream.time_base());
-    let described: Vec<(Parameters, Rational)> = input.streams().map(describe).collect();
-    let bases: Vec<Rational> = described.iter().map(|(_, time_base)| *time_base).collect();
-    let streams =
-        described.into_iter().map(|(parameters, time_base)| Stream { parameters, title: None, time_base });
+    let describe = |stream: ffmpeg::Stream<'_>| {
+        let title = stream.metadata().get("title").map(str::to_owned);
+        (stream.parameters(), title, stream.time_base())
+    };
+    let mut described: Vec<(Parameters, Option<String>, Rational)> = input.streams().map(describe).collect();
+    if let (Some(grown), Some((parameters, ..))) = (grown, described.first_mut()) {
+        *parameters = self::parameters(grown.codec, &grown.keyframe)?;
+    }
+    let bases: Vec<Rational> = described.iter().map(|(.., time_base)| *time_base).collect();
+    let streams = described.iter().map(|(parameters, title, time_base)| Stream {
+        parameters: parameters.clone(),
+        title: title.as_deref(),
+        time_base: *time_base,
+    });
     let mut writing = Writing::create(path, container, options, streams.collect(), &[])?;
+    // So described, H.264 is taken as a byte stream; in the file its units have lengths.
+    let is_measured = grown.is_some_and(|grown| grown.codec == Codec::H264);
     loop {
         let mut packet = Packet::empty();
         match packet.read(input) {
@@ -295,12 +315,34 @@ pub fn copy_whole(
             // The last cluster or fragment is cut where its writer was.
             Err(_) => break,
         }
+        if is_measured && let Some(stream) = byte_stream(&packet) {
+            packet = stream;
+        }
         let stream = packet.stream();
         if let Some(time_base) = bases.get(stream).copied() {
             writing.write(packet, stream, time_base)?;
         }
     }
     writing.finish()
+}
+
+/// An access unit in Annex B, of one whose units have their lengths before them; `None` where it is none.
+fn byte_stream(packet: &Packet) -> Option<Packet> {
+    let (mut rest, mut data) = (packet.data()?, Vec::with_capacity(packet.size()));
+    while !rest.is_empty() {
+        let (length, after) = rest.split_first_chunk::<4>()?;
+        let (unit, after) = after.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+        data.extend([0, 0, 0, 1]);
+        data.extend(unit);
+        rest = after;
+    }
+    let mut stream = Packet::copy(&data);
+    stream.set_pts(packet.pts());
+    stream.set_dts(packet.dts());
+    stream.set_duration(packet.duration());
+    stream.set_flags(packet.flags());
+    stream.set_stream(packet.stream());
+    Some(stream)
 }
 
 pub fn dictionary<'a>(pairs: &[(&str, &str)]) -> Dictionary<'a> {

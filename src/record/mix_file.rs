@@ -10,7 +10,7 @@ use ffmpeg_next::{Packet, Rational};
 use super::media::{self, MediaError, Stream, Writing, Written};
 use super::sound::{self, Transcoder};
 use super::track_file::SYNC_INTERVAL_US;
-use crate::core::depacketize::Unit;
+use crate::core::depacketize::{Unit, opus_duration_us};
 use crate::core::payload::{Codec, VIDEO_CLOCK_RATE};
 
 pub const FILE_NAME: &str = "mix.mp4";
@@ -24,6 +24,9 @@ const OPTIONS: [(&str, &str); 3] = [
 ];
 /// Pictures are this far apart at least.
 const STEP_TICKS: i64 = 90;
+/// What the last picture lasts where there is no other to tell by.
+const PICTURE_US: i64 = 1_000_000 / 30;
+const PICTURE_US_MAX: i64 = 200_000;
 
 /// See the module.
 pub struct MixFile {
@@ -35,6 +38,8 @@ pub struct MixFile {
     last_ticks: i64,
     /// A picture is written when its length is known: with the next one.
     held: Option<(Unit, i64)>,
+    /// What the next picture is taken to last.
+    picture_us: i64,
     synced_us: i64,
 }
 
@@ -57,6 +62,7 @@ impl MixFile {
             end_us: at_us,
             last_ticks: i64::MIN,
             held: None,
+            picture_us: PICTURE_US,
             synced_us: at_us,
         })
     }
@@ -66,15 +72,29 @@ impl MixFile {
     /// # Errors
     /// It cannot be written.
     pub fn write_picture(&mut self, unit: Unit, at_us: i64) -> Result<(), MediaError> {
-        self.end_us = self.end_us.max(at_us);
         if let Some((before, before_us)) = self.held.replace((unit, at_us)) {
-            self.write_held(&before, before_us, at_us - before_us)?;
+            let lasted_us = at_us - before_us;
+            self.picture_us = lasted_us.min(PICTURE_US_MAX);
+            self.write_held(&before, before_us, lasted_us)?;
         }
+        self.end_us = self.end_us.max(at_us);
         if at_us - self.synced_us >= SYNC_INTERVAL_US {
             self.synced_us = at_us;
             self.writing.sync()?;
         }
         Ok(())
+    }
+
+    /// Where it ends if it is finished so.
+    pub fn ends_us(&self, until_us: Option<i64>) -> i64 {
+        let pictures_us =
+            self.held.as_ref().map(|(_, at_us)| at_us + Self::lasts_us(*at_us, self.picture_us, until_us));
+        pictures_us.unwrap_or_default().max(self.end_us)
+    }
+
+    fn lasts_us(at_us: i64, picture_us: i64, until_us: Option<i64>) -> i64 {
+        let lasts_us = until_us.map(|until_us| until_us - at_us);
+        lasts_us.filter(|us| (0..=PICTURE_US_MAX).contains(us)).unwrap_or(picture_us)
     }
 
     fn write_held(&mut self, unit: &Unit, at_us: i64, length_us: i64) -> Result<(), MediaError> {
@@ -99,7 +119,7 @@ impl MixFile {
         if at_us < self.start_us {
             return Ok(());
         }
-        self.end_us = self.end_us.max(at_us);
+        self.end_us = self.end_us.max(at_us + opus_duration_us(&unit.data).unwrap_or_default());
         let packets = self.transcoder.push(&unit.data, at_us)?;
         self.write_all_sound(packets)
     }
@@ -113,11 +133,14 @@ impl MixFile {
         Arc::clone(&self.writing.written)
     }
 
+    /// Ends it. Its last picture is seen until `until_us`, where that is known and not far.
+    ///
     /// # Errors
     /// Its end cannot be written; what came before can be played.
-    pub fn finish(mut self) -> Result<(), MediaError> {
+    pub fn finish(mut self, until_us: Option<i64>) -> Result<(), MediaError> {
         if let Some((unit, at_us)) = self.held.take() {
-            self.write_held(&unit, at_us, 1_000_000 / 30)?;
+            let lasts_us = Self::lasts_us(at_us, self.picture_us, until_us);
+            self.write_held(&unit, at_us, lasts_us)?;
         }
         let packets = self.transcoder.finish()?;
         self.write_all_sound(packets)?;

@@ -1,6 +1,6 @@
 //! A recording as its recorder has it: tracks, their files, what was said and what happened meanwhile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 
 use super::finish;
@@ -8,7 +8,8 @@ use super::folder::{Folder, read_manifest};
 use super::media::MediaError;
 use super::mix_file::{self, MixFile};
 use super::recorder::RecorderError;
-use super::track::{Inflow, Track};
+use super::track::{Ended, Inflow, Track};
+use super::track_file::Grown;
 use super::usage::Usage;
 use crate::core::depacketize::Unit;
 use crate::core::ids::Identity;
@@ -21,6 +22,8 @@ use crate::core::recording::{EndReason, Figures, FromRecorder, RecordedTrack, Re
 
 /// Packets of a track of which nothing was said yet wait for that; more are dropped.
 const UNKNOWN_MAX: usize = 1_024;
+/// Packets of the mix's sound that came before its first picture: two seconds. The oldest go.
+const EARLY_MAX: usize = 100;
 const SECOND_US: i64 = 1_000_000;
 
 /// See the module.
@@ -34,8 +37,12 @@ pub struct Session {
     clocks: BTreeMap<Identity, SenderClock>,
     unknown: Vec<(u32, i64, MixPacket)>,
     mix: Option<(MixFile, RecordedFile)>,
+    /// Its file begins with a picture, and sound of the same time may be placed first.
+    early_sound: VecDeque<(Unit, i64)>,
     captions: Captions,
     captions_changed: bool,
+    /// Files that say too little of their size.
+    grown: Vec<(String, Grown)>,
     usage: Usage,
     figures: Figures,
     told_us: i64,
@@ -48,7 +55,8 @@ impl Session {
     pub fn begin(settings: RecorderSettings) -> Result<Self, RecorderError> {
         let path = PathBuf::from(&settings.folder);
         let folder = Folder::open(&path).map_err(MediaError::from)?.ok_or(RecorderError::Taken)?;
-        let manifest = read_manifest(&path).unwrap_or_else(|_| Manifest::new(&settings));
+        let begins = |_| Manifest::new(settings.room.clone(), settings.recording.clone());
+        let manifest = read_manifest(&path).unwrap_or_else(begins);
         folder.write_manifest(&manifest).map_err(MediaError::from)?;
         Ok(Self {
             epoch_us: (settings.recording.started_at_ms as i64).saturating_mul(1_000),
@@ -60,8 +68,10 @@ impl Session {
             clocks: BTreeMap::new(),
             unknown: Vec::new(),
             mix: None,
+            early_sound: VecDeque::new(),
             captions: Captions::default(),
             captions_changed: false,
+            grown: Vec::new(),
             usage: Usage::default(),
             figures: Figures::default(),
             told_us: 0,
@@ -129,7 +139,7 @@ impl Session {
 
     /// Takes a packet that came at `now_us`.
     pub fn handle_packet(&mut self, now_us: i64, packet: MixPacket) {
-        let Place::Track { slot, serial } = packet.place else { return };
+        let Place::Track { slot, serial, .. } = packet.place else { return };
         if self.ended {
             return;
         }
@@ -140,24 +150,27 @@ impl Session {
             }
             return;
         };
-        if track.inflow.as_ref().is_some_and(|inflow| inflow.codec != packet.codec) {
-            // Its publisher changed codec: another file goes on.
-            let (entry, result) = match track.finish() {
-                Some((entry, result)) => (Some(entry), result),
-                None => (None, Ok(())),
-            };
-            track.inflow = None;
-            if let Err(error) = result {
-                tracing::warn!(%error, "a file of a recording has no end");
-            }
-            entry.into_iter().for_each(|entry| note_file(&mut self.manifest, entry));
+        if track.inflow.as_ref().is_some_and(|inflow| inflow.codec != packet.codec)
+            && let Err(error) = self.end_codec(serial)
+        {
+            tracing::warn!(%error, "a file of a recording has no end");
         }
         let Some(track) = self.tracks.get_mut(&serial) else { return };
         let inflow = track.inflow.get_or_insert_with(|| Inflow::new(slot, packet.codec));
         if inflow.slot() != slot {
-            inflow.change_slot(slot);
+            let clock = self.clocks.entry(track.about.identity.clone()).or_default();
+            inflow.change_slot(slot, clock);
         }
         inflow.push(now_us, packet);
+    }
+
+    /// A track's publisher changed codec: another file goes on.
+    fn end_codec(&mut self, serial: u32) -> Result<(), MediaError> {
+        let written = self.write_track(serial, i64::MAX, true);
+        let Some(track) = self.tracks.get_mut(&serial) else { return written };
+        track.inflow = None;
+        let ended = track.finish();
+        written.and(self.note_ended(ended))
     }
 
     /// Does what is due: some times a second. What is to be said, and whether it can go on.
@@ -260,12 +273,19 @@ impl Session {
                     let entry = mix_entry(self.settings.part, at_us);
                     let mut file = MixFile::create(&self.folder.path(&entry.name), &unit, at_us)?;
                     file.write_picture(unit, at_us)?;
+                    for (unit, at_us) in std::mem::take(&mut self.early_sound) {
+                        file.write_sound(&unit, at_us)?;
+                    }
                     note_file(&mut self.manifest, entry.clone());
                     self.folder.write_manifest(&self.manifest)?;
                     self.mix = Some((file, entry));
                 }
-                // It begins with a picture.
-                (None, Kind::Audio) => {}
+                (None, Kind::Audio) => {
+                    if self.early_sound.len() >= EARLY_MAX {
+                        self.early_sound.pop_front();
+                    }
+                    self.early_sound.push_back((unit, at_us));
+                }
             }
         }
         Ok(())
@@ -274,10 +294,30 @@ impl Session {
     fn end_track(&mut self, serial: u32) -> Result<(), MediaError> {
         let written = self.write_track(serial, i64::MAX, true);
         let Some(mut track) = self.tracks.remove(&serial) else { return written };
-        let Some((entry, result)) = track.finish() else { return written };
-        note_file(&mut self.manifest, entry);
+        let Some(ended) = track.finish() else { return written };
+        let result = self.note_ended(Some(ended));
         self.folder.write_manifest(&self.manifest)?;
         written.and(result)
+    }
+
+    fn note_ended(&mut self, ended: Option<Ended>) -> Result<(), MediaError> {
+        let Some(Ended { entry, grown, result }) = ended else { return Ok(()) };
+        self.grown.extend(grown.map(|grown| (entry.name.clone(), grown)));
+        note_file(&mut self.manifest, entry);
+        result
+    }
+
+    /// Files are copied for it, so that this is done once nothing more comes.
+    fn note_growth(&mut self) {
+        for (name, grown) in std::mem::take(&mut self.grown) {
+            match finish::note_growth(&self.folder, &name, &grown) {
+                Ok(bytes) => {
+                    let entry = self.manifest.files.iter_mut().find(|file| file.name == name);
+                    entry.into_iter().for_each(|entry| entry.bytes = bytes);
+                }
+                Err(error) => tracing::warn!(%error, "a file of a recording says too small a size"),
+            }
+        }
     }
 
     fn take_figures(&mut self) -> Figures {
@@ -308,14 +348,14 @@ impl Session {
     pub fn finish(mut self, now_us: i64) -> Result<(), RecorderError> {
         let mut result = if self.ended { Ok(()) } else { self.write_due(now_us, true) };
         for track in std::mem::take(&mut self.tracks).values_mut() {
-            let Some((entry, ended)) = track.finish() else { continue };
-            note_file(&mut self.manifest, entry);
-            result = result.and(ended);
+            let ended = track.finish();
+            result = result.and(self.note_ended(ended));
         }
         if let Some((file, mut entry)) = self.mix.take() {
-            entry.end_ms = (file.end_us / 1_000) as u64;
+            let ended_us = self.manifest.ended_at_ms.map(|at_ms| self.since_start_ms(at_ms) as i64 * 1_000);
+            entry.end_ms = (file.ends_us(ended_us) / 1_000) as u64;
             let written = file.written();
-            result = result.and(file.finish());
+            result = result.and(file.finish(ended_us));
             entry.bytes = written.bytes();
             note_file(&mut self.manifest, entry);
         }
@@ -325,6 +365,7 @@ impl Session {
         // Without an end by the room, the node is gone.
         self.manifest.reason.get_or_insert(EndReason::Closed);
         self.manifest.duration_ms = media;
+        self.note_growth();
         finish::finish(&self.folder, &mut self.manifest).map_err(MediaError::from)?;
         captioned.map_err(MediaError::from)?;
         result.map_err(RecorderError::from)

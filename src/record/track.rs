@@ -1,27 +1,51 @@
 //! One track on its way into its file: put in order, put together, put in its time.
 
+use std::collections::VecDeque;
 use std::path::Path;
 
 use super::media::MediaError;
-use super::track_file::TrackFile;
+use super::track_file::{Grown, TrackFile};
 use crate::core::depacketize::{Assembler, Outcome, Unit};
-use crate::core::mix::MixPacket;
+use crate::core::mix::{MixPacket, Place};
 use crate::core::payload::Codec;
 use crate::core::recording::RecordedTrack;
 use crate::core::recording::manifest::{Content, RecordedFile, file_name};
 use crate::core::recording::reorder::{Ordered, Reorder};
-use crate::core::recording::timeline::{SenderClock, Timeline};
+use crate::core::recording::timeline::{MediaTime, SETTLE_US, SenderClock, Timeline};
 
 /// A key frame is asked for again after so long.
 const ASK_INTERVAL_US: i64 = 300_000;
 
+/// A picture is held back for so long: the same moment may yet come in another layer, with which a better one
+/// begins.
+const HELD_US: i64 = 300_000;
+/// Pictures that are less apart are of one moment: cameras send 60 a second at most.
+const ONE_MOMENT_US: i64 = 8_000;
+/// Another layer is placed once its sender's report says when it was, which comes in a second, or after this.
+const REPORTED_WITHIN_US: i64 = 2_000_000;
+
 /// Packets of a track in, units with their times out.
+///
+/// A track may come in another of its layers from one picture to the next. Each layer counts its time from
+/// anywhere, and begins with a picture that its predecessor may have shown already: of two pictures of one
+/// moment the later layer's is kept, which is the one that what follows builds on.
 pub struct Inflow {
     slot: u16,
     pub codec: Codec,
     reorder: Reorder,
     assembler: Assembler,
     timeline: Timeline,
+    /// Which of the track's layers came last.
+    encoding: Option<u8>,
+    /// Units whose time is not settled, and since when there are such; after that all are placed at once.
+    unsettled: VecDeque<(Unit, MediaTime, i64)>,
+    began_us: Option<i64>,
+    /// What is unsettled is of another layer than what is placed.
+    changes: bool,
+    /// With their times, and when they came.
+    placed: VecDeque<(Unit, i64, i64)>,
+    /// The time of the last that was given on.
+    given_us: Option<i64>,
     asked_us: Option<i64>,
     wants_keyframe: bool,
     pub lost: u64,
@@ -35,6 +59,12 @@ impl Inflow {
             reorder: Reorder::default(),
             assembler: Assembler::new(codec),
             timeline: Timeline::new(codec.clock_rate()),
+            encoding: None,
+            unsettled: VecDeque::new(),
+            began_us: None,
+            changes: false,
+            placed: VecDeque::new(),
+            given_us: None,
             asked_us: None,
             wants_keyframe: false,
             lost: 0,
@@ -46,7 +76,10 @@ impl Inflow {
     }
 
     /// The track comes by another slot, whose numbers are its own.
-    pub fn change_slot(&mut self, slot: u16) {
+    pub fn change_slot(&mut self, slot: u16, clock: &SenderClock) {
+        self.place(clock);
+        self.began_us = None;
+        self.encoding = None;
         self.slot = slot;
         self.reorder = Reorder::default();
         self.assembler.lose();
@@ -57,40 +90,92 @@ impl Inflow {
         self.slot
     }
 
+    /// From this packet on the track comes in another layer.
+    fn change_encoding(&mut self, encoding: u8, clock: &SenderClock) {
+        if self.encoding.replace(encoding).is_none_or(|before| before == encoding) || !self.codec.is_video() {
+            return;
+        }
+        self.place(clock);
+        self.began_us = None;
+        self.changes = true;
+        self.assembler = Assembler::new(self.codec);
+        self.timeline.begin_anew();
+    }
+
+    fn place(&mut self, clock: &SenderClock) {
+        if std::mem::take(&mut self.changes)
+            && let Some((_, noted, _)) = self.unsettled.front()
+        {
+            let begins_us = self.timeline.time_of(clock, *noted);
+            while self.placed.back().is_some_and(|(_, at_us, _)| *at_us > begins_us - ONE_MOMENT_US) {
+                self.placed.pop_back();
+            }
+            self.timeline.go_on_after(self.placed.back().map(|(_, at_us, _)| *at_us).or(self.given_us));
+        }
+        for (unit, noted, came_us) in self.unsettled.drain(..) {
+            self.placed.push_back((unit, self.timeline.place(clock, noted), came_us));
+        }
+    }
+
+    fn is_settled(&self, now_us: i64) -> bool {
+        let since = |began_us: i64| now_us.saturating_sub(began_us);
+        match (self.began_us, self.changes) {
+            (None, _) => false,
+            (Some(began_us), false) => since(began_us) >= SETTLE_US,
+            (Some(began_us), true) => self.timeline.is_reported() || since(began_us) >= REPORTED_WITHIN_US,
+        }
+    }
+
     /// What is complete by now; `is_last` where nothing more comes. Times are on this machine's clock.
     pub fn take(&mut self, now_us: i64, clock: &mut SenderClock, is_last: bool) -> Vec<(Unit, i64)> {
-        let mut units = Vec::new();
-        let mut outcomes = Vec::new();
         while let Some(ordered) = if is_last { self.reorder.flush() } else { self.reorder.poll(now_us) } {
-            let came_us = match ordered {
-                Ordered::Packet(packet, came_us) => {
-                    self.assembler.push(&packet, &mut outcomes);
-                    came_us
-                }
+            match ordered {
+                Ordered::Packet(packet, came_us) => self.take_packet(&packet, came_us, clock),
                 Ordered::Lost(count) => {
                     self.lost += count;
                     self.assembler.lose();
                     self.wants_keyframe |= self.codec.is_video();
-                    continue;
                 }
-                Ordered::Missing => {
-                    self.wants_keyframe |= self.codec.is_video();
-                    continue;
-                }
-            };
-            for outcome in outcomes.drain(..) {
-                match outcome {
-                    Outcome::Unit(unit) => {
-                        let Unit { rtp_time, captured_us, .. } = unit;
-                        let at_us = self.timeline.place(clock, rtp_time, captured_us, came_us);
-                        self.wants_keyframe &= !unit.keyframe;
-                        units.push((unit, at_us));
-                    }
-                    Outcome::NeedsKeyframe => self.wants_keyframe = true,
-                }
+                Ordered::Missing => self.wants_keyframe |= self.codec.is_video(),
             }
         }
-        units
+        if is_last || self.is_settled(now_us) {
+            self.place(clock);
+        }
+        self.give(now_us, is_last)
+    }
+
+    fn take_packet(&mut self, packet: &MixPacket, came_us: i64, clock: &mut SenderClock) {
+        if let Place::Track { encoding, .. } = packet.place {
+            self.change_encoding(encoding, clock);
+        }
+        let mut outcomes = Vec::new();
+        self.assembler.push(packet, &mut outcomes);
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Unit(unit) => {
+                    let noted = self.timeline.note(clock, unit.rtp_time, unit.captured_us, came_us);
+                    self.wants_keyframe &= !unit.keyframe;
+                    self.began_us.get_or_insert(came_us);
+                    self.unsettled.push_back((unit, noted, came_us));
+                }
+                Outcome::NeedsKeyframe => self.wants_keyframe = true,
+            }
+        }
+    }
+
+    /// What is not held back any more.
+    fn give(&mut self, now_us: i64, is_last: bool) -> Vec<(Unit, i64)> {
+        let held_us = if self.codec.is_video() { HELD_US } else { 0 };
+        let is_due = |came_us: i64| now_us.saturating_sub(came_us) >= held_us;
+        let mut given = Vec::new();
+        while self.placed.front().is_some_and(|(_, _, came_us)| is_last || !self.changes && is_due(*came_us))
+            && let Some((unit, at_us, _)) = self.placed.pop_front()
+        {
+            self.given_us = Some(at_us);
+            given.push((unit, at_us));
+        }
+        given
     }
 
     /// Whether a key frame is to be asked for now.
@@ -102,6 +187,15 @@ impl Inflow {
         }
         asks
     }
+}
+
+/// A file that has come to its end.
+pub struct Ended {
+    pub entry: RecordedFile,
+    /// It holds larger pictures than it says at its beginning.
+    pub grown: Option<Grown>,
+    /// Whether it has its length and index.
+    pub result: Result<(), MediaError>,
 }
 
 /// A track that is recorded.
@@ -132,6 +226,7 @@ impl Track {
     ) -> Result<Option<RecordedFile>, MediaError> {
         let mut begun = None;
         for (unit, at_us) in units {
+            // What others saw before the beginning, which what follows builds on, is all at the beginning.
             let at_us = (at_us - epoch_us).max(0);
             let written = match &mut self.file {
                 Some((file, _)) => file.write(&unit, at_us),
@@ -182,15 +277,15 @@ impl Track {
         Some(self.stamp(file, entry))
     }
 
-    /// The file is at its end. Its entry, and whether it has its length and index.
-    pub fn finish(&mut self) -> Option<(RecordedFile, Result<(), MediaError>)> {
-        let (file, entry) = self.file.take()?;
+    /// The file is at its end.
+    pub fn finish(&mut self) -> Option<Ended> {
+        let (mut file, entry) = self.file.take()?;
         let mut entry = self.stamp(&file, &entry);
-        let written = file.written();
+        let (written, grown) = (file.written(), file.take_grown());
         let result = file.finish();
         entry.complete = result.is_ok();
         entry.bytes = written.bytes();
-        Some((entry, result))
+        Some(Ended { entry, grown, result })
     }
 
     pub fn has_file(&self) -> bool {

@@ -11,12 +11,25 @@ use super::Signal;
 use super::error::{Problem, ProblemBody};
 use super::extract::InRoom;
 use super::member::may_change;
+use crate::control::Wish;
 use crate::core::ids::RoomName;
 use crate::core::mix::backdrop::{BYTES_MAX, Backdrop};
 use crate::core::protocol::Code;
 
 /// A little more than a picture may have, so that the refusal can say so.
 pub const BODY_BYTES_MAX: usize = BYTES_MAX + 1;
+
+/// Puts the picture there that the room had at another node.
+pub(super) async fn resume(signal: &Signal, room: &RoomName) {
+    let resumed = async {
+        let backdrop = Backdrop::parse(&signal.files.backdrop(room).await?)?;
+        signal.control.set_backdrop(room, Some(backdrop)).await
+    };
+    if let Err(refusal) = resumed.await {
+        tracing::warn!(room = %room, %refusal, "the picture behind a mix did not come along");
+        signal.control.wish(room, Wish::Backdrop(false));
+    }
+}
 
 /// Put a picture behind the tiles of the mix
 ///
@@ -49,7 +62,10 @@ pub async fn put(
     let words = format!("a background has at most {BYTES_MAX} bytes: make it smaller");
     let body = body.map_err(|_| Problem::new(Code::TooLarge, words))?;
     let backdrop = Backdrop::parse(&body)?;
+    signal.control.room(&room).await?;
+    signal.files.keep_backdrop(&room, body).await?;
     signal.control.set_backdrop(&room, Some(backdrop)).await?;
+    signal.control.wish(&room, Wish::Backdrop(true));
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -75,5 +91,6 @@ pub async fn delete(
 ) -> Result<StatusCode, Problem> {
     may_change(&signal, &headers, &room).await?;
     signal.control.set_backdrop(&room, None).await?;
+    signal.control.wish(&room, Wish::Backdrop(false));
     Ok(StatusCode::NO_CONTENT)
 }

@@ -16,7 +16,7 @@ use super::error::{Problem, ProblemBody};
 use super::extract::{self, From, InRoom, OfFile, OfRecording};
 use super::payments::{Claim, payer};
 use super::paywall::{PaymentRequired, required, unpaid};
-use super::{files, recordings};
+use super::{files, receipts, recordings};
 use crate::billing::Admission;
 use crate::core::ids::{Identity, MessageId, RoomName};
 use crate::core::ledger::{Offer, Resource};
@@ -38,6 +38,8 @@ pub struct Bought {
     /// Access ends then, grace included.
     until_ms: u64,
     files: Vec<BoughtFile>,
+    /// Paths of the receipts of what was paid for it, the latest first.
+    receipts: Vec<String>,
 }
 
 /// One file of it.
@@ -77,14 +79,15 @@ async fn access(
     files: Found,
 ) -> Result<Response, Problem> {
     let payer = payer(signal, headers, &of, claim)?;
-    match signal.billing.admit(of, payer, from).await? {
+    match signal.billing.admit(of.clone(), payer, from).await? {
         Admission::Entitled { viewer, until_ms } => {
+            let receipts = receipts::paths(&of, &signal.billing.settled(of.clone(), viewer.clone()).await?);
             let files = files.into_iter().map(|(name, bytes, media_type, path)| {
                 let link = signal.links.sold(&path, &viewer, until_ms);
                 BoughtFile { name, bytes, media_type, url: link.url, expires_at_ms: link.expires_at_ms }
             });
             let files = files.collect();
-            Ok(Json(Bought { viewer, until_ms, files }).into_response())
+            Ok(Json(Bought { viewer, until_ms, files, receipts }).into_response())
         }
         Admission::Pay(challenge) => Ok(required(&challenge)),
         Admission::Preview { .. } => Err(unpaid()),

@@ -13,6 +13,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use metrics::counter;
+use tracing::Instrument as _;
 
 use super::Signal;
 use super::backdrop;
@@ -20,6 +21,7 @@ use super::error::Problem;
 use crate::control::{Home, Turned};
 use crate::core::ids::RoomName;
 use crate::core::protocol::Code;
+use crate::telemetry::traces::{self, TRACEPARENT};
 
 /// Names the node that passed a request on; it is not passed on again.
 const PASSED_BY: HeaderName = HeaderName::from_static("antiphon-passed-by");
@@ -29,14 +31,24 @@ pub const NODES: HeaderName = HeaderName::from_static("antiphon-nodes");
 /// is the other node's to keep.
 const PASSED_BYTES_MAX: usize = backdrop::BODY_BYTES_MAX;
 /// For the other node's answer: a join there takes milliseconds.
-const PASS_WITHIN: Duration = Duration::from_secs(10);
+const PASS_WITHIN: Duration = Duration::from_secs(5);
+/// For a connection to it.
+const REACH_WITHIN: Duration = Duration::from_secs(1);
 /// Of an answer that is passed on.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
+
+/// What other nodes are asked with.
+pub fn peers() -> reqwest::Client {
+    let client = reqwest::Client::builder().connect_timeout(REACH_WITHIN).build();
+    // Without a store of certificates there is none; then what is asked of others fails, one by one.
+    client.unwrap_or_default()
+}
 
 /// Serves what is about a room of this node, or of none.
 pub async fn find(State(signal): State<Arc<Signal>>, request: Request, next: Next) -> Response {
     let may_turn = signal.proxy && !is_of_files(request.uri());
-    let Some(room) = room_of(request.uri()).filter(|_| request.method() != Method::OPTIONS) else {
+    let is_of_a_room = |_: &RoomName| request.method() != Method::OPTIONS && !is_of_money(request.uri());
+    let Some(room) = room_of(request.uri()).filter(is_of_a_room) else {
         let makes_room = request.method() == Method::POST && request.uri().path() == "/v1/rooms";
         return if makes_room && may_turn {
             pass_if_turned(&signal, request, next).await
@@ -48,7 +60,7 @@ pub async fn find(State(signal): State<Arc<Signal>>, request: Request, next: Nex
         Ok(Home::Nowhere { .. }) if may_turn => pass_if_turned(&signal, request, next).await,
         Ok(Home::Here | Home::Nowhere { .. }) => next.run(request).await,
         // A branch may serve it here, which the join decides.
-        Ok(Home::Elsewhere(_)) if is_of_viewer(&request) && signal.control.may_serve(&room) => {
+        Ok(Home::Elsewhere(_)) if is_join(&request) && signal.control.may_serve(&room) => {
             if may_turn {
                 pass_if_turned(&signal, request, next).await
             } else {
@@ -96,7 +108,13 @@ async fn here_or_there(signal: &Signal, url: &str, request: Request, next: Next)
 /// What is about files is as long as it is, so it goes by a 307 always.
 async fn send(signal: &Signal, url: &str, request: Request) -> Response {
     let to = at(url, request.uri());
-    if !signal.proxy || is_of_files(request.uri()) {
+    if is_of_files(request.uri()) {
+        return moved(&to);
+    }
+    if !signal.proxy {
+        // A connection that is closed before all of a request was read is reset, and the answer may go with
+        // it.
+        let _ = to_bytes(request.into_body(), PASSED_BYTES_MAX).await;
         return moved(&to);
     }
     pass(signal, &to, request).await
@@ -116,8 +134,12 @@ async fn pass(signal: &Signal, url: &str, request: Request) -> Response {
         PASSED_BY,
         HeaderValue::from_str(signal.control.node_id()).unwrap_or(HeaderValue::from_static("?")),
     );
+    let span = tracing::info_span!("pass on", otel.kind = "client");
+    if let Some(named) = traces::of(&span).and_then(|named| HeaderValue::from_str(&named).ok()) {
+        headers.insert(TRACEPARENT, named);
+    }
     let asked = signal.peers.request(parts.method, url).headers(headers).body(body);
-    match answer(asked.timeout(PASS_WITHIN)).await {
+    match answer(asked.timeout(PASS_WITHIN)).instrument(span).await {
         Ok(response) => response,
         Err(_) => {
             let words = "the room's node does not answer: try again in a moment";
@@ -157,17 +179,31 @@ fn room_of(uri: &Uri) -> Option<RoomName> {
     RoomName::parse(rest.split('/').next()?).ok()
 }
 
-/// A WHEP viewer's join.
-fn is_of_viewer(request: &Request) -> bool {
-    request.method() == Method::POST && request.uri().path().split('/').nth(4) == Some("whep")
+/// Somebody wants in.
+fn is_join(request: &Request) -> bool {
+    let mut parts = request.uri().path().split('/').skip(4);
+    let is_one = parts.next().is_some_and(|part| ["participants", "whip", "whep"].contains(&part));
+    is_one && parts.next().is_none() && request.method() == Method::POST
 }
 
 fn is_of_session(uri: &Uri) -> bool {
     uri.path().split('/').nth(4) == Some("sessions")
 }
 
+/// What any node answers, from the facts that all read; what changes them it passes on by itself.
+fn is_of_money(uri: &Uri) -> bool {
+    let part = uri.path().split('/').nth(4).unwrap_or_default();
+    ["access", "invoices", "payout", "subscribers", "webhook"].contains(&part)
+}
+
+/// Of a room, or of its recordings.
 fn is_of_files(uri: &Uri) -> bool {
-    uri.path().split('/').nth(4) == Some("files")
+    let mut parts = uri.path().split('/').skip(4);
+    match parts.next() {
+        Some("files") => true,
+        Some("recordings") => parts.nth(1) == Some("files") && parts.nth(1).is_none(),
+        _ => false,
+    }
 }
 
 /// The same path and query at another node.
@@ -176,15 +212,23 @@ fn at(url: &str, uri: &Uri) -> String {
     format!("{url}{path}")
 }
 
+/// The same at another node, which is told whether it is to serve by a branch.
+fn at_branch(url: &str, uri: &Uri, is_branch: bool) -> String {
+    // Whoever was sent on before is sent once more, and the later word counts.
+    let query = uri.query().unwrap_or_default();
+    let rest: Vec<&str> = query.split('&').filter(|pair| !pair.starts_with("branch=")).collect();
+    let rest = rest.join("&");
+    let joint = if rest.is_empty() { "" } else { "&" };
+    format!("{url}{}?{rest}{joint}branch={is_branch}", uri.path())
+}
+
 /// What a handler answers that was turned away.
 pub fn turned(turned: Turned, uri: &Uri) -> Result<Response, Problem> {
     match turned {
         Turned::Away(refusal) => Err(refusal.into()),
         Turned::Elsewhere(url) => Ok(moved(&at(&url, uri))),
-        Turned::ToBranch(url) => {
-            let joint = if uri.query().is_some() { '&' } else { '?' };
-            Ok(moved(&format!("{}{joint}branch=true", at(&url, uri))))
-        }
+        Turned::ToBranch(url) => Ok(moved(&at_branch(&url, uri, true))),
+        Turned::ToHome(url) => Ok(moved(&at_branch(&url, uri, false))),
     }
 }
 
@@ -216,6 +260,14 @@ mod tests {
         assert_eq!(room("/v1/rooms"), None);
         assert_eq!(room("/r/abc"), None);
         assert_eq!(room("/v1/rooms/a%20b/whip"), None);
+    }
+
+    #[test]
+    fn whoever_is_sent_on_is_told_whereto_once() {
+        let sent = |path: &'static str, is_branch| at_branch("https://b", &Uri::from_static(path), is_branch);
+        assert_eq!(sent("/v1/rooms/abc/whep", true), "https://b/v1/rooms/abc/whep?branch=true");
+        let again = sent("/v1/rooms/abc/whip?branch=true&identity=x", false);
+        assert_eq!(again, "https://b/v1/rooms/abc/whip?identity=x&branch=false");
     }
 
     #[test]

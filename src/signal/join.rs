@@ -17,7 +17,7 @@ use super::error::{Problem, ProblemBody};
 use super::extract::{From, InRoom, Offer, Params, SDP};
 use super::home;
 use super::paywall::{self, PaymentRequired, Verdict};
-use crate::control::{JoinRequest, Joined, Role};
+use crate::control::{JoinRequest, Joined, Role, Sent};
 use crate::core::ids::{Identity, NameError, RoomName, SessionId};
 use crate::core::protocol::Code;
 
@@ -35,7 +35,8 @@ pub struct JoinParams {
     name: Option<String>,
     /// The session (32 hex digits, the last part of its `Location`) that this connection continues.
     resume: Option<String>,
-    /// Set by a room's node where it sends a viewer to another node that is to serve it.
+    /// Set by nodes in a redirect: true where a room's node sends somebody to another node that is to serve
+    /// it, false where another sends it to the room's node, which alone can.
     branch: Option<bool>,
 }
 
@@ -179,7 +180,7 @@ fn join_request(
         seat: signal.authority.seat(&headers),
         has_token,
         may_create: signal.authority.admits_guests() || grant.publish || grant.admin,
-        sent_by_home: params.branch.unwrap_or(false),
+        sent: params.branch.map(|to_branch| if to_branch { Sent::ToBranch } else { Sent::ToHome }),
         from,
     })
 }

@@ -23,6 +23,7 @@ mod payments;
 mod paywall;
 mod play;
 mod ranges;
+mod receipts;
 mod recordings;
 mod restreams;
 mod rooms;
@@ -34,6 +35,7 @@ mod sessions;
 mod stats;
 mod tls;
 mod whip;
+mod wishes;
 
 #[cfg(test)]
 mod tests;
@@ -112,7 +114,7 @@ impl Signal {
             passes: Passes::new(config),
             ice_servers: IceServers::new(&config.turn),
             proxy: config.cluster.proxy,
-            peers: reqwest::Client::new(),
+            peers: home::peers(),
         }
     }
 }

@@ -19,6 +19,7 @@ use super::auth::{Caller, GUEST};
 use super::error::{Problem, ProblemBody};
 use super::extract::{self, From, InRoom, OfInvoice};
 use super::paywall::{PaymentRequired, l402, required};
+use super::receipts;
 use crate::billing::{Admission, Challenge, Payer};
 use crate::core::ids::{Identity, RoomName};
 use crate::core::ledger::{InvoiceView, Msat, Progress, Rail, Resource};
@@ -49,6 +50,8 @@ pub struct Ticket {
     /// Access ends then, grace included.
     until_ms: u64,
     viewer: Identity,
+    /// Paths of the receipts of what was paid here, the latest first.
+    receipts: Vec<String>,
 }
 
 /// An invoice as it is followed.
@@ -117,7 +120,9 @@ pub async fn access(
     }
     Ok(match signal.billing.admit(room.clone(), payer, from).await? {
         Admission::Entitled { viewer, until_ms } | Admission::Preview { viewer, until_ms, .. } => {
-            Json(ticket(&signal, &room, viewer, until_ms)?).into_response()
+            let invoices = signal.billing.settled(room.clone(), viewer.clone()).await?;
+            let receipts = receipts::paths(&room.clone().into(), &invoices);
+            Json(Ticket { receipts, ..ticket(&signal, &room, viewer, until_ms)? }).into_response()
         }
         Admission::Pay(challenge) => required(&challenge),
     })
@@ -130,7 +135,8 @@ fn ticket(signal: &Signal, room: &RoomName, viewer: Identity, until_ms: u64) -> 
     debug_assert_eq!(grant.grant(), GUEST, "a price changes who may come in, not what they may do inside");
     let token = Token { identity: viewer.clone(), name: None, room: grant };
     let token = signal.authority.sign(token, expires_at_s)?;
-    Ok(Ticket { token, token_expires_at_ms: expires_at_s * 1_000, until_ms, viewer })
+    let token_expires_at_ms = expires_at_s * 1_000;
+    Ok(Ticket { token, token_expires_at_ms, until_ms, viewer, receipts: Vec::new() })
 }
 
 /// Ask for an invoice, also before the paid time ends

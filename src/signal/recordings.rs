@@ -1,19 +1,16 @@
 //! Recordings of a room: start, stop, list, fetch, delete. For the room's owner and admins, and what is sold
 //! for its buyers.
 
-use std::io::SeekFrom;
-use std::ops::Range;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
 
 use axum::Json;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
+use futures_util::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
 use super::Signal;
 use super::error::{Problem, ProblemBody};
@@ -27,9 +24,6 @@ use crate::core::ledger::Resource;
 use crate::core::protocol::Code;
 use crate::core::recording::manifest::{Manifest, RecordedFile};
 use crate::core::recording::{RecordingId, RecordingState, RecordingWish};
-
-/// Bytes that are read at a time.
-const CHUNK_BYTES: usize = 256 * 1024;
 
 /// What to record.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
@@ -60,6 +54,12 @@ pub struct RecordingList {
 fn listed(manifest: Manifest) -> ListedRecording {
     let url = path(&manifest.room, &manifest.id);
     ListedRecording { bytes: manifest.bytes(), manifest, url }
+}
+
+/// What runs in the room, as it is before its recorder has made its folder.
+async fn starting(signal: &Signal, room: &RoomName) -> Option<Manifest> {
+    let state = signal.control.room(room).await.ok()?.state.recording?;
+    Some(Manifest::new(room.clone(), state))
 }
 
 fn path(room: &RoomName, id: &RecordingId) -> String {
@@ -167,7 +167,12 @@ pub async fn list(
     headers: HeaderMap,
 ) -> Result<Json<RecordingList>, Problem> {
     admin(&signal, &headers, &room).await?;
-    let manifests = signal.recordings.list(&room).await?;
+    let mut manifests = signal.recordings.list(&room).await?;
+    if let Some(starting) = starting(&signal, &room).await
+        && manifests.iter().all(|manifest| manifest.id != starting.id)
+    {
+        manifests.insert(0, starting);
+    }
     Ok(Json(RecordingList { recordings: manifests.into_iter().map(listed).collect() }))
 }
 
@@ -191,7 +196,13 @@ pub async fn show(
     headers: HeaderMap,
 ) -> Result<Json<ListedRecording>, Problem> {
     admin(&signal, &headers, &room).await?;
-    Ok(Json(listed(signal.recordings.show(&room, &id).await?)))
+    let manifest = match signal.recordings.show(&room, &id).await {
+        Err(refusal) if refusal.code == Code::NotFound => {
+            starting(&signal, &room).await.filter(|manifest| manifest.id == id).ok_or(refusal)?
+        }
+        shown => shown?,
+    };
+    Ok(Json(listed(manifest)))
 }
 
 /// Delete a recording
@@ -266,28 +277,15 @@ pub async fn contents(
         }
         Shown::Nothing | Shown::Anyone => {}
     }
-    let since = open.modified.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let etag = format!("\"{:x}-{:x}\"", open.size, since.as_nanos());
+    let etag = open.etag.clone();
     let served =
         Served { size: open.size, etag: &etag, media_type: Manifest::media_type(&name), name: &name };
-    ranges::serve(&method, &headers, served, async |range| read(open.file, range).await).await
-}
-
-async fn read(mut file: tokio::fs::File, range: Range<u64>) -> Result<Body, Problem> {
-    let unreadable = |error: std::io::Error| {
-        tracing::warn!(%error, "a recording cannot be read");
-        Problem::new(Code::Unavailable, "the recording cannot be read now; try again")
-    };
-    file.seek(SeekFrom::Start(range.start)).await.map_err(unreadable)?;
-    let sent = metrics::counter!("antiphon_recordings_sent_bytes_total");
-    let left = file.take(range.end - range.start);
-    let chunks = futures_util::stream::try_unfold((left, sent), async |(mut left, sent)| {
-        let mut chunk = Vec::with_capacity(CHUNK_BYTES);
-        let count = (&mut left).take(CHUNK_BYTES as u64).read_to_end(&mut chunk).await?;
-        sent.increment(count as u64);
-        Ok::<_, std::io::Error>((count > 0).then(|| (Bytes::from(chunk), (left, sent))))
-    });
-    Ok(Body::from_stream(chunks))
+    ranges::serve(&method, &headers, served, async |range| {
+        let sent = metrics::counter!("antiphon_recordings_sent_bytes_total");
+        let chunks = open.stream(range).await?;
+        Ok(Body::from_stream(chunks.inspect_ok(move |chunk| sent.increment(chunk.len() as u64))))
+    })
+    .await
 }
 
 /// Make an address of a recording's file that needs no header

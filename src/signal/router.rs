@@ -28,14 +28,25 @@ use super::error::Problem;
 use super::extract::{BODY_BYTES_MAX, FRAGMENT, SDP};
 use super::{
     Signal, backdrop, content, files, health, hls, home, ice_servers, join, member, messages, openapi, page,
-    participants, payments, play, recordings, restreams, rooms, sales, sessions, stats, whip,
+    participants, payments, play, receipts, recordings, restreams, rooms, sales, sessions, stats, whip,
+    wishes,
 };
+use crate::billing::WISHES;
 use crate::core::protocol::{Code, OFFER_BYTES_MAX};
+use crate::telemetry::traces::{self, TRACEPARENT};
 
 const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 /// What pages of other origins may send, beside what concerns uploads.
-const ALLOWED: [HeaderName; 6] = [AUTHORIZATION, CONTENT_TYPE, IF_MATCH, RANGE, member::SESSION, SEAT];
+const ALLOWED: [HeaderName; 7] = [
+    AUTHORIZATION,
+    CONTENT_TYPE,
+    IF_MATCH,
+    RANGE,
+    member::SESSION,
+    SEAT,
+    HeaderName::from_static(TRACEPARENT),
+];
 /// What pages of other origins may read of an answer, beside what concerns uploads.
 const EXPOSED: [HeaderName; 12] = [
     LOCATION,
@@ -90,6 +101,7 @@ pub fn api() -> OpenApiRouter<Arc<Signal>> {
         .routes(routes!(payments::renew))
         .routes(routes!(payments::show))
         .routes(routes!(payments::follow))
+        .routes(routes!(receipts::show))
         .routes(routes!(payments::simulate))
         .routes(routes!(content::recording_price, content::set_recording_price))
         .routes(routes!(content::recording_access))
@@ -156,6 +168,7 @@ pub fn router(signal: Arc<Signal>) -> Router {
         .layer(cors.clone());
     Router::from(api())
         .route("/v1/openapi.json", get(move || async move { axum::Json(document.as_ref().clone()) }))
+        .route(WISHES, post(wishes::take))
         .route("/", get(page::index))
         .route("/r/{room}", get(page::index))
         .route("/r/{room}/recordings/{recording}", get(page::index))
@@ -185,7 +198,12 @@ pub fn router(signal: Arc<Signal>) -> Router {
 /// The route's pattern and no more: paths hold sessions, queries hold names, headers hold tokens.
 fn span(request: &Request) -> Span {
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str);
-    tracing::info_span!("http", method = %request.method(), route)
+    let method = request.method();
+    let name = format_args!("{method} {route}");
+    let span = tracing::info_span!("http", otel.name = %name, otel.kind = "server", method = %method, route);
+    let named = request.headers().get(TRACEPARENT).and_then(|named| named.to_str().ok());
+    traces::go_on(&span, named);
+    span
 }
 
 fn header(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<HeaderValue> {

@@ -27,6 +27,7 @@ use crate::control::Turned;
 use crate::core::flv::{self, Tag};
 use crate::core::ids::RoomName;
 use crate::core::protocol::Code;
+use crate::core::rtmp::{Chunks, Message, RtmpFault};
 use crate::feed::{LiveFeed, LiveRequest};
 
 /// Connections at a time, published or not. Full: more wait in the system's queue.
@@ -39,6 +40,8 @@ const UNPUBLISHED_BYTES_MAX: usize = 64 << 10;
 const SILENT_FOR: Duration = Duration::from_secs(10);
 /// One that takes no answers for so long, too.
 const WRITE_WITHIN: Duration = Duration::from_secs(5);
+/// Of one connection, all in all: the library remembers each stream that one makes.
+const COMMANDS_MAX: u32 = 1_000;
 /// RTMP's largest message, and something for chunks of others between: more without a message is nonsense.
 const MESSAGE_BYTES_MAX: usize = 17 << 20;
 const READ_BYTES: usize = 64 << 10;
@@ -91,6 +94,43 @@ enum Ended {
     Broken,
 }
 
+/// A server's side of RTMP. The library that knows it gets whole messages alone, each in one chunk and looked at
+/// before: others can make it panic.
+struct Session {
+    chunks: Chunks,
+    inner: ServerSession,
+    commands: u32,
+    whole: Vec<u8>,
+}
+
+impl Session {
+    /// With what is to be said first.
+    fn begin() -> Result<(Self, Vec<ServerSessionResult>), Ended> {
+        let (mut inner, mut results) =
+            ServerSession::new(ServerSessionConfig::new()).map_err(|_| Ended::Broken)?;
+        let mut whole = Vec::new();
+        Message::in_one_chunk().write(&mut whole);
+        results.extend(inner.handle_input(&whole).map_err(|_| Ended::Broken)?);
+        Ok((Self { chunks: Chunks::default(), inner, commands: 0, whole }, results))
+    }
+
+    /// What comes of the next message; `None` where there is none yet.
+    fn next(&mut self) -> Result<Option<Vec<ServerSessionResult>>, Ended> {
+        let broken = |fault: RtmpFault| {
+            tracing::debug!(%fault, "an RTMP connection is broken");
+            Ended::Broken
+        };
+        let Some(message) = self.chunks.poll().map_err(broken)? else { return Ok(None) };
+        self.commands += u32::from(message.is_command());
+        if self.commands > COMMANDS_MAX {
+            return Err(Ended::Broken);
+        }
+        self.whole.clear();
+        message.write(&mut self.whole);
+        self.inner.handle_input(&self.whole).map(Some).map_err(|_| Ended::Broken)
+    }
+}
+
 /// The other end, and its one publication.
 struct Encoder {
     stream: TcpStream,
@@ -105,21 +145,27 @@ impl Encoder {
     async fn serve(&mut self, publish_by: Instant) -> Ended {
         let ended = async {
             let mut bytes = self.shake_hands(publish_by).await?;
-            let config = ServerSessionConfig::new();
-            let (mut session, mut results) = ServerSession::new(config).map_err(|_| Ended::Broken)?;
-            // Bytes since anything came of them.
+            let (mut session, mut results) = Session::begin()?;
+            // Bytes before it publishes, and then since anything came of them.
             let mut waiting = 0;
             loop {
-                results.extend(session.handle_input(&bytes).map_err(|_| Ended::Broken)?);
-                waiting = if results.is_empty() { waiting + bytes.len() } else { 0 };
+                waiting += bytes.len();
+                session.chunks.push(&bytes);
+                loop {
+                    while !results.is_empty() {
+                        for result in std::mem::take(&mut results) {
+                            results.extend(self.handle(&mut session.inner, result).await?);
+                        }
+                    }
+                    match session.next()? {
+                        Some(more) => results = more,
+                        None => break,
+                    }
+                    waiting = if self.feed.is_some() { 0 } else { waiting };
+                }
                 let bytes_max = if self.feed.is_some() { MESSAGE_BYTES_MAX } else { UNPUBLISHED_BYTES_MAX };
                 if waiting > bytes_max {
                     return Err(Ended::Broken);
-                }
-                while !results.is_empty() {
-                    for result in std::mem::take(&mut results) {
-                        results.extend(self.handle(&mut session, result).await?);
-                    }
                 }
                 let by = if self.feed.is_some() { Instant::now() + SILENT_FOR } else { publish_by };
                 bytes = self.read(by).await?;
@@ -255,7 +301,7 @@ impl Encoder {
             LiveRequest { room, identity, name, grant, has_token, may_create: true, from: self.from };
         signal.feeds.open_live(request).await.map_err(|turned| match turned {
             Turned::Away(refusal) => refusal.into(),
-            Turned::Elsewhere(_) | Turned::ToBranch(_) => Problem::new(
+            Turned::Elsewhere(_) | Turned::ToBranch(_) | Turned::ToHome(_) => Problem::new(
                 Code::Unavailable,
                 "the room is at another node, where RTMP cannot be sent on to",
             ),
@@ -299,7 +345,159 @@ fn credentials(key: &str) -> Result<(HeaderMap, Option<String>), Problem> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use rml_rtmp::chunk_io::ChunkSerializer;
+    use rml_rtmp::messages::MessagePayload;
+
     use super::*;
+
+    const NOTHING: &[u8] = &[5];
+    const NUMBER: &[u8] = b"\0\x3f\xf0\0\0\0\0\0\0";
+
+    fn text(text: &str) -> Vec<u8> {
+        [&[2], &(text.len() as u16).to_be_bytes()[..], text.as_bytes()].concat()
+    }
+
+    fn object(name: &str, value: &str) -> Vec<u8> {
+        [&[3], &text(name)[1..], &text(value), &[0, 0, 9]].concat()
+    }
+
+    fn payload(type_id: u8, data: &[u8]) -> MessagePayload {
+        let mut payload = MessagePayload::new();
+        (payload.type_id, payload.message_stream_id, payload.data) = (type_id, 1, data.to_vec().into());
+        payload
+    }
+
+    /// What an encoder says until it publishes, and of its stream, as the library writes it.
+    fn said() -> Vec<u8> {
+        let command = |name: &str, more: &[u8]| payload(20, &[&text(name), NUMBER, more].concat());
+        let metadata = [text("@setDataFrame"), text("onMetaData"), object("encoder", "b")].concat();
+        let messages = [
+            payload(5, &5_000_u32.to_be_bytes()),
+            command("connect", &object("app", "live/studio")),
+            command("createStream", NOTHING),
+            command("publish", &[NOTHING, &text("key"), &text("live")].concat()),
+            payload(18, &metadata),
+            payload(9, &[0x17; 300]),
+            payload(8, &[0xaf; 20]),
+            command("closeStream", &[NOTHING, NUMBER].concat()),
+        ];
+        let mut serializer = ChunkSerializer::new();
+        let written =
+            messages.iter().flat_map(|payload| serializer.serialize(payload, false, false).unwrap().bytes);
+        written.collect()
+    }
+
+    /// Names of what came of bytes; the connection ends where they are no RTMP.
+    fn heard(bytes: &[u8]) -> Vec<String> {
+        let (mut session, _) = Session::begin().unwrap();
+        let mut heard = Vec::new();
+        session.chunks.push(bytes);
+        while let Ok(Some(results)) = session.next() {
+            for result in results {
+                let ServerSessionResult::RaisedEvent(event) = result else { continue };
+                let words = format!("{event:?}");
+                heard.push(words.split(' ').next().unwrap_or_default().to_owned());
+                if let ServerSessionEvent::ConnectionRequested { request_id, .. }
+                | ServerSessionEvent::PublishStreamRequested { request_id, .. } = event
+                {
+                    // Where it cannot be accepted the connection ends.
+                    let Ok(_) = session.inner.accept_request(request_id) else { return heard };
+                }
+            }
+        }
+        heard
+    }
+
+    #[test]
+    fn an_encoder_is_understood() {
+        let heard = heard(&said());
+        assert_eq!(
+            heard,
+            [
+                "ConnectionRequested",
+                "PublishStreamRequested",
+                "StreamMetadataChanged",
+                "VideoDataReceived",
+                "AudioDataReceived",
+                "PublishStreamFinished"
+            ]
+        );
+    }
+
+    /// Without [`Chunks`] the library panics on the first three of these, which says when they are no longer
+    /// needed, and overflows its stack on the last.
+    #[test]
+    fn what_the_library_cannot_bear_ends_the_connection() {
+        let message = |id: u8, length: usize, kind: u8, body: &[u8]| {
+            let length = (length as u32).to_be_bytes();
+            [&[id, 0, 0, 0], &length[1..], &[kind, 0, 0, 0, 0], body].concat()
+        };
+        let between = [message(4, 200, 9, &[0; 128]), message(6, 20, 9, &[0; 20])].concat();
+        let torn = [message(4, 200, 9, &[0; 128]), message(4, 20, 9, &[0; 20])].concat();
+        let bare = message(3, 4, 20, b"\x02\0\x01x");
+        let mut deep = message(2, 4, 1, &[0, 0xff, 0xff, 0xff]);
+        deep.extend(message(3, 240_000, 20, &[3, 0, 1, b'a'].repeat(60_000)));
+        for bytes in [&between, &torn, &bare] {
+            let trusting = std::panic::catch_unwind(|| {
+                let (mut session, _) = ServerSession::new(ServerSessionConfig::new()).unwrap();
+                session.handle_input(bytes).is_ok()
+            });
+            assert!(trusting.is_err());
+        }
+        for bytes in [between, torn, bare, deep] {
+            heard(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_connection_that_commands_without_end_is_ended() {
+        let payload = payload(20, &[&text("createStream"), NUMBER, NOTHING].concat());
+        let mut serializer = ChunkSerializer::new();
+        let (mut session, _) = Session::begin().unwrap();
+        let mut ended = None;
+        for number in 0..2 * COMMANDS_MAX {
+            session.chunks.push(&serializer.serialize(&payload, false, false).unwrap().bytes);
+            if session.next().is_err() {
+                ended = Some(number);
+                break;
+            }
+        }
+        assert_eq!(ended, Some(COMMANDS_MAX));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_does_no_harm(
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12),
+            cut in any::<prop::sample::Index>(),
+            more in prop::collection::vec(any::<u8>(), 0..60),
+        ) {
+            let mut bytes = said();
+            let at = cut.index(bytes.len());
+            bytes.splice(at..at, more);
+            for (index, value) in changes {
+                let at = index.index(bytes.len());
+                bytes[at] = value;
+            }
+            heard(&bytes);
+        }
+
+        #[test]
+        fn no_handshake_does_harm(
+            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..1_600), 1..5)
+        ) {
+            let mut handshake = Handshake::new(PeerType::Server);
+            for (number, mut piece) in pieces.into_iter().enumerate() {
+                if number == 0 {
+                    piece.insert(0, 3);
+                }
+                if !matches!(handshake.process_bytes(&piece), Ok(HandshakeProcessResult::InProgress { .. })) {
+                    break;
+                }
+            }
+        }
+    }
 
     #[test]
     fn an_application_ends_in_the_room() {

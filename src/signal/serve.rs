@@ -10,10 +10,10 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::task::JoinSet;
 
 use super::tls::{Files, TlsError};
-use super::{Signal, router, rtmp};
+use super::{Signal, backdrop, router, rtmp};
 use crate::billing::Billing;
 use crate::config::Config;
-use crate::control::Control;
+use crate::control::{Control, Resumed};
 use crate::files;
 use crate::record::Recordings;
 
@@ -75,10 +75,11 @@ impl Server {
     /// # Errors
     /// [`ServeError::Ended`].
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
-        let mut rtmp = JoinSet::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(resume(Arc::clone(&self.signal)));
         for listener in self.rtmp {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            rtmp.spawn(rtmp::serve(listener, Arc::clone(&self.signal)));
+            tasks.spawn(rtmp::serve(listener, Arc::clone(&self.signal)));
         }
         let handle = Handle::new();
         let service = router::router(self.signal).into_make_service_with_connect_info::<SocketAddr>();
@@ -101,6 +102,24 @@ impl Server {
             () = stop => Ok(()),
             () = files.follow(config) => Ok(()),
         }
+    }
+}
+
+/// Begins again what rooms had at other nodes, for ever.
+async fn resume(signal: Arc<Signal>) {
+    let mut resumed = signal.control.resumed();
+    while let Some(Resumed { room, wishes }) = resumed.recv().await {
+        let signal = Arc::clone(&signal);
+        tokio::spawn(async move {
+            if wishes.backdrop {
+                backdrop::resume(&signal, &room).await;
+            }
+            if let Some(recorded) = &wishes.recording {
+                signal.control.resume_recording(&room, recorded, &signal.recordings).await;
+            }
+            signal.feeds.resume(&room, &wishes).await;
+            signal.streams.resume(&room, &wishes).await;
+        });
     }
 }
 

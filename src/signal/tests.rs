@@ -47,7 +47,7 @@ pub fn signal(config: &Config) -> Signal {
 /// In a folder that is not there.
 fn recordings(config: &Config) -> Recordings {
     let folder = tempfile::tempdir().expect("a temporary directory").path().join("recordings");
-    Recordings::new(config, "antiphon".into(), folder)
+    Recordings::new(config, "antiphon".into(), folder, None)
 }
 
 /// Files in memory, staged in a directory that is made for the first.
@@ -176,6 +176,7 @@ fn the_document_has_every_call_of_the_contract() {
         "POST /v1/rooms/{room}/invoices",
         "GET /v1/rooms/{room}/invoices/{invoice}",
         "GET /v1/rooms/{room}/invoices/{invoice}/events",
+        "GET /v1/rooms/{room}/invoices/{invoice}/receipt",
         "POST /v1/rooms/{room}/invoices/{invoice}/mark",
         "POST /v1/rooms/{room}/invoices/{invoice}/simulate",
         "GET /v1/rooms/{room}/hls",

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use super::relay::{Relay, RelayError, may_reach};
 use super::wire::News;
 use super::{Inner, Streams, bridge, idle};
-use crate::control::unix_ms;
+use crate::control::{Wish, unix_ms};
 use crate::core::ids::RoomName;
 use crate::core::mix::MixPacket;
 use crate::core::refusal::{Code, Refusal};
@@ -140,6 +140,7 @@ impl Streams {
         let run = run(Arc::clone(inner), program, room.clone(), Arc::clone(&restream), packets);
         let task = tokio::spawn(run).abort_handle();
         *restream.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
+        inner.control.wish(room, Wish::Restream(restream.target.whole(), true));
         tracing::info!(room = %room, stream = serial, "restream began");
         Ok(restream.state())
     }
@@ -161,6 +162,7 @@ impl Streams {
         if let Some(task) = &*restream.task.lock().unwrap_or_else(PoisonError::into_inner) {
             task.abort();
         }
+        self.0.control.wish(room, Wish::Restream(restream.target.whole(), false));
         // A room that is gone has no streams.
         let _ = self.0.control.close_stream(room, restream.serial).await;
         tracing::info!(room = %room, stream = restream.serial, "restream ended");

@@ -6,6 +6,8 @@
 
 pub mod bridge;
 pub mod process;
+mod resident;
 pub mod wire;
 
 pub use bridge::{Delivery, Queues, Work};
+pub use resident::Resident;

@@ -21,7 +21,7 @@ const SLOT_PACKET: u8 = 1;
 const LINE_PACKET: u8 = 2;
 const TRACK_PACKET: u8 = 3;
 /// Of a packet before its payload.
-const HEAD_BYTES: usize = 29;
+const HEAD_BYTES: usize = 30;
 /// In place of a capture time that is not known.
 const UNKNOWN_US: i64 = i64::MIN;
 
@@ -62,13 +62,14 @@ pub fn write_packet(packet: &MixPacket, out: &mut Vec<u8>) {
         Place::Slot(slot) => {
             out.push(SLOT_PACKET);
             out.extend(slot.to_be_bytes());
-            out.extend([0; 4]);
+            out.extend([0; 5]);
         }
-        Place::Line { line, encoding } => out.extend([LINE_PACKET, line, encoding, 0, 0, 0, 0]),
-        Place::Track { slot, serial } => {
+        Place::Line { line, encoding } => out.extend([LINE_PACKET, line, encoding, 0, 0, 0, 0, 0]),
+        Place::Track { slot, serial, encoding } => {
             out.push(TRACK_PACKET);
             out.extend(slot.to_be_bytes());
             out.extend(serial.to_be_bytes());
+            out.push(encoding);
         }
     }
     out.extend([codec, u8::from(packet.marker)]);
@@ -86,13 +87,13 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<Message<T>, WireError> 
     }
     let malformed = || WireError::Malformed(bytes.len());
     let (head, payload) = bytes.split_first_chunk::<HEAD_BYTES>().ok_or_else(malformed)?;
-    let [kind, a, b, t0, t1, t2, t3, codec, marker, rest @ ..] = *head;
+    let [kind, a, b, t0, t1, t2, t3, encoding, codec, marker, rest @ ..] = *head;
     let place = match kind {
         SLOT_PACKET => Place::Slot(u16::from_be_bytes([a, b])),
         LINE_PACKET => Place::Line { line: a, encoding: b },
         TRACK_PACKET => {
             let (slot, serial) = (u16::from_be_bytes([a, b]), u32::from_be_bytes([t0, t1, t2, t3]));
-            Place::Track { slot, serial }
+            Place::Track { slot, serial, encoding }
         }
         _ => return Err(malformed()),
     };
@@ -125,7 +126,7 @@ mod tests {
     #[test]
     fn a_packet_and_words_survive_the_socket() {
         let mut bytes = vec![1, 2, 3];
-        let track = Place::Track { slot: 0x1234, serial: 0x1234_5678 };
+        let track = Place::Track { slot: 0x1234, serial: 0x1234_5678, encoding: 2 };
         for place in [Place::Slot(0x1234), Place::Line { line: 3, encoding: 1 }, track] {
             write_packet(&packet(place), &mut bytes);
             assert_eq!(read::<ToMixer>(&bytes).unwrap(), Message::Packet(packet(place)));

@@ -9,10 +9,10 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::nodes::World;
-use crate::until;
+use crate::{bound, until};
 
 /// Somebody in each room, through any node.
-fn seat(world: &World, rooms: &[String]) -> Vec<Person> {
+pub fn seat(world: &World, rooms: &[String]) -> Vec<Person> {
     let people: Vec<Person> = rooms
         .iter()
         .enumerate()
@@ -27,7 +27,7 @@ fn seat(world: &World, rooms: &[String]) -> Vec<Person> {
 }
 
 /// Rooms of which this node has all, as they are made through it until it has enough.
-fn rooms_of(world: &World, node: usize, count: usize) -> Vec<String> {
+pub fn rooms_of(world: &World, node: usize, count: usize) -> Vec<String> {
     let mut rooms = Vec::new();
     for number in 0.. {
         let room = format!("fault-{number}");
@@ -42,14 +42,14 @@ fn rooms_of(world: &World, node: usize, count: usize) -> Vec<String> {
     rooms
 }
 
-fn percentile(mut values: Vec<Duration>, share: f64) -> u128 {
+pub fn percentile(mut values: Vec<Duration>, share: f64) -> u128 {
     values.sort_unstable();
     let at = ((values.len() as f64 * share).ceil() as usize).clamp(1, values.len().max(1)) - 1;
     values.get(at).map_or(0, Duration::as_millis)
 }
 
 /// Everyone is back in its room, heard and able to speak; what that took.
-fn all_back(what: &str, world: &World, people: &[Person], lost_at: Instant) {
+pub fn all_back(what: &str, world: &World, people: &[Person], lost_at: Instant) {
     until("all are back", || people.iter().all(|person| person.story().welcomes >= 2));
     let back = lost_at.elapsed();
     let gaps: Vec<_> = people.iter().flat_map(|person| person.story().gaps).collect();
@@ -140,7 +140,9 @@ fn a_node_that_was_frozen_gives_up_what_others_have() {
             rooms.iter().all(|room| !names.iter().any(|name| *name == room))
         })
     });
-    println!("{}", json!({"what": "woken node dropped its rooms", "ms": woken_at.elapsed().as_millis()}));
+    let dropped = woken_at.elapsed();
+    println!("{}", json!({"what": "woken node dropped its rooms", "ms": dropped.as_millis()}));
+    assert!(dropped < bound(Duration::from_secs(1)), "{dropped:?}");
     for room in &rooms {
         let reply = world.ask("GET", &format!("{url}/{room}"), None).expect("an answer");
         assert_eq!(reply.status, StatusCode::TEMPORARY_REDIRECT, "{}", reply.body);
@@ -177,6 +179,9 @@ fn without_redis_rooms_go_on_and_new_ones_wait() {
         assert_eq!(people[0].story().welcomes, before.welcomes, "nobody had to come back");
         world.redis.act(back);
         let back_at = Instant::now();
+        // At once, through the other node: it must not take the room before its owner has spoken.
+        let name = format!("late-{how}");
+        let late = Person::start(&rooms[0], &name, 99, vec![world.nodes[1].url.clone()]).expect("a thread");
         until("the node is ready", || {
             world.ask("GET", &ready, None).is_some_and(|reply| reply.status == StatusCode::OK)
         });
@@ -184,6 +189,8 @@ fn without_redis_rooms_go_on_and_new_ones_wait() {
             "{}",
             json!({"what": format!("Redis {back} after {how}"), "ready_ms": back_at.elapsed().as_millis()})
         );
+        until("the late one is in", || late.story().welcomes == 1);
+        assert_eq!(late.story().node.as_deref(), Some(world.nodes[0].url.as_str()));
         let now: Vec<u64> = rooms.iter().map(|room| world.epoch_of(room)).collect();
         assert_eq!(now, epochs, "owners hold on");
         assert!(people.iter().all(|person| person.story().welcomes == 1));

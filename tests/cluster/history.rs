@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use antiphon::bench::person::Person;
+use antiphon::bench::person::{Person, Story};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ use crate::nodes::World;
 use crate::until;
 
 /// Has everyone say something each so often, for so long; how much was said.
-fn chatter(people: &[Person], from: usize, pace: Duration, mut goes_on: impl FnMut() -> bool) -> usize {
+pub fn chatter(people: &[Person], from: usize, pace: Duration, mut goes_on: impl FnMut() -> bool) -> usize {
     let mut number = from;
     while goes_on() {
         for (who, person) in people.iter().enumerate() {
@@ -25,15 +25,41 @@ fn chatter(people: &[Person], from: usize, pace: Duration, mut goes_on: impl FnM
     number
 }
 
-fn all_acknowledged(people: &[Person], count: usize) {
-    until("all is acknowledged", || people.iter().all(|person| person.story().acknowledged.len() == count));
+pub fn all_acknowledged(people: &[Person], count: usize) {
+    let lacks = |person: &&Person| person.story().acknowledged.len() != count;
+    let began = Instant::now();
+    let mut told = false;
+    until("all is acknowledged", || {
+        if began.elapsed() > Duration::from_secs(30) && !told {
+            // Whose is not, before it is given up.
+            told = true;
+            for story in people.iter().filter(lacks).map(Person::story) {
+                let said = story.acknowledged.len();
+                let Story { node, welcomes, identity, trouble, .. } = story;
+                eprintln!("{identity} at {node:?}: {said} of {count}, welcomes: {welcomes}, {trouble:?}");
+            }
+        }
+        !people.iter().any(|person| lacks(&person))
+    });
 }
 
 /// What `antiphon events verify` found in the whole log.
-fn verified(world: &World) -> Value {
+pub fn verified(world: &World) -> Value {
+    serde_json::from_str(&told_of_log(world, &["verify"])).expect("one JSON object")
+}
+
+/// What `antiphon events replay` shows of a room.
+pub fn replayed(world: &World, what: &str, room: &str) -> Value {
+    let told = told_of_log(world, &["replay", "--show", what, "--room", room]);
+    serde_json::from_str(&told).unwrap_or_default()
+}
+
+fn told_of_log(world: &World, how: &[&str]) -> String {
     let brokers = world.kafka.as_ref().expect("a shared log").brokers();
     let output = Command::new(env!("CARGO_BIN_EXE_antiphon"))
-        .args(["events", "verify", "--dev"])
+        .arg("events")
+        .args(how)
+        .arg("--dev")
         .env("ANTIPHON_CLUSTER__KAFKA_BROKERS", brokers)
         .env("ANTIPHON_CLUSTER__REDIS_URL", world.redis.url())
         .env("ANTIPHON_CLUSTER__NODE_ID", "operator")
@@ -42,11 +68,28 @@ fn verified(world: &World) -> Value {
         .expect("the product");
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{words}");
-    serde_json::from_slice(&output.stdout).expect("one JSON object")
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// Who is in a room and which node has it, by the log alone, are as the nodes and the registry say.
+fn projections_agree(world: &World, room: &str, people: &[Person]) {
+    let members = replayed(world, "members", room);
+    let told = members["members"].as_array().into_iter().flatten();
+    let told: BTreeSet<String> =
+        told.filter_map(|stay| stay["identity"].as_str()).map(str::to_owned).collect();
+    let identities: BTreeSet<String> = people.iter().map(|person| person.story().identity).collect();
+    assert_eq!(told, identities, "{members}");
+    let placement = replayed(world, "placement", room);
+    let last = &placement["placement"][0];
+    let home = world.home_of(room).expect("a home");
+    assert_eq!(
+        (&last["node"], last["epoch"].as_u64()),
+        (&json!(format!("node-{home}")), Some(world.epoch_of(room)))
+    );
 }
 
 /// All that anyone was acknowledged is in the room's history, once.
-fn history_has(world: &World, room: &str, people: &[Person]) {
+pub fn history_has(world: &World, room: &str, people: &[Person]) {
     let home = world.home_of(room).expect("a home");
     let mut after = 0;
     let mut kept: Vec<String> = Vec::new();
@@ -127,6 +170,7 @@ fn nothing_that_was_acknowledged_is_lost_or_doubled() {
     let now: Vec<u32> = people.iter().map(|person| person.story().welcomes).collect();
     assert_eq!(now, before, "nobody had to come back");
     history_has(&world, "talk", &people);
+    projections_agree(&world, "talk", &people);
     let findings = verified(&world);
     println!("{}", json!({"what": "the whole log", "findings": findings}));
     assert_eq!(findings["faults_total"], 0);

@@ -2,16 +2,27 @@
 
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::Command;
+
+use crate::network::Place;
 
 /// A broker of a test's own.
 pub struct Kafka {
+    place: Place,
     port: u16,
     directory: tempfile::TempDir,
+    /// More of the script's environment.
+    extra: Vec<(&'static str, String)>,
 }
 
+#[allow(dead_code, reason = "each suite that uses it uses a part of it")]
 impl Kafka {
-    pub fn start() -> Self {
+    /// Starts one at `place`.
+    pub fn start(place: Place) -> Self {
+        Self::with(place, Vec::new())
+    }
+
+    /// Starts one with more settings, as `scripts/kafka.sh` names them.
+    pub fn with(place: Place, extra: Vec<(&'static str, String)>) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         // The controller has the next port.
         let port = loop {
@@ -21,23 +32,27 @@ impl Kafka {
                 break port;
             }
         };
-        let kafka = Self { port, directory };
+        let kafka = Self { place, port, directory, extra };
         kafka.act("up");
         kafka
     }
 
     /// `HOST:PORT`.
     pub fn brokers(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.place.ip(), self.port)
     }
 
     /// `up`, `freeze`, `thaw`, `kill9`: what `scripts/kafka.sh` does.
     pub fn act(&self, what: &str) {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kafka.sh");
-        let output = Command::new(script)
+        let output = self
+            .place
+            .command(script)
             .arg(what)
+            .env("KAFKA_HOST", self.place.ip().to_string())
             .env("KAFKA_PORT", self.port.to_string())
             .env("KAFKA_DIR", self.directory.path().join("kafka"))
+            .envs(self.extra.iter().cloned())
             .output()
             .expect("a shell");
         let words = String::from_utf8_lossy(&output.stderr);

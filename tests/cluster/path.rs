@@ -25,6 +25,8 @@ struct Conditions {
     lost: AtomicU64,
     /// Back to who sends to the port; 0 for no limit.
     bits_per_second: AtomicU64,
+    /// To the port, likewise.
+    bits_per_second_in: AtomicU64,
 }
 
 impl Path {
@@ -53,6 +55,11 @@ impl Path {
     pub fn limit(&self, bits_per_second: u64) {
         self.conditions.bits_per_second.store(bits_per_second, Ordering::Relaxed);
     }
+
+    /// The same of what is sent to the port.
+    pub fn limit_in(&self, bits_per_second: u64) {
+        self.conditions.bits_per_second_in.store(bits_per_second, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Path {
@@ -73,14 +80,40 @@ impl Conditions {
     }
 }
 
+/// A bottleneck, which passes a datagram at once and drops what would have to wait for longer than a queue.
+struct Bottleneck {
+    free_at: Instant,
+}
+
+impl Bottleneck {
+    fn new() -> Self {
+        Self { free_at: Instant::now() }
+    }
+
+    fn passes(&mut self, bytes: usize, bits_per_second: u64) -> bool {
+        if bits_per_second == 0 {
+            return true;
+        }
+        let now = Instant::now();
+        self.free_at = self.free_at.max(now);
+        let passes = self.free_at - now <= QUEUE;
+        if passes {
+            self.free_at += Duration::from_secs_f64(bytes as f64 * 8.0 / bits_per_second as f64);
+        }
+        passes
+    }
+}
+
 fn carry(front: Arc<UdpSocket>, port: u16, conditions: Arc<Conditions>) {
     let mut ways: BTreeMap<SocketAddr, Arc<UdpSocket>> = BTreeMap::new();
     let mut buffer = [0; 2_048];
     let mut count = 1;
+    let mut bottleneck = Bottleneck::new();
     front.set_read_timeout(Some(LOOK_EVERY)).expect("it is taken");
     while !conditions.is_over() {
         let Ok((length, from)) = front.recv_from(&mut buffer) else { continue };
-        if conditions.loses(&mut count) {
+        let limit = conditions.bits_per_second_in.load(Ordering::Relaxed);
+        if conditions.loses(&mut count) || !bottleneck.passes(length, limit) {
             continue;
         }
         let way = ways.entry(from).or_insert_with(|| {
@@ -99,21 +132,12 @@ fn carry(front: Arc<UdpSocket>, port: u16, conditions: Arc<Conditions>) {
 fn carry_back(back: &UdpSocket, front: &UdpSocket, to: SocketAddr, conditions: &Conditions) {
     let mut buffer = [0; 2_048];
     let mut count = 7;
-    let mut free_at = Instant::now();
+    let mut bottleneck = Bottleneck::new();
     while !conditions.is_over() {
         let Ok(length) = back.recv(&mut buffer) else { continue };
-        if conditions.loses(&mut count) {
-            continue;
+        let limit = conditions.bits_per_second.load(Ordering::Relaxed);
+        if !conditions.loses(&mut count) && bottleneck.passes(length, limit) {
+            let _ = front.send_to(&buffer[..length], to);
         }
-        let bits_per_second = conditions.bits_per_second.load(Ordering::Relaxed);
-        if bits_per_second > 0 {
-            let now = Instant::now();
-            free_at = free_at.max(now);
-            if free_at - now > QUEUE {
-                continue;
-            }
-            free_at += Duration::from_secs_f64(length as f64 * 8.0 / bits_per_second as f64);
-        }
-        let _ = front.send_to(&buffer[..length], to);
     }
 }

@@ -2,11 +2,13 @@
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+
+use crate::network::Place;
 
 /// A server on a port of its own.
 #[allow(dead_code, reason = "each suite that uses it uses a part of it")]
 pub struct Redis {
+    place: Place,
     port: u16,
     directory: tempfile::TempDir,
     /// What it knew survives a restart.
@@ -24,6 +26,11 @@ impl Redis {
 
     /// Starts one with more options.
     pub fn with(keeps: bool, extra: &str) -> Self {
+        Self::start_at(Place::HERE, keeps, extra)
+    }
+
+    /// Starts one at `place`.
+    pub fn start_at(place: Place, keeps: bool, extra: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         // The port is free again when the listener is dropped; nobody else is given it so soon. Servers of a
         // cluster talk to each other on the port that is 10,000 above.
@@ -34,13 +41,16 @@ impl Redis {
                 break port;
             }
         };
-        let redis = Self { port, directory, keeps, extra: extra.to_owned() };
+        // Whoever is on its network may speak to it.
+        let open = format!("--bind {} 127.0.0.1 --protected-mode no {extra}", place.ip());
+        let extra = if place.ip().is_loopback() { extra.to_owned() } else { open };
+        let redis = Self { place, port, directory, keeps, extra };
         redis.act("up");
         redis
     }
 
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.place.ip(), self.port)
     }
 
     pub fn url(&self) -> String {
@@ -50,7 +60,9 @@ impl Redis {
     /// `up`, `down`, `kill9`, `freeze`, `thaw`, `empty`: what `scripts/redis.sh` does.
     pub fn act(&self, what: &str) {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/redis.sh");
-        let output = Command::new(script)
+        let output = self
+            .place
+            .command(script)
             .arg(what)
             .env("REDIS_PORT", self.port.to_string())
             .env("REDIS_DIR", self.data())
@@ -64,7 +76,8 @@ impl Redis {
 
     /// What `redis-cli` answers.
     pub fn ask(&self, words: &[&str]) -> String {
-        let output = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(words).output();
+        let mut command = self.place.command("redis-cli");
+        let output = command.args(["-p", &self.port.to_string()]).args(words).output();
         String::from_utf8_lossy(&output.expect("redis-cli").stdout).into_owned()
     }
 

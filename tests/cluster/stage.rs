@@ -49,6 +49,23 @@ impl Stage {
         panic!("{room} is sent from node to node");
     }
 
+    /// As [`Stage::publish`], where it is served at once.
+    pub fn publish_at(&mut self, world: &World, node: usize, room: &str, number: u32) -> usize {
+        let now = Instant::now();
+        let offer = Offer {
+            video: Some(VideoSource::new(number, simulcast(TOP_BPS), now, Duration::from_secs(3600))),
+            audio: Some(AudioSource::new(number, now)),
+            ..Offer::default()
+        };
+        let (seat, sdp) = self.engine.add(offer).expect("a socket");
+        let url = format!("{}/whip?identity=sender-{number}", world.url_of(node, room));
+        let (status, location, answer) = world.join(&url, sdp);
+        assert_eq!(status, StatusCode::CREATED, "{answer}");
+        assert!(location.is_some_and(|at| at.starts_with(&world.nodes[node].url)), "requests belong there");
+        self.engine.answer(seat, &answer);
+        seat
+    }
+
     /// Packets that a publisher has sent: sound and the top encoding, which viewers on a good path take, and
     /// all.
     pub fn sent(&mut self, publisher: usize) -> (u32, u32) {
@@ -61,8 +78,7 @@ impl Stage {
 
     /// A WHEP viewer through this node. Gives its seat and its session's address, or where it was sent.
     pub fn watch(&mut self, world: &World, node: usize, room: &str) -> Result<(usize, String), String> {
-        let offer = Offer { video_slots: 1, audio_slots: 1, timeline: true, ..Offer::default() };
-        let (seat, sdp) = self.engine.add(offer).expect("a socket");
+        let (seat, sdp) = self.offer();
         let url = format!("{}/whep?identity=viewer-{seat}", world.url_of(node, room));
         match world.join(&url, sdp) {
             (StatusCode::CREATED, location, answer) => {
@@ -72,6 +88,12 @@ impl Stage {
             (StatusCode::TEMPORARY_REDIRECT, Some(location), _) => Err(location),
             (status, _, body) => panic!("{status}: {body}"),
         }
+    }
+
+    /// A viewer that is to join: its seat and its offer.
+    pub fn offer(&mut self) -> (usize, String) {
+        let offer = Offer { video_slots: 1, audio_slots: 1, timeline: true, ..Offer::default() };
+        self.engine.add(offer).expect("a socket")
     }
 
     /// As [`Stage::watch`], where it is served at once.
@@ -125,10 +147,24 @@ impl Stage {
 
     /// Half of the packets that come within this time have been under way for less; nanoseconds.
     pub fn delay(&mut self, seats: &[usize], time: Duration) -> u64 {
+        self.record(seats, time);
+        self.median(seats)
+    }
+
+    /// The same of each of these by itself, within the same time.
+    pub fn delays<const N: usize>(&mut self, seats: [usize; N], time: Duration) -> [u64; N] {
+        self.record(&seats, time);
+        seats.map(|seat| self.median(&[seat]))
+    }
+
+    fn record(&mut self, seats: &[usize], time: Duration) {
         for seat in seats {
             self.engine.seats[*seat].client.record_delays(true);
         }
         self.run(time);
+    }
+
+    fn median(&mut self, seats: &[usize]) -> u64 {
         let mut delays = Vec::new();
         for seat in seats {
             delays.extend(self.engine.seats[*seat].client.drain_delays());

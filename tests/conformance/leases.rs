@@ -1,16 +1,19 @@
 //! What every registry of rooms does, run against memory and a real Redis; and what only Redis can suffer.
 
+use std::net::TcpListener;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use antiphon::cluster::memory::MemoryLeases;
 use antiphon::cluster::redis::RedisLeases;
-use antiphon::cluster::{Bid, Claim, Known, Lease, Leases, Pulse};
+use antiphon::cluster::{Bid, Claim, Known, Lease, LeaseError, Leases, Pulse};
 use antiphon::config::Secret;
 use antiphon::core::ids::NodeId;
 use antiphon::core::placement::{NodeRecord, NodeState, Owner, Renewal};
 use tokio::time::sleep;
 
+use super::brokers::Identity;
 use super::redis::Redis;
 use super::room;
 
@@ -68,7 +71,34 @@ fn connect(redis: &Redis) -> RedisLeases {
 }
 
 fn connect_to(url: &str, replicas: u32) -> RedisLeases {
-    RedisLeases::new(&Secret::new(url), TTL, ORPHAN_KEPT, replicas).expect("an address")
+    RedisLeases::new(&Secret::new(url), None, TTL, ORPHAN_KEPT, replicas).expect("an address")
+}
+
+#[tokio::test]
+async fn a_redis_by_tls_is_spoken_to_if_its_authority_is_ours() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (good, other) = (Identity::make(directory.path(), "good"), Identity::make(directory.path(), "other"));
+    let port =
+        TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+    let (key, ca) = (good.keystore.display(), good.ca_file.display());
+    let files = format!("--tls-cert-file {key} --tls-key-file {key} --tls-ca-cert-file {ca}");
+    let _redis = Redis::with(false, &format!("--tls-port {port} {files} --tls-auth-clients no"));
+    let leases = |ca_file: &Path| {
+        let url = Secret::new(format!("rediss://127.0.0.1:{port}"));
+        RedisLeases::new(&url, Some(ca_file), TTL, ORPHAN_KEPT, 0).expect("an address")
+    };
+    settled(&leases(&good.ca_file)).await;
+    let refused = leases(&other.ca_file).look_up(&room("room")).await;
+    assert!(matches!(refused, Err(LeaseError::Unreachable(_))), "{refused:?}");
+    let missing = RedisLeases::new(
+        &Secret::new("rediss://127.0.0.1:1"),
+        Some(Path::new("/nowhere/ca.pem")),
+        TTL,
+        ORPHAN_KEPT,
+        0,
+    );
+    let words = missing.err().expect("there is no such file").to_string();
+    assert!(words.contains("cluster.redis_ca_file") && words.contains("/nowhere/ca.pem"), "{words}");
 }
 
 /// Three servers that share the slots of a Redis Cluster.
@@ -250,6 +280,7 @@ async fn late_words_of_an_earlier_epoch_change_nothing(leases: &dyn Leases) {
 fn record(name: &str, incarnation: u64) -> NodeRecord {
     NodeRecord {
         relay: None,
+        seats_lodgers: false,
         id: node(name),
         incarnation,
         url: format!("http://{name}"),

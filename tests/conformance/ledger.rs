@@ -82,6 +82,7 @@ fn what_is_one_invoices_is_no_others() {
             paid_at_ms: 1,
             status: antiphon::core::ledger::PaymentStatus::Unconfirmed,
             as_of_ms: 1,
+            confirmations: 0,
         };
         log.append(&[stored("one", paid(1, 1)), stored("one", paid(1, 2))]).expect("appended");
         assert!(matches!(log.append(&[stored("one", paid(2, 1))]), Err(LogError::Rejected(_))));

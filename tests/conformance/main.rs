@@ -3,11 +3,15 @@
 
 #[path = "../cluster/kafka.rs"]
 mod broker;
+mod brokers;
 mod durability;
 mod esplora;
 mod kafka;
 mod leases;
 mod ledger;
+#[path = "../cluster/network.rs"]
+#[allow(dead_code, reason = "it uses one place alone")]
+mod network;
 #[path = "../cluster/redis.rs"]
 mod redis;
 mod sqlite;

@@ -16,6 +16,8 @@ use object_store::memory::InMemory;
 
 /// More than one part of an upload to a bucket.
 const LARGE: usize = 17 << 20;
+/// Of no meaning where one node alone uses a store.
+const NOW_MS: u64 = 0;
 
 fn file(folder: &Path, contents: &[u8]) -> std::path::PathBuf {
     let path = folder.join("data");
@@ -33,20 +35,41 @@ async fn keeps_contents_once_and_gives_parts_of_them(store: Store) {
     let contents: Vec<u8> = (0..LARGE).map(|at| (at / 7) as u8).collect();
     let (size, key) = (LARGE as u64, "ab12");
     assert!(read(&store, key, 0..size).await.is_none());
-    store.keep(key, &file(folder.path(), &contents)).await.expect("kept");
+    store.keep(key, &file(folder.path(), &contents), NOW_MS).await.expect("kept");
     assert_eq!(read(&store, key, 0..size).await.as_deref(), Some(&contents[..]));
     assert_eq!(read(&store, key, 5..9).await.as_deref(), Some(&contents[5..9]));
     assert_eq!(read(&store, key, size - 3..size).await.as_deref(), Some(&contents[LARGE - 3..]));
     assert_eq!(read(&store, key, 4..4).await.as_deref(), Some(&[][..]));
     // Contents have one hash, so whatever comes under it again is what is there.
-    store.keep(key, &file(folder.path(), b"something else")).await.expect("kept already");
+    store.keep(key, &file(folder.path(), b"something else"), NOW_MS).await.expect("kept already");
     assert_eq!(read(&store, key, 0..4).await.as_deref(), Some(&contents[..4]));
     store.keep_thumbnail(key, "a picture".into()).await.expect("kept");
     assert_eq!(store.thumbnail(key).await.expect("there"), "a picture");
-    store.remove(key).await.expect("removed");
-    store.remove(key).await.expect("removed already");
+    store.remove(key, NOW_MS).await.expect("removed");
+    store.remove(key, NOW_MS).await.expect("removed already");
     assert!(read(&store, key, 0..4).await.is_none() && store.thumbnail(key).await.is_err());
-    store.keep("00ff", &file(folder.path(), b"")).await.expect("nothing can be kept");
+    store.keep("00ff", &file(folder.path(), b""), NOW_MS).await.expect("nothing can be kept");
+}
+
+#[tokio::test]
+async fn what_other_nodes_may_refer_to_is_not_removed_while_it_is_young() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let minutes = |count: u64| antiphon::control::unix_ms() + count * 60_000;
+    for store in [
+        Store::new(Arc::new(InMemory::new())).shared(true),
+        Store::directory(&folder.path().join("store")).expect("a new store").shared(true),
+    ] {
+        let kept = |bytes| file(folder.path(), bytes);
+        store.keep("ab12", &kept(b"first"), minutes(0)).await.expect("kept");
+        assert!(!store.remove("ab12", minutes(9)).await.expect("looked at"));
+        store.keep("ab12", &kept(b"other"), minutes(4)).await.expect("kept already");
+        assert_eq!(read(&store, "ab12", 0..5).await.as_deref(), Some(&b"first"[..]));
+        // Another node could take it for old, and so it is written anew.
+        store.keep("ab12", &kept(b"other"), minutes(6)).await.expect("kept anew");
+        assert_eq!(read(&store, "ab12", 0..5).await.as_deref(), Some(&b"other"[..]));
+        assert!(store.remove("ab12", minutes(17)).await.expect("removed"));
+        assert!(store.remove("ab12", minutes(17)).await.expect("removed already"));
+    }
 }
 
 #[tokio::test]
@@ -118,5 +141,8 @@ async fn in_a_bucket() {
         assert!(std::env::var_os("CI").is_none(), "no S3 server: run scripts/setup.sh test");
         return eprintln!("NOT RUN: no S3 server; scripts/setup.sh test installs one");
     };
-    keeps_contents_once_and_gives_parts_of_them(Store::s3(&bucket.settings()).expect("a bucket")).await;
+    keeps_contents_once_and_gives_parts_of_them(Store::new(
+        antiphon::files::bucket(&bucket.settings()).expect("a bucket"),
+    ))
+    .await;
 }

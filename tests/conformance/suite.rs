@@ -302,7 +302,10 @@ fn contents_are_unreferenced_when_their_last_file_goes(log: &mut dyn EventLog) {
     log.append(&[deleted("room", 1)]).expect("appended");
     assert!(log.unreferenced(10).expect("readable").is_empty());
     log.append(&[deleted("other", 1)]).expect("appended");
-    assert_eq!(log.unreferenced(10).expect("readable"), ["aa"]);
+    // A shared log names none before it has read all that there was when it began.
+    let mut looks = (0..50).map(|_| log.unreferenced(10).expect("readable"));
+    let found = looks.find(|found| !found.is_empty());
+    assert_eq!(found, Some(vec!["aa".to_owned()]));
     log.append(&[sent_file("room", 2, "aa", 5)]).expect("appended");
     assert!(log.unreferenced(10).expect("readable").is_empty(), "they are referred to again");
     log.append(&[deleted("room", 2)]).expect("appended");

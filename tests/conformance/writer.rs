@@ -6,7 +6,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use antiphon::core::chat::{HistoryRange, MessagePage, RoomHistory};
-use antiphon::core::event::{Appended, Event};
+use antiphon::core::event::{Appended, Event, EventId};
 use antiphon::core::ids::{Identity, MessageId, RoomName};
 use antiphon::core::protocol::ChatMessage;
 use antiphon::events::sqlite::{FILE_NAME, SqliteLog};
@@ -50,6 +50,9 @@ impl EventLog for Counted {
     }
     fn ledger(&mut self, after: u64, limit: u32) -> Result<Vec<Recorded>, LogError> {
         self.log.ledger(after, limit)
+    }
+    fn place(&mut self, room: &RoomName, id: &EventId) -> Result<Option<u64>, LogError> {
+        self.log.place(room, id)
     }
     fn files(&mut self, room: &RoomName, before: u64, limit: u32) -> Result<MessagePage, LogError> {
         self.log.files(room, before, limit)

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use antiphon::core::ids::{Identity, RoomName, SessionId, ShardId};
 use antiphon::core::participant::{Entrant, Part};
-use antiphon::core::protocol::{Access, Grant, Mode, RoomState};
+use antiphon::core::protocol::{Grant, RoomState};
 use antiphon::core::refusal::Refusal;
 use antiphon::core::room::Settings;
 use antiphon::mailbox;
@@ -78,23 +78,7 @@ impl Node {
             sent: Vec::new(),
             dropped: 0,
         };
-        let state = RoomState {
-            name: RoomName::parse(ROOM).expect("a name"),
-            mode: Mode::Sfu,
-            layout: antiphon::core::mix::layout::Layout::default(),
-            background: Default::default(),
-            has_backdrop: false,
-            hls: false,
-            restreams: 0,
-            e2ee: false,
-            access: Access::Open,
-            locked: false,
-            lobby: false,
-            participants_max: 10,
-            opened_at_ms: 0,
-            recording: None,
-            recording_consent: Default::default(),
-        };
+        let state = RoomState::new(RoomName::parse(ROOM).expect("a name"), 10, 0);
         let settings = Settings {
             state,
             publishers_max: 10,
@@ -179,7 +163,7 @@ impl Node {
             reply,
         };
         self.in_room(RoomCommand::Join(Box::new(join)));
-        let granted = granted.try_recv().expect("an answer").expect("a seat");
+        let granted = granted.try_recv().expect("an answer").expect("a seat").expect("this is no branch");
         let answer = SdpAnswer::from_sdp_string(&granted.answer).expect("an answer that parses");
         rtc.sdp_api().accept_answer(pending, answer).expect("an answer that fits");
         self.clients.push(Client { rtc, address, control: None, welcomed: false, pongs: 0, session });

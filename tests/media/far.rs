@@ -37,6 +37,10 @@ impl Way {
         let cargo = self.queue.lock().expect("nobody panics with it").pop_front();
         cargo.map(|cargo| match cargo {
             Cargo::Packets(packets) => Cargo::Packets(packets.iter().map(crossed).collect()),
+            Cargo::Data(data) => match Datagram::decode(&Datagram::Data { branch: 1, data }.encode()) {
+                Ok(Datagram::Data { data, .. }) => Cargo::Data(data),
+                other => panic!("it is not read as it was written: {other:?}"),
+            },
             Cargo::Down(news) => match Frame::decode(&Frame::Down(news).encode()[LENGTH_BYTES..]) {
                 Ok(Frame::Down(news)) => Cargo::Down(news),
                 other => panic!("it is not read as it was written: {other:?}"),

@@ -104,6 +104,20 @@ fn ice_can_be_restarted_whatever_the_lines_are() {
 }
 
 /// Media, resends, probes, layer switches, RTCP of ours and of the engine: all under one key for each client.
+/// Senders then turn their pictures themselves, and mixers and recorders need not (3GPP TS 26.114 §7.4.5).
+#[test]
+fn the_orientation_of_cameras_is_offered_and_not_taken() {
+    let mut world = node::world(1);
+    member(&mut world, 1, Conditions::default());
+    let (offered, answered) = world.server.last_exchange.clone();
+    let has = |sdp: &str, what: &str| sdp.contains(what);
+    assert!(has(&offered, "urn:3gpp:video-orientation"));
+    assert!(!has(&answered, "urn:3gpp:video-orientation"));
+    for kept in ["ssrc-audio-level", "abs-send-time", "transport-wide-cc", "sdes:mid", "sdes:rtp-stream-id"] {
+        assert!(has(&offered, kept) && has(&answered, kept), "{kept}");
+    }
+}
+
 #[test]
 fn no_nonce_is_used_twice() {
     let mut world = node::world(3);

@@ -10,7 +10,7 @@ use antiphon::core::chat::RoomHistory;
 use antiphon::core::event::Appended;
 use antiphon::core::ids::{FarId, Identity, RoomName, SessionId, ShardId, Site};
 use antiphon::core::participant::{Entrant, Part};
-use antiphon::core::protocol::{Access, Grant, Mode, RoomState};
+use antiphon::core::protocol::{Grant, RoomState};
 use antiphon::core::refusal::Refusal;
 use antiphon::core::room::Settings;
 use antiphon::core::stats::RoomStats;
@@ -61,6 +61,8 @@ pub struct Node {
     /// Who joins gets the lowest layer alone.
     pub lowest_layer: bool,
     pub nonces: Nonces,
+    /// Offer and answer of the last who joined.
+    pub last_exchange: (String, String),
 }
 
 /// Every nonce that was used towards a client, with what it sealed. RTP by SSRC and sequence number, RTCP by
@@ -122,6 +124,7 @@ impl Node {
             notices,
             room,
             peers: 0,
+            last_exchange: Default::default(),
             lowest_layer: false,
             offset: 0,
             transmits: VecDeque::new(),
@@ -136,23 +139,7 @@ impl Node {
 
     fn settings(&self) -> Settings {
         Settings {
-            state: RoomState {
-                name: self.room.clone(),
-                mode: Mode::Sfu,
-                layout: antiphon::core::mix::layout::Layout::default(),
-                background: Default::default(),
-                has_backdrop: false,
-                hls: false,
-                restreams: 0,
-                e2ee: false,
-                access: Access::Open,
-                locked: false,
-                lobby: false,
-                participants_max: 100,
-                opened_at_ms: 0,
-                recording: None,
-                recording_consent: Default::default(),
-            },
+            state: RoomState::new(self.room.clone(), 100, 0),
             publishers_max: 100,
             viewers_max: 100,
             video_bps_max: 5_000_000,
@@ -193,7 +180,7 @@ impl Node {
             &self.identity,
             &self.reach,
             creds,
-            negotiate::Offer::parse(offer).expect("it parses"),
+            negotiate::Offer::parse(offer.clone()).expect("it parses"),
         )
         .expect("the offer is accepted");
         let entrant = Entrant {
@@ -218,7 +205,12 @@ impl Node {
         let (reply, mut granted) = oneshot::channel();
         let join = Join { serial, entrant, resume: None, negotiated, asked_at: now, reply };
         self.command(now, shard, RoomCommand::Join(Box::new(join)));
-        granted.try_recv().expect("an answer at once").map(|granted| granted.answer)
+        let answer = granted
+            .try_recv()
+            .expect("an answer at once")
+            .map(|granted| granted.expect("it is served here").answer);
+        self.last_exchange = (offer, answer.clone().unwrap_or_default());
+        answer
     }
 
     /// How a branch reaches its home.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use antiphon::bench::client::Offer;
-use antiphon::bench::source::{VideoSource, single};
+use antiphon::bench::source::{AudioSource, VideoSource, simulcast, single};
 use antiphon::core::participant::Part;
 use antiphon::core::protocol::RoomChange;
 use antiphon::core::refusal::{Code, Refusal};
@@ -59,6 +59,37 @@ fn a_viewer_on_another_shard_sees_and_hears_what_one_at_home_does() {
         let later = first(viewers[1]).saturating_duration_since(first(viewers[0]));
         assert!(later < Duration::from_millis(100), "a picture as soon as at home: {later:?} later");
     });
+}
+
+/// Its seat is at the home, its connection at another node. Narrow viewers at home take a lower encoding.
+#[test]
+fn a_publisher_in_a_branch_is_seen_there_and_at_home() {
+    let mut world = node::world_of_nodes(9);
+    let now = world.now();
+    let offer = Offer {
+        video: Some(VideoSource::new(1, simulcast(900_000), now, Duration::from_secs(3600))),
+        audio: Some(AudioSource::new(1, now)),
+        ..Offer::default()
+    };
+    node::join_on(&mut world, 1, Part::Publisher, offer, Conditions::default()).expect("it is let in");
+    world.run(Duration::from_secs(1));
+    let narrow = Conditions { rate_bps: Some(500_000), ..Conditions::default() };
+    let sites = [
+        good(&mut world, 0),
+        good(&mut world, 1),
+        viewer(&mut world, 0, narrow).expect("the join is granted"),
+    ];
+    world.run(Duration::from_secs(15));
+    for site in sites {
+        assert_watchable(&world, site);
+    }
+    for site in &sites[..2] {
+        let share = shown_share(&world, pictures(&world, *site)[0], Duration::from_secs(5));
+        assert!(share > 0.98, "{share} of the pictures were shown");
+        assert_eq!(last_encoding(&world, *site), Some(TOP_ENCODING));
+    }
+    assert!(last_encoding(&world, sites[2]).is_some_and(|encoding| encoding < TOP_ENCODING));
+    assert!(world.server.relayed.is_empty(), "nothing comes back to where it came from");
 }
 
 /// The home has just had a key frame, and is not to ask for another so soon.
@@ -139,7 +170,7 @@ fn what_nobody_watches_any_more_is_not_sent() {
         world.run(Duration::from_secs(24));
         let now = world.now();
         let stats = world.server.stats_of(now, 1).expect("the branch is open");
-        let gets: Vec<_> = stats.participants.iter().flat_map(|viewer| &viewer.gets).collect();
+        let gets: Vec<_> = stats.participants.iter().flat_map(|viewer| &viewer.connection.gets).collect();
         assert!(gets.iter().all(|slot| slot.participant.is_none()), "its publisher has left: {gets:?}");
     });
 }

@@ -1,6 +1,9 @@
 //! A feed's process as a node sees it: files and streams that FFmpeg's command line made go in, packets come
 //! out, and FFmpeg and GStreamer judge what is in them.
 
+mod hearing;
+mod upright;
+
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::fd::OwnedFd;
@@ -15,12 +18,9 @@ use antiphon::core::mix::{MixPacket, Place};
 use antiphon::core::payload::Codec;
 use antiphon::worker::process::{Spawned, spawn_reading};
 use antiphon::worker::wire::{self, MESSAGE_BYTES_MAX, Message};
-use gstreamer as gst;
-use gstreamer::prelude::*;
-use gstreamer_app::{AppSink, AppSrc};
 
-use crate::sound::{SAMPLES_PER_SECOND, amplitude};
 use crate::stand::{PATIENCE, ffmpeg, program};
+use hearing::{samples, tone_share};
 
 const SETTINGS: FeedSettings = FeedSettings {
     live: false,
@@ -183,6 +183,25 @@ impl Drop for Feed {
 
 /// The mean colour of each picture, by FFmpeg's decoder.
 fn colours(codec: Codec, units: &[Unit]) -> Vec<[u8; 3]> {
+    let file = written(codec, units);
+    let seen: Vec<[u8; 3]> = shrunk(file.path(), "scale=1:1:flags=area").chunks_exact(3).map(rgb).collect();
+    assert_eq!(seen.len(), units.len(), "a picture that cannot be decoded");
+    seen
+}
+
+fn rgb(bytes: &[u8]) -> [u8; 3] {
+    [bytes[0], bytes[1], bytes[2]]
+}
+
+/// The pictures of a file through a filter, as FFmpeg's command line shows them: turned as their file says.
+fn shrunk(path: &Path, filter: &str) -> Vec<u8> {
+    let raw = ["-pix_fmt", "rgb24", "-vsync", "passthrough", "-f", "rawvideo", "-"];
+    let path = path.to_str().unwrap();
+    ffmpeg("ffmpeg", &[&["-v", "error", "-i", path, "-vf", filter][..], &raw].concat())
+}
+
+/// A file of these pictures.
+fn written(codec: Codec, units: &[Unit]) -> tempfile::NamedTempFile {
     let suffix = if codec == Codec::Vp8 { ".ivf" } else { ".h264" };
     let mut file = tempfile::Builder::new().suffix(suffix).tempfile().unwrap();
     if codec == Codec::Vp8 {
@@ -197,53 +216,11 @@ fn colours(codec: Codec, units: &[Unit]) -> Vec<[u8; 3]> {
         }
         file.write_all(&unit.data).unwrap();
     }
-    let path = file.path().to_str().unwrap();
-    let small = "scale=1:1:flags=area";
-    let raw = ["-pix_fmt", "rgb24", "-vsync", "passthrough", "-f", "rawvideo", "-"];
-    let mut arguments = vec!["-v", "error", "-i", path, "-vf", small];
-    arguments.extend(raw);
-    let bytes = ffmpeg("ffmpeg", &arguments);
-    let seen: Vec<[u8; 3]> = bytes.chunks_exact(3).map(|rgb| [rgb[0], rgb[1], rgb[2]]).collect();
-    assert_eq!(seen.len(), units.len(), "a picture that cannot be decoded");
-    seen
+    file
 }
 
 fn is_like(seen: [u8; 3], colour: [u8; 3]) -> bool {
     seen.iter().zip(colour).all(|(seen, colour)| seen.abs_diff(colour) < 40)
-}
-
-/// The sound of packets, left channel.
-fn samples<'a>(packets: impl Iterator<Item = &'a (Duration, MixPacket)>) -> Vec<f64> {
-    gst::init().unwrap();
-    let text = "appsrc name=in format=time caps=audio/x-opus,channel-mapping-family=0,channels=2,rate=48000 \
-                ! opusdec ! audio/x-raw,format=S16LE,channels=2 ! appsink name=out sync=false";
-    let pipeline = gst::parse::launch(text).unwrap().downcast::<gst::Pipeline>().unwrap();
-    let input: AppSrc = pipeline.by_name("in").unwrap().downcast().unwrap();
-    let output: AppSink = pipeline.by_name("out").unwrap().downcast().unwrap();
-    pipeline.set_state(gst::State::Playing).unwrap();
-    let mut heard = Vec::new();
-    for (_, packet) in packets {
-        assert_eq!(packet.codec, Codec::Opus);
-        input.push_buffer(gst::Buffer::from_mut_slice(packet.payload.to_vec())).unwrap();
-        let sample = output.try_pull_sample(gst::ClockTime::from_seconds(20)).expect("sound of a packet");
-        let bytes = sample.buffer().unwrap().map_readable().unwrap();
-        let left = bytes.chunks_exact(4).map(|frame| f64::from(i16::from_le_bytes([frame[0], frame[1]])));
-        heard.extend(left);
-    }
-    pipeline.set_state(gst::State::Null).unwrap();
-    heard
-}
-
-/// How much of the sound, in tenths of a second, is the tone.
-fn tone_share(sound: &[f64]) -> f64 {
-    let tenths: Vec<&[f64]> = sound.chunks_exact(SAMPLES_PER_SECOND / 10).collect();
-    let is_tone = |tenth: &&&[f64]| {
-        let power = tenth.iter().map(|sample| sample * sample).sum::<f64>() / tenth.len() as f64;
-        let tone = amplitude(tenth, TONE_HZ);
-        // A sine's power is half its amplitude's square: most of what is heard is the tone.
-        tone > 500.0 && tone * tone / 2.0 > 0.8 * power
-    };
-    tenths.iter().filter(is_tone).count() as f64 / tenths.len() as f64
 }
 
 /// When each colour is first shown, in milliseconds from the first picture, by RTP's times.

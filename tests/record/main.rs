@@ -14,13 +14,14 @@ use std::process::Command;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use antiphon::core::mix::Size;
 use antiphon::core::payload::Codec;
 use antiphon::core::protocol::Source;
 use antiphon::core::recording::manifest::Progress;
 use antiphon::core::recording::{EndReason, FromRecorder, ToRecorder};
 use gstreamer as gst;
 
-use sender::{Clip, Fate, PICTURES, Sender};
+use sender::{Clip, Fate, PICTURES, SIZE, Sender};
 use stand::{Stand, apart_ms, beeps, decodes, flashes, pictures, probe, samples, unix_ms};
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -86,6 +87,49 @@ fn sound_and_picture_are_together_and_every_frame_is_there() {
     let manifest = folder.manifest();
     assert_eq!((manifest.state, manifest.reason), (Progress::Finished, Some(EndReason::Stopped)));
     assert!(manifest.files.iter().all(|file| file.complete && file.bytes > 0), "{manifest:?}");
+}
+
+#[test]
+fn a_layer_that_comes_later_goes_on_with_the_next_picture_and_names_the_file_s_size() {
+    let larger = Size { width: 2 * SIZE.width, height: 2 * SIZE.height };
+    for codec in [Codec::Vp8, Codec::Vp9, Codec::H264] {
+        let (low, top) = (coded(codec), Clip::of_size(codec, larger));
+        let mut stand = Stand::new(|_| {});
+        // It rises where the clip begins anew, so that its key frame has the colour of its time.
+        let mut sender = Sender::new(&low, 1, MS(30), MS(20)).rising(&top, 2 * PICTURES);
+        stand.name(&[&sender]);
+        stand.run(&mut [&mut sender], MS(5_500));
+        let sent = sender.pictures_sent();
+        let folder = stand.end(EndReason::Stopped);
+        let (picture, sound) = (folder.only(".mkv"), folder.only(".mka"));
+        decodes(&picture);
+        let seen = pictures(&picture);
+        let underway = 30.0 / PICTURE_MS + 2.0;
+        let share = seen.len() as f64;
+        assert!(share <= sent as f64 && share >= sent as f64 - underway, "{codec:?}: {share} of {sent}");
+        let steps: Vec<f64> = seen.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
+        assert!(steps.iter().all(|step| (step - PICTURE_MS).abs() < 10.0), "{codec:?}: {steps:?}");
+        let apart = apart_ms(&flashes(&seen), &beeps(&samples(&sound)));
+        println!("{codec:?}: sound is {apart} ms from its picture");
+        assert!(apart.abs() <= APART_MS_MAX);
+        let stream = &probe(&picture)["streams"][0];
+        // PixelWidth (RFC 9559 §5.1.4.1.28.6), as ffprobe may say what the first picture has.
+        let head = std::fs::read(&picture).unwrap();
+        let width = [&[0xb0, 0x82][..], &(larger.width as u16).to_be_bytes()].concat();
+        assert!(head[..1_024].windows(4).any(|bytes| bytes == width), "{codec:?} says another width");
+        assert!(stream["tags"]["title"].is_string(), "{stream}");
+        let manifest = folder.manifest();
+        let file = manifest.files.iter().find(|file| picture.ends_with(&file.name)).unwrap();
+        assert_eq!(file.bytes, std::fs::metadata(&picture).unwrap().len());
+        assert!(file.complete);
+        // One file of all, as `antiphon remux` makes it.
+        let one = folder.path.join("one.mkv");
+        let made =
+            Command::new(stand::program()).arg("remux").arg(&folder.path).arg("--output").arg(&one).status();
+        assert!(made.unwrap().success());
+        decodes(&one);
+        assert_eq!(pictures(&one).len(), seen.len());
+    }
 }
 
 #[test]

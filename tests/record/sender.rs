@@ -33,10 +33,14 @@ pub struct Clip {
 
 impl Clip {
     pub fn new(codec: Codec) -> Self {
+        Self::of_size(codec, SIZE)
+    }
+
+    pub fn of_size(codec: Codec, size: Size) -> Self {
         let half = PICTURES as usize / 2;
         let colours: Vec<Colour> = [vec![DARK; half], vec![BRIGHT; half]].concat();
         let sounds = sound::record(|number| number >= PACKETS as usize / 2, TONE_HZ);
-        Self { codec, pictures: record_colours(codec, &colours, SIZE), sounds }
+        Self { codec, pictures: record_colours(codec, &colours, size), sounds }
     }
 }
 
@@ -79,7 +83,15 @@ pub struct Sender<'a> {
     /// The next picture begins the clip again, with its key frame.
     begins_again: bool,
     at: usize,
+    /// A better layer, with which this picture comes, too.
+    rises: Option<(&'a Clip, u64)>,
+    has_risen: bool,
 }
+
+/// A layer's first report comes so many pictures after it begins.
+const REPORTED_AFTER: u64 = 15;
+/// A receiver's slot goes on after another layer's last timestamp: a millisecond of it.
+const RISE_TICKS: u64 = 90;
 
 impl<'a> Sender<'a> {
     pub fn new(clip: &'a Clip, serial: u32, picture_takes: Duration, sound_takes: Duration) -> Self {
@@ -97,7 +109,15 @@ impl<'a> Sender<'a> {
             underway: Vec::new(),
             begins_again: false,
             at: 0,
+            rises: None,
+            has_risen: false,
         }
+    }
+
+    /// From this picture on it comes in another layer; this one in both.
+    pub fn rising(mut self, layer: &'a Clip, picture: u64) -> Self {
+        self.rises = Some((layer, picture));
+        self
     }
 
     pub fn losing(mut self, fate: impl FnMut() -> Fate + 'a) -> Self {
@@ -130,18 +150,34 @@ impl<'a> Sender<'a> {
     }
 
     fn send_picture(&mut self) {
+        if let Some((layer, picture)) = self.rises
+            && picture + 1 == self.pictures_sent
+            && !self.has_risen
+        {
+            // The picture before, in the better layer.
+            (self.clip, self.has_risen) = (layer, true);
+            (self.pictures_sent, self.at) = (picture, picture as usize % self.clip.pictures.len());
+            self.begins_again = true;
+            return self.send_picture();
+        }
         let at = Duration::from_millis(1_000 / PICTURES * self.pictures_sent);
         if std::mem::take(&mut self.begins_again) {
             self.at = 0;
         }
+        let risen = self.rises.filter(|_| self.has_risen).map(|(_, picture)| self.pictures_sent - picture);
+        let is_reported = risen.is_none_or(|since| since > REPORTED_AFTER);
         for (payload, marker) in self.clip.pictures[self.at].clone() {
             self.seq_no += 1;
             let packet = MixPacket {
-                place: Place::Track { slot: 3, serial: self.picture_serial },
+                place: Place::Track {
+                    slot: 3,
+                    serial: self.picture_serial,
+                    encoding: risen.is_some().into(),
+                },
                 codec: self.clip.codec,
                 seq_no: self.seq_no,
-                rtp_time: (self.pictures_sent * 90_000 / PICTURES) as u32,
-                captured_us: Some(CLOCK_US + at.as_micros() as i64),
+                rtp_time: (self.pictures_sent * 90_000 / PICTURES + risen.map_or(0, |_| RISE_TICKS)) as u32,
+                captured_us: is_reported.then_some(CLOCK_US + at.as_micros() as i64),
                 marker,
                 payload: payload.into(),
             };
@@ -154,7 +190,7 @@ impl<'a> Sender<'a> {
     fn send_sound(&mut self) {
         let at = Duration::from_millis(1_000 / PACKETS * self.packets_sent);
         let packet = MixPacket {
-            place: Place::Track { slot: 70, serial: self.sound_serial },
+            place: Place::Track { slot: 70, serial: self.sound_serial, encoding: 0 },
             codec: Codec::Opus,
             seq_no: self.packets_sent,
             rtp_time: (self.packets_sent * 48_000 / PACKETS) as u32,

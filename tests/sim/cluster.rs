@@ -15,6 +15,7 @@ use antiphon::core::event::Event;
 use antiphon::core::fence::{Fence, Writer};
 use antiphon::core::ids::{MessageId, NodeId, RoomName};
 use antiphon::core::placement::{Holdings, LeaseTimes, Renewal};
+use antiphon::core::projection::{Projection, RoomView};
 use antiphon::core::registry::{Bid, Claim, Lease, Registry};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -289,13 +290,30 @@ impl World {
             .map(|(room, id)| format!("{room}: {id} was acknowledged, and is not there"))
             .collect();
         let mut findings = audit.findings();
-        findings.faults_total += missing.len() as u64;
-        findings.faults.extend(missing);
+        let faults = [missing, self.misplaced()].concat();
+        findings.faults_total += faults.len() as u64;
+        findings.faults.extend(faults);
         self.reached.acknowledged += self.acknowledged.len() as u64;
         self.reached.fenced += findings.fenced;
         self.reached.openings += findings.openings;
         self.reached.repeats += findings.repeats;
         findings
+    }
+
+    /// Who has each room by the projection of the log must be whose word counts, and nobody have it twice.
+    fn misplaced(&self) -> Vec<String> {
+        let (mut projection, mut fence) = (Projection::default(), Fence::default());
+        for Record { room, writer, opens, events } in &self.log {
+            projection.handle_record(room, writer, *opens, events);
+            fence.handle_record(room, writer, *opens);
+        }
+        let is_wrong = |(room, view): &(&RoomName, &RoomView)| {
+            let last = view.placement.last().map(|last| (last.epoch, &last.node));
+            let rises = view.placement.is_sorted_by(|one, next| one.epoch < next.epoch);
+            last != fence.writer(room).map(|writer| (writer.epoch, &writer.node)) || !rises
+        };
+        let wrong = projection.rooms().filter(is_wrong);
+        wrong.map(|(room, view)| format!("{room}: by its projection {:?}", view.placement)).collect()
     }
 
     /// Everything that was said has been acknowledged.

@@ -5,6 +5,7 @@
 //! A run repeats exactly from its seed. `SEED=7 cargo test --test sim -- one_seed` runs one and tells its
 //! story; the committed seeds gate, `SEEDS=1000` sweeps for new ones.
 
+mod books;
 mod checker;
 mod cluster;
 mod log;
@@ -17,6 +18,8 @@ use world::World;
 /// Runs that once found something, and a range that covers the ground.
 const SEEDS: std::ops::Range<u64> = 0..60;
 const STEPS: usize = 1_500;
+/// Of clusters' ledgers.
+const BOOKS_SEEDS: std::ops::Range<u64> = 0..40;
 /// Of clusters.
 const CLUSTER_SEEDS: std::ops::Range<u64> = 0..500;
 
@@ -83,6 +86,26 @@ fn a_cluster_repeats_from_its_seed() {
     };
     assert_eq!(story(3), story(3));
     assert_ne!(story(3), story(4));
+}
+
+#[test]
+fn a_clusters_ledger_has_each_payment_once() {
+    let mut reached = books::Reached::default();
+    for seed in BOOKS_SEEDS.start..env("SEEDS").unwrap_or(BOOKS_SEEDS.end) {
+        let mut world = books::World::new(seed, false);
+        assert_eq!(world.run(), Vec::<String>::new(), "seed {seed}");
+        reached.add(&world.reached);
+    }
+    println!("{reached:?}");
+    reached.assert_all();
+}
+
+/// A test of the test: where everyone's word counts, an address is shown to two.
+#[test]
+fn a_ledger_without_its_fence_is_found_out() {
+    let caught = BOOKS_SEEDS.filter(|seed| !books::World::new(*seed, true).run().is_empty()).count();
+    println!("{caught} of {BOOKS_SEEDS:?}");
+    assert!(caught > 5, "faults that nobody sees");
 }
 
 /// `SCALE_NODES=1000 SCALE_ROOMS=1000000 cargo test --test sim -- rooms_are_spread --nocapture` is the large

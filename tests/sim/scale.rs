@@ -109,6 +109,7 @@ impl Scale {
             score: 0.0,
             rooms: 0,
             relay: None,
+            seats_lodgers: false,
         };
         Self {
             rng: StdRng::seed_from_u64(seed),
@@ -205,6 +206,7 @@ impl Scale {
                 score,
                 rooms: node.rooms,
                 relay: None,
+                seats_lodgers: false,
             });
         }
         let alive = self.records.len() as u64;

@@ -13,8 +13,7 @@ use antiphon::core::ids::{Identity, MessageId, RoomName, SessionId};
 use antiphon::core::participant::{Entrant, Part};
 use antiphon::core::payload::{Codec, inspect};
 use antiphon::core::protocol::{
-    Access, ClientMessage, Grant, Kind, Mode, PublishedTrack, Request, RoomChange, RoomState, SlotWish,
-    Source,
+    ClientMessage, Grant, Kind, PublishedTrack, Request, RoomChange, RoomState, SlotWish, Source,
 };
 use antiphon::core::room::{Arrival, Forward, Now, Output, ParticipantKey, Room, Settings};
 use antiphon::core::track::{PublishedLine, SlotLine};
@@ -61,23 +60,9 @@ impl World {
     pub fn new(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let start = Instant::now();
-        let state = RoomState {
-            name: RoomName::parse("simulated").expect("a name"),
-            mode: Mode::Sfu,
-            layout: antiphon::core::mix::layout::Layout::default(),
-            background: Default::default(),
-            has_backdrop: false,
-            hls: false,
-            restreams: 0,
-            e2ee: false,
-            access: Access::Open,
-            locked: false,
-            lobby: rng.random_bool(0.3),
-            participants_max: rng.random_range(3..8),
-            opened_at_ms: 0,
-            recording: None,
-            recording_consent: Default::default(),
-        };
+        let lobby = rng.random_bool(0.3);
+        let name = RoomName::parse("simulated").expect("a name");
+        let state = RoomState { lobby, ..RoomState::new(name, rng.random_range(3..8), 0) };
         let settings = Settings {
             state,
             publishers_max: 6,
@@ -453,6 +438,9 @@ impl World {
                     }
                 }
                 Output::Downstream { .. } | Output::Upstream(_) => unreachable!("this room has no branch"),
+                Output::Admission { .. } | Output::Look | Output::Looked => {
+                    unreachable!("this room has no lodgers")
+                }
                 Output::Said { .. } | Output::KeepFile(_) => unreachable!("here are no files"),
                 Output::Mixer(_) => unreachable!("this node has no mixer"),
                 Output::Recorder(_) | Output::StartRecording { .. } => unreachable!("nobody records"),

@@ -33,6 +33,8 @@ const JOIN_INTERVAL: Duration = Duration::from_millis(100);
 /// Time for everyone to be seen, and then for estimates and layers to settle.
 const COMPLETE_WITHIN: Duration = Duration::from_secs(40);
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// More than handshake and reports amount to: media came.
+const SEEN_BYTES: u64 = 50_000;
 
 /// What the room is to be.
 #[derive(Debug, Clone, Copy)]
@@ -120,13 +122,16 @@ pub struct Edge {
     pub loop_cpu: Duration,
     pub machine: Machine,
     pub traffic: Traffic,
+    /// Of all datagrams that came, by seat: the people first, then the audience.
     pub received_bytes: Vec<u64>,
+    pub received_packets: Vec<u64>,
 }
 
 /// See the module.
 pub struct Room {
     pub plan: Plan,
     pub name: String,
+    run: u32,
     crowd: Crowd,
     watcher: Watcher,
     clip: Arc<Clip>,
@@ -154,16 +159,16 @@ impl Room {
         server.make_room(&name, plan.mode)?;
         let clip = Arc::clone(&recordings.clip);
         let watcher = Watcher::new(tiles);
-        let mut room = Self { plan, name, crowd, watcher, clip, active: BTreeMap::new(), silent: None };
+        let mut room = Self { plan, name, run, crowd, watcher, clip, active: BTreeMap::new(), silent: None };
         for person in 0..plan.people {
-            room.join(run, person, recordings)?;
+            room.join(person, recordings)?;
             room.drive_for(JOIN_INTERVAL)?;
         }
         room.wait_until_complete()?;
         Ok(room)
     }
 
-    fn join(&mut self, run: u32, person: u32, recordings: &Recordings) -> Result<(), CompareError> {
+    fn join(&mut self, person: u32, recordings: &Recordings) -> Result<(), CompareError> {
         let now = Instant::now();
         let phase = self.clip.len() * person / self.plan.people;
         let playback = Playback { clip: Arc::clone(&self.clip), phase };
@@ -188,7 +193,7 @@ impl Room {
         let role = Role::Person(person);
         self.crowd.join(Join {
             seat,
-            run,
+            run: self.run,
             room: 0,
             role,
             publishers: self.plan.people,
@@ -196,6 +201,38 @@ impl Room {
             offer: Some(sdp),
         });
         Ok(())
+    }
+
+    /// Lets an audience in, up to this many, each with a line for one picture and one for sound, and waits
+    /// until all see something.
+    ///
+    /// # Errors
+    /// One of them could not join, or sees nothing in time.
+    pub fn admit(&mut self, viewers: u32) -> Result<(), CompareError> {
+        let people = self.plan.people as usize;
+        for number in (self.crowd.engine.seats.len() - people) as u32..viewers {
+            let offer = Offer { video_slots: 1, audio_slots: 1, ..Offer::default() };
+            let (seat, sdp) = self.crowd.engine.add(offer)?;
+            let (run, role) = (self.run, Role::Viewer(number));
+            let (publishers, encodings) = (self.plan.people, Vec::new());
+            self.crowd.join(Join { seat, run, room: 0, role, publishers, encodings, offer: Some(sdp) });
+            self.drive_for(JOIN_INTERVAL)?;
+        }
+        let deadline = Instant::now() + COMPLETE_WITHIN;
+        loop {
+            let audience = self.crowd.engine.seats.iter().skip(people);
+            if let Some(failure) = audience.clone().find_map(|seat| seat.failure.clone()) {
+                return Err(CompareError::Join(failure));
+            }
+            let seeing = audience.filter(|seat| seat.received_bytes > SEEN_BYTES).count() as u32;
+            if seeing == viewers {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(CompareError::Unseen { people: seeing, expected: viewers });
+            }
+            self.drive_for(JOIN_INTERVAL)?;
+        }
     }
 
     /// Waits until the watcher has seen every tile run within one second.
@@ -378,6 +415,7 @@ impl Room {
             machine: Machine::now()?,
             traffic: self.crowd.engine.traffic,
             received_bytes: self.crowd.engine.seats.iter().map(|seat| seat.received_bytes).collect(),
+            received_packets: self.crowd.engine.seats.iter().map(|seat| seat.received_packets).collect(),
         })
     }
 

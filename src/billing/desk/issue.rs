@@ -7,9 +7,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Ask, Desk, Waiting};
+use super::{Ask, Desk, Outcome, Waiting};
 use crate::billing::wallet::{Bill, Issued, Target, Wallet};
-use crate::billing::{Admission, Challenge, Payout, gap};
+use crate::billing::{Challenge, Payout, gap};
 use crate::control::unix_ms;
 use crate::core::ids::{Identity, RoomName};
 use crate::core::ledger::{
@@ -25,7 +25,7 @@ const ISSUE_AGAIN: Duration = Duration::from_secs(5);
 impl Desk {
     /// Where a room's money goes: as its owner said, else to the operator.
     pub(super) fn payout_of(&self, room: &RoomName) -> (Option<Payout>, bool) {
-        let own = self.ledger.payout(room).and_then(|text| Payout::parse(text, self.network).ok());
+        let own = self.books.ledger.payout(room).and_then(|text| Payout::parse(text, self.network).ok());
         let takes = |rail| self.tills.contains_key(&rail);
         match own {
             Some(own) => (Some(own).filter(|_| takes(Rail::Onchain)), false),
@@ -41,7 +41,7 @@ impl Desk {
         pay_until_ms: Option<u64>,
     ) -> Result<InvoiceId, Refusal> {
         let now_ms = unix_ms();
-        if let Some(open) = self.ledger.payable(of, viewer, now_ms) {
+        if let Some(open) = self.books.draft.payable(of, viewer, now_ms) {
             return Ok(open.id.clone());
         }
         let (payout, lightning) = self.payout_of(&of.room);
@@ -51,13 +51,13 @@ impl Desk {
         let id = InvoiceId::new(rand::random());
         let address = payout.map(|payout| {
             let profile = payout.profile();
-            let index = self.ledger.next_index(&profile);
+            let index = self.books.draft.next_index(&profile);
             let made =
                 payout.address(index).map(|address| Address { profile: profile.clone(), index, address });
             self.payouts.insert(profile, payout);
             made.ok_or_else(|| Refusal::new(Code::Unavailable, "the payout has no addresses left"))
         });
-        let rate = match self.ledger.offer(of).map(|offer| &offer.price) {
+        let rate = match self.books.draft.offer(of).map(|offer| &offer.price) {
             Some(Price::Fiat { currency, .. }) => self.rates.rate(currency),
             _ => None,
         };
@@ -70,18 +70,18 @@ impl Desk {
             address: address.transpose()?,
             pay_until_ms,
         };
-        self.ledger.handle_order(now_ms, order)
+        self.books.draft.handle_order(now_ms, order)
     }
 
     /// Asks the wallets to be ready for an invoice that is durable, from a task.
     pub(super) fn issue(&self, id: &InvoiceId) {
-        let Some(invoice) = self.ledger.invoice(id) else { return };
+        let Some(invoice) = self.books.ledger.invoice(id) else { return };
         let expires_in_s = invoice.expires_at_ms.saturating_sub(unix_ms()) / 1_000;
         // Credit may have paid it all; an invoice for nothing would take any sum.
         let asks =
             invoice.state() == InvoiceState::New && invoice.asked.0 >= MSAT_PER_SAT && expires_in_s > 0;
         let lightning = invoice.payment_hash.is_some() && invoice.bolt11.is_none() && asks;
-        let what = self.ledger.owner_of(id).map(|(of, _)| of.to_string()).unwrap_or_default();
+        let what = self.books.ledger.owner_of(id).map(|(of, _)| of.to_string()).unwrap_or_default();
         let bill =
             |target| Bill { target, sum: invoice.asked, expires_in_s, memo: format!("Access to {what}") };
         let till = |rail| self.tills.get(&rail).map(|till| Arc::clone(&till.wallet));
@@ -111,7 +111,7 @@ impl Desk {
 
     /// Goes on with what an earlier process left between two steps.
     pub(super) fn resume_issuing(&self) {
-        let undone = self.ledger.invoices().filter(|invoice| {
+        let undone = self.books.ledger.invoices().filter(|invoice| {
             invoice.payment_hash.is_some() && invoice.bolt11.is_none() && invoice.state() == InvoiceState::New
         });
         for invoice in undone {
@@ -121,7 +121,7 @@ impl Desk {
 
     /// Paid on-chain, an invoice is not to be paid by Lightning as well.
     pub(super) fn cancel_lightning(&self, id: &InvoiceId) {
-        let Some(invoice) = self.ledger.invoice(id) else { return };
+        let Some(invoice) = self.books.ledger.invoice(id) else { return };
         let paid = invoice.payments.keys().any(|key| key.rail() == Some(Rail::Lightning));
         if let (Some(hash), Some(till)) = (invoice.payment_hash.clone(), self.tills.get(&Rail::Lightning))
             && !paid
@@ -134,12 +134,12 @@ impl Desk {
         }
     }
 
-    /// Shows an invoice to all who wait for it.
+    /// Answers all who wait for an invoice.
     pub(super) fn answer_waiting(&mut self, invoice: &InvoiceId) {
-        for Waiting { of, viewer, is_guest, reply } in self.waiting.remove(invoice).unwrap_or_default() {
-            let challenge = self.challenge(&of, &viewer, invoice, is_guest);
+        for Waiting { viewer, reply } in self.waiting.remove(invoice).unwrap_or_default() {
+            let outcome = Outcome::Asked { viewer, invoice: invoice.clone() };
             // Who asked may have gone away.
-            let _ = reply.send(challenge.map(|challenge| Admission::Pay(Box::new(challenge))));
+            let _ = reply.send(Ok(self.done(outcome)));
         }
     }
 
@@ -148,10 +148,10 @@ impl Desk {
         of: &Resource,
         viewer: &Identity,
         invoice: &InvoiceId,
-        is_guest: bool,
+        is_new: bool,
     ) -> Result<Challenge, Refusal> {
         let gone = || Refusal::new(Code::NotFound, "there is no such invoice");
-        let invoice = self.ledger.invoice(invoice).ok_or_else(gone)?;
+        let invoice = self.books.ledger.invoice(invoice).ok_or_else(gone)?;
         let view = InvoiceView::of(invoice);
         let hash = invoice.payment_hash.as_deref().filter(|_| invoice.bolt11.is_some());
         Ok(Challenge {
@@ -159,8 +159,8 @@ impl Desk {
             invoice: view,
             offer: invoice.offer.clone(),
             viewer: viewer.clone(),
-            claim: is_guest.then(|| self.key.claim(of, viewer)),
-            subscription: self.ledger.subscription(of, viewer, unix_ms()),
+            claim: is_new.then(|| self.key.claim(of, viewer)),
+            subscription: self.books.ledger.subscription(of, viewer, unix_ms()),
             simulated: self.simulated(),
             macaroon: hash.and_then(|hash| self.key.l402(of, hash)),
         })

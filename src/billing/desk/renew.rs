@@ -11,12 +11,15 @@ impl Desk {
     /// Begins the renewals that are due. One that cannot be sold now, for want of a rate or payout, is tried
     /// again until its period is over.
     pub(super) async fn renew_due(&mut self) {
-        for due in self.ledger.due_renewals(unix_ms()) {
+        for due in self.books.draft.due_renewals(unix_ms()) {
             match self.order(&due.of, &due.viewer, due.pay_until_ms) {
                 Ok(invoice) => {
-                    self.ledger.handle_due(unix_ms(), &due, &invoice);
-                    self.commit().await;
-                    let waits = self.ledger.invoice(&invoice).is_some_and(|known| known.bolt11.is_none());
+                    self.books.draft.handle_due(unix_ms(), &due, &invoice);
+                    if self.commit().await.is_err() {
+                        return;
+                    }
+                    let waits =
+                        self.books.ledger.invoice(&invoice).is_some_and(|known| known.bolt11.is_none());
                     if waits && !self.waiting.contains_key(&invoice) {
                         self.issue(&invoice);
                     }
@@ -30,7 +33,7 @@ impl Desk {
 
     /// Tells a viewer in the room that its time ends, and what to pay for more.
     pub(super) fn remind(&self, room: &RoomName, viewer: &Identity, ends_at_ms: u64, invoice: &InvoiceId) {
-        let Some(invoice) = self.ledger.invoice(invoice).map(InvoiceView::of) else { return };
+        let Some(invoice) = self.books.ledger.invoice(invoice).map(InvoiceView::of) else { return };
         let (control, room, viewer) = (self.control.clone(), room.clone(), viewer.clone());
         let message = ServerMessage::RenewalDue {
             invoice: invoice.id.as_str().to_owned(),

@@ -6,23 +6,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bitcoin::Network;
+use futures_util::FutureExt as _;
 use tokio::sync::{broadcast, watch};
 
+use super::follow::Books;
 use super::{Ask, Billing, BillingKey, CHANGES_DEPTH, Desk, QUEUE_DEPTH, Till};
+use crate::billing::passing::Passing;
+use crate::billing::waiting::Waiting;
 use crate::billing::wallet::{Wallet, WalletError, Watched};
 use crate::billing::{
     Bitcoind, Esplora, Fixed, KeyError, Lnd, Login, Payout, PayoutError, Simulated, simulated, webhook,
 };
 use crate::config::{Chain, Config, Payments};
 use crate::control::{Control, unix_ms};
-use crate::core::event::EventBody;
-use crate::core::ledger::{Ledger, Rail};
+use crate::core::ledger::{Keeping, Rail};
 use crate::events::LogError;
 use crate::events::writer::EventWriter;
 use crate::mailbox::{self, ControlSender};
 
-/// Facts in one page while the ledger is read.
-const PAGE: u32 = 500;
 /// Pauses after a wallet that did not answer, first and longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
 
@@ -52,26 +53,41 @@ impl Desk {
         events: EventWriter,
     ) -> Result<Billing, BillingError> {
         let payments = &config.payments;
-        // In a cluster nothing is sold yet, pretended or not: one node alone may hold the ledger.
-        let pretended = config.dev && !payments.are_real() && config.cluster.redis_url.is_none();
-        let (network, tills, house) = if pretended { simulated_tills()? } else { real_tills(payments)? };
-        let key = BillingKey::open(&config.node.data_dir)?;
-        let (asks, receiver) = mailbox::control(QUEUE_DEPTH);
-        let (watched, watching) = watch::channel(Watched::default());
+        let alone = control.is_alone();
+        let (network, tills, house) =
+            if is_pretended(config, alone) { simulated_tills()? } else { real_tills(payments)? };
+        let key = match &payments.key {
+            Some(secret) => BillingKey::of_secret(secret),
+            None => BillingKey::open(&config.node.data_dir)?,
+        };
+        let ((asks, receiver), (questions, asked)) =
+            (mailbox::control(QUEUE_DEPTH), mailbox::control(QUEUE_DEPTH));
+        let (watched, _) = watch::channel(Watched::default());
         let (priced, prices) = watch::channel(Arc::default());
         let changes = broadcast::Sender::new(CHANGES_DEPTH);
         let (hooks, hooked) = watch::channel(Arc::default());
+        let books = Books::read(&events).await?;
+        let followed = watch::Sender::new(books.facts);
+        let passing = Passing::new(key.clone(), control.clone(), followed.subscribe());
         let billing = Billing {
             asks: asks.clone(),
+            questions,
             priced: prices,
             changes: changes.clone(),
             key: key.clone(),
             network,
             dev: config.dev,
+            passing: Some(passing).filter(|_| !alone),
+            waiting: Waiting::default(),
         };
-        let ledger = read_ledger(&events).await?;
-        let mut desk = Self {
-            ledger,
+        let desk = Self {
+            books,
+            keeping: if alone { Keeping::alone() } else { Keeping::among_others() },
+            claiming: None,
+            followed,
+            watchers: Vec::new(),
+            strange_ticks: 0,
+            told: BTreeMap::new(),
             events,
             control,
             key,
@@ -81,6 +97,7 @@ impl Desk {
             payouts: BTreeMap::new(),
             house,
             asks,
+            questions: asked,
             watched,
             priced,
             changes,
@@ -94,45 +111,32 @@ impl Desk {
             askers_since: Instant::now(),
             invoices_per_address: payments.invoices_per_address,
         };
-        desk.remember_payouts();
+        // Before anybody is let in.
         desk.publish_prices();
-        desk.watch();
-        desk.publish_hooks();
-        webhook::spawn(&config.node.data_dir, desk.events.clone(), hooked, config.dev);
-        for (rail, till) in &desk.tills {
-            tokio::spawn(follow(*rail, Arc::clone(&till.wallet), watching.clone(), desk.asks.clone()));
-        }
+        webhook::spawn(desk.events.clone(), hooked, teller(desk.asks.clone()), config.dev);
         tokio::spawn(desk.run(receiver));
         Ok(billing)
     }
 
-    fn remember_payouts(&mut self) {
-        let given = self.ledger.payouts().filter_map(|text| Payout::parse(text, self.network).ok());
+    pub(super) fn remember_payouts(&mut self) {
+        let given = self.books.ledger.payouts().filter_map(|text| Payout::parse(text, self.network).ok());
         let all: Vec<Payout> = given.chain(self.house.clone()).collect();
         self.payouts.extend(all.into_iter().map(|payout| (payout.profile(), payout)));
     }
-
-    /// Forgets what was not made durable.
-    pub(super) async fn reload(&mut self) {
-        match read_ledger(&self.events).await {
-            Ok(ledger) => self.ledger = ledger,
-            Err(error) => tracing::error!(%error, "the ledger cannot be read"),
-        }
-    }
 }
 
-async fn read_ledger(events: &EventWriter) -> Result<Ledger, LogError> {
-    let (mut ledger, mut after) = (Ledger::default(), 0);
-    loop {
-        let page = events.ledger(after, PAGE).await?;
-        let Some(last) = page.last() else { return Ok(ledger) };
-        after = last.offset;
-        for recorded in page {
-            if let EventBody::Ledger(fact) = &recorded.event.body {
-                ledger.restore(&recorded.event.room, recorded.event.at_ms, fact);
-            }
-        }
-    }
+/// No money is real: under `--dev`, where no wallet is named and all nodes can be one shop.
+fn is_pretended(config: &Config, alone: bool) -> bool {
+    let can_share = config.payments.key.is_some() && !config.cluster.kafka_brokers.is_empty();
+    config.dev && !config.payments.are_real() && (alone || can_share)
+}
+
+/// How couriers tell the loop how far they are.
+fn teller(asks: ControlSender<Ask>) -> webhook::Tell {
+    Arc::new(move |room, event| {
+        let asks = asks.clone();
+        async move { asks.send_when_free(Ask::Told { room, event }).await }.boxed()
+    })
 }
 
 type Tills = (Network, BTreeMap<Rail, Till>, Option<Payout>);
@@ -182,7 +186,7 @@ fn real_tills(payments: &Payments) -> Result<Tills, BillingError> {
 }
 
 /// Asks one wallet for news, for as long as the loop lives. An outage is said once, and when it ends.
-async fn follow(
+pub(super) async fn follow(
     rail: Rail,
     wallet: Arc<dyn Wallet>,
     watching: watch::Receiver<Watched>,
@@ -213,5 +217,24 @@ async fn follow(
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    #[test]
+    fn money_is_pretended_for_development_alone_and_never_beside_real_wallets() {
+        let mut config = Config { dev: true, ..Config::default() };
+        assert!(is_pretended(&config, true));
+        assert!(!is_pretended(&config, false), "nodes without a shared log and secret are no shop");
+        config.payments.key = Some(Secret::new("0123456789abcdef0123456789abcdef"));
+        config.cluster.kafka_brokers = "127.0.0.1:9092".into();
+        assert!(is_pretended(&config, false));
+        config.payments.esplora = serde_json::from_str(r#"{"url": "https://example.org/api"}"#).unwrap();
+        assert!(!is_pretended(&config, true));
+        assert!(!is_pretended(&Config::default(), true));
     }
 }

@@ -1,7 +1,7 @@
 //! The branch's end of a link: one task for each room of which this node has a branch.
 //!
 //! It outlives its link. When that is lost, or the room has another holder, it finds the home again and says
-//! what is wanted; shards and viewers notice a pause. It ends when its last shard has closed its branch, when
+//! what is wanted; shards and people notice a pause. It ends when its last shard has closed its branch, when
 //! the room is over, or when no home was found for too long.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -13,8 +13,8 @@ use quinn::SendStream;
 use tokio::sync::mpsc;
 
 use super::home::goes_on;
-use super::link::Route;
-use super::{BranchError, CONNECT_WITHIN, Links, frames};
+use super::link::{Carried, Route};
+use super::{BATCH_MAX, BranchError, CONNECT_WITHIN, Links, frames};
 use crate::cluster::Known;
 use crate::core::event::CloseReason;
 use crate::core::ids::{FarId, RoomName, ShardId};
@@ -24,13 +24,12 @@ use crate::core::relay::merge::{Merged, Merger};
 use crate::core::relay::wire::{Frame, Reason};
 use crate::core::relay::{Cargo, Downstream, Packet};
 use crate::mailbox::{self, ControlSender, Inlet, Refused};
+use crate::telemetry::traces;
 
 /// What shards say to one branch's task. Full: it waits at the shard.
 const WORDS_MAX: usize = 1_024;
 /// News that waits for one shard. One that stood still for so much has other troubles.
 const WAITING_MAX: usize = 4_096;
-/// Packets that are handed on together.
-const BATCH_MAX: usize = 64;
 /// Without a branch on any shard the task goes on for so long, for one that is just being opened.
 const IDLE_MAX: Duration = Duration::from_secs(2);
 /// For so long a home is looked for, and its viewers wait.
@@ -39,6 +38,8 @@ const LOST_MAX: Duration = Duration::from_secs(30);
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(400));
 /// So often a room may be nobody's before it is taken to be over. A registry that was emptied knows none.
 const UNHELD_MAX: u32 = 5;
+/// For so long it may be that nobody has the room, or has not opened it, before its members are to join anew.
+const ORPHANED_MAX: Duration = Duration::from_millis(700);
 /// How often the registry is asked whether the home is still the home.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// How often news that found no room is offered again.
@@ -112,7 +113,8 @@ impl Session {
         let opening = async {
             let (mut send, recv) = link.connection.open_bi().await.ok()?;
             let node = links.0.cluster.id().clone();
-            frames::write(&mut send, &Frame::Open { room: room.clone(), epoch, branch, node }).await.ok()?;
+            let (room, trace) = (room.clone(), traces::current());
+            frames::write(&mut send, &Frame::Open { room, epoch, branch, node, trace }).await.ok()?;
             let mut frames = frames::reading(recv);
             let answer = frames.recv().await?;
             Some((send, frames, answer))
@@ -144,6 +146,7 @@ pub(super) fn follow(links: Links, room: RoomName, session: Session, id: FarId) 
         merger: Merger::default(),
         outlets: BTreeMap::new(),
         words: receiver,
+        lodgers: 0.0,
         idle_since: Some(Instant::now()),
     };
     tokio::spawn(follower.run(session));
@@ -168,6 +171,8 @@ struct Follower {
     merger: Merger,
     outlets: BTreeMap<ShardId, Outlet>,
     words: mpsc::Receiver<Word>,
+    /// As last told.
+    lodgers: f64,
     /// Since when no shard has a branch.
     idle_since: Option<Instant>,
 }
@@ -199,6 +204,7 @@ impl Follower {
         // Before the next branch of the room can be opened, so that shards make way for it.
         self.merger.end(CloseReason::Moved);
         self.deliver();
+        gauge!("antiphon_relay_lodgers").decrement(std::mem::take(&mut self.lodgers));
         self.words.close();
         self.links.forget(&self.room, self.id);
         // What shards have not taken yet they take within moments, or they are gone.
@@ -218,7 +224,7 @@ impl Follower {
             self.merger.handle_moved();
         }
         (self.home, self.epoch) = (session.home.clone(), session.epoch);
-        self.merger.handle_linked();
+        self.merger.handle_linked(session.home.seats_lodgers);
         let moved = moved(self.links.clone(), self.room.clone(), self.epoch);
         tokio::pin!(moved);
         let mut turn = tokio::time::interval(FLUSH_EVERY);
@@ -229,8 +235,10 @@ impl Follower {
                 }
             }
             tokio::select! {
-                Some(packet) = session.route.packets.recv() => self.pass(packet, &mut session.route.packets),
+                Some(first) = session.route.carried.recv() => self.pass(first, &mut session.route.carried),
                 word = self.words.recv() => match word {
+                    Some(Word::From(_, Cargo::Packets(packets))) => session.route.send(&self.spread(packets)),
+                    Some(Word::From(_, Cargo::Data(data))) => session.route.send_data(data),
                     Some(word) => self.hear(word),
                     None => return End::Over,
                 },
@@ -266,16 +274,26 @@ impl Follower {
         let until = Instant::now() + LOST_MAX;
         let mut pause = PAUSE.0;
         let mut unheld = 0;
+        let mut orphaned_since = None;
         while Instant::now() < until {
             let (links, room) = (self.links.clone(), self.room.clone());
             let (home, epoch) = (self.home.clone(), self.epoch);
             let found = self.meanwhile(async move { ask_again(&links, &room, home, epoch).await }).await?;
+            let is_orphaned = matches!(
+                found,
+                Ok(Again::Nowhere | Again::Orphaned) | Err(BranchError::Refused(Reason::NotHome))
+            );
+            orphaned_since = is_orphaned.then(|| orphaned_since.unwrap_or_else(Instant::now));
+            if orphaned_since.is_some_and(|since| since.elapsed() >= ORPHANED_MAX) {
+                self.merger.handle_orphaned();
+            }
             match found {
                 Ok(Again::Session(session)) => return Some(*session),
                 Ok(Again::Here) => return None,
                 // Ended, while we were not told.
                 Ok(Again::Nowhere) if unheld >= UNHELD_MAX => return None,
                 Ok(Again::Nowhere) => unheld += 1,
+                Ok(Again::Orphaned) => {}
                 Err(error) => tracing::debug!(room = %self.room, %error, "no branch yet"),
             }
             self.meanwhile(tokio::time::sleep(pause)).await?;
@@ -312,8 +330,24 @@ impl Follower {
                 self.merger.handle_upstream(shard, news);
                 self.idle_since = self.merger.is_empty().then(Instant::now);
             }
+            // There is no link for it now.
+            Word::From(_, Cargo::Packets(packets)) => drop(self.spread(packets)),
             Word::From(..) => {}
         }
+    }
+
+    /// Gives what lodgers send to the other shards that take it. Answers with what is for the home.
+    fn spread(&self, packets: Vec<Packet>) -> Vec<Packet> {
+        let mut batches = BTreeMap::new();
+        let is_taken_here = |packet: &&Packet| {
+            self.merger.takers(packet.origin, packet.line, packet.encoding).next().is_some()
+        };
+        for packet in packets.iter().filter(is_taken_here) {
+            self.share_out(&mut batches, copied(packet));
+        }
+        self.hand_on_all(batches);
+        let goes_up = |packet: &Packet| self.merger.goes_up(packet.origin, packet.line, packet.encoding);
+        packets.into_iter().filter(goes_up).collect()
     }
 
     /// Gives shards what is theirs; what is for the home is answered.
@@ -330,6 +364,8 @@ impl Follower {
                 }
             }
         }
+        let lodgers = self.merger.lodgers() as f64;
+        gauge!("antiphon_relay_lodgers").increment(lodgers - std::mem::replace(&mut self.lodgers, lodgers));
         self.flush();
         up
     }
@@ -349,32 +385,58 @@ impl Follower {
         self.outlets.values().any(|outlet| !outlet.waiting.is_empty())
     }
 
-    /// Hands packets on, this one and those that wait behind it.
-    fn pass(&mut self, first: Packet, more: &mut mpsc::Receiver<Packet>) {
+    /// Hands packets and data on, this one and those that wait behind it.
+    fn pass(&mut self, first: Carried, more: &mut mpsc::Receiver<Carried>) {
         let mut batches: BTreeMap<ShardId, Vec<Packet>> = BTreeMap::new();
         let waiting = std::iter::from_fn(|| more.try_recv().ok());
-        for packet in std::iter::once(first).chain(waiting.take(BATCH_MAX)) {
-            let mut takers = self.merger.takers(packet.origin, packet.line, packet.encoding).peekable();
-            while let Some(shard) = takers.next() {
-                let batch = batches.entry(shard).or_default();
-                if takers.peek().is_none() {
-                    batch.push(packet);
-                    break;
+        for carried in std::iter::once(first).chain(waiting.take(BATCH_MAX)) {
+            let packet = match carried {
+                Carried::Packet(packet) => packet,
+                Carried::Data(data) => {
+                    for shard in self.merger.lodged_on() {
+                        self.hand_on(shard, Cargo::Data(data.clone()), 1);
+                    }
+                    continue;
                 }
-                // A copy of its own for each shard: no count is shared by two cores.
-                batch.push(Packet { payload: packet.payload[..].into(), ..packet.clone() });
-            }
-        }
-        for (shard, batch) in batches {
-            let Some(outlet) = self.outlets.get(&shard).filter(|outlet| outlet.waiting.is_empty()) else {
-                continue;
             };
-            let count = batch.len() as u64;
-            if outlet.inlet.offer(Cargo::Packets(batch)).is_err() {
-                counter!("antiphon_relay_dropped_total", "reason" => "full").increment(count);
+            self.share_out(&mut batches, packet);
+        }
+        self.hand_on_all(batches);
+    }
+
+    /// Gives a packet to each shard that takes it.
+    fn share_out(&self, batches: &mut BTreeMap<ShardId, Vec<Packet>>, packet: Packet) {
+        let mut takers = self.merger.takers(packet.origin, packet.line, packet.encoding).peekable();
+        while let Some(shard) = takers.next() {
+            let batch = batches.entry(shard).or_default();
+            if takers.peek().is_none() {
+                return batch.push(packet);
             }
+            batch.push(copied(&packet));
         }
     }
+
+    fn hand_on_all(&self, batches: BTreeMap<ShardId, Vec<Packet>>) {
+        for (shard, batch) in batches {
+            let count = batch.len() as u64;
+            self.hand_on(shard, Cargo::Packets(batch), count);
+        }
+    }
+
+    /// Gives a shard what may be lost, unless news waits for it.
+    fn hand_on(&self, shard: ShardId, cargo: Cargo, count: u64) {
+        let Some(outlet) = self.outlets.get(&shard).filter(|outlet| outlet.waiting.is_empty()) else {
+            return;
+        };
+        if outlet.inlet.offer(cargo).is_err() {
+            counter!("antiphon_relay_dropped_total", "reason" => "full").increment(count);
+        }
+    }
+}
+
+/// A copy of its own: no count is shared by two cores.
+fn copied(packet: &Packet) -> Packet {
+    Packet { payload: packet.payload[..].into(), ..packet.clone() }
 }
 
 /// What became of looking for a home.
@@ -384,6 +446,8 @@ enum Again {
     Here,
     /// Nobody has it, and nobody had it lately.
     Nowhere,
+    /// The lease of whoever had it has run out.
+    Orphaned,
 }
 
 /// Asks whoever has the room for a branch; while nobody can say who that is, whoever had it last. One of an
@@ -401,6 +465,7 @@ async fn ask_again(
             (cluster.node(&owner.node).ok_or(BranchError::Unreachable)?, owner.epoch)
         }
         Ok(Known::Free) => return Ok(Again::Nowhere),
+        Ok(Known::Orphaned) => return Ok(Again::Orphaned),
         Ok(_) => return Err(BranchError::Unreachable),
         Err(_) => (home, epoch),
     };

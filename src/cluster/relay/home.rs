@@ -5,15 +5,18 @@ use std::time::Duration;
 
 use metrics::{counter, gauge};
 use quinn::{Incoming, RecvStream, SendStream};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
+use tracing::Instrument as _;
 
 use super::frames;
-use super::link::Link;
-use super::{BranchAsk, BranchGiven, CONNECT_WITHIN, Links};
+use super::link::{Carried, Link};
+use super::{BATCH_MAX, BranchAsk, BranchGiven, CONNECT_WITHIN, Links};
 use crate::core::event::CloseReason;
+use crate::core::ids::NodeId;
 use crate::core::relay::wire::{Frame, Reason};
 use crate::core::relay::{Cargo, Downstream, Upstream};
 use crate::mailbox::{self, Inlet};
+use crate::telemetry::traces;
 
 /// Batches of packets and news that wait for one branch's link. Full: packets are dropped, news waits at the
 /// shard.
@@ -46,15 +49,20 @@ async fn take(links: Links, incoming: Incoming) {
 async fn give(links: Links, link: Arc<Link>, mut send: SendStream, recv: RecvStream) {
     let mut frames = frames::reading(recv);
     let first = tokio::time::timeout(CONNECT_WITHIN, frames.recv()).await.ok().flatten();
-    let Some(Frame::Open { room, epoch, branch, node }) = first else { return };
+    let Some(Frame::Open { room, epoch, branch, node, trace }) = first else { return };
     let (sender, mut cargo) = mailbox::control(QUEUE_DEPTH);
     let queue = Inlet::new(move |cargo| sender.offer(cargo));
     let (reply, given) = oneshot::channel();
     let ask = BranchAsk { room: room.clone(), epoch, id: links.next_id(), queue, reply };
-    let given = match links.0.asks.offer(ask) {
-        Ok(()) => given.await.unwrap_or(Err(Reason::Busy)),
-        Err(_) => Err(Reason::Busy),
+    let span = tracing::info_span!("give branch", otel.kind = "server", room = %room, node = %node);
+    traces::go_on(&span, trace.as_deref());
+    let given = async {
+        match links.0.asks.offer(ask) {
+            Ok(()) => given.await.unwrap_or(Err(Reason::Busy)),
+            Err(_) => Err(Reason::Busy),
+        }
     };
+    let given = given.instrument(span).await;
     let BranchGiven { state, inlet } = match given {
         Ok(given) => given,
         Err(reason) => {
@@ -70,11 +78,13 @@ async fn give(links: Links, link: Arc<Link>, mut send: SendStream, recv: RecvStr
     tracing::info!(room = %room, node = %node, "another node has a branch");
     let served = gauge!("antiphon_relay_branches", "side" => "home");
     served.increment(1.0);
+    let mut route = link.route_of(branch);
     let mut accepted = frames::write(&mut send, &Frame::Accepted { state: Box::new(state), epoch }).await;
     while accepted.is_ok() {
         tokio::select! {
             cargo = cargo.recv() => match cargo {
-                Some(Cargo::Packets(packets)) => link.send(branch, &packets),
+                Some(Cargo::Packets(packets)) => route.send(&packets),
+                Some(Cargo::Data(data)) => route.send_data(data),
                 Some(Cargo::Down(news)) => {
                     let is_last = matches!(news, Downstream::Ended(_));
                     accepted = frames::write(&mut send, &Frame::Down(news)).await;
@@ -87,17 +97,48 @@ async fn give(links: Links, link: Arc<Link>, mut send: SendStream, recv: RecvStr
             },
             frame = frames.recv() => match frame {
                 Some(Frame::Up(Upstream::Closed)) | None => break,
-                Some(Frame::Up(news)) => insist(&inlet, news).await,
+                Some(Frame::Up(news)) => insist(&inlet, signed(news, &node)).await,
                 Some(_) => {}
             },
+            Some(carried) = route.carried.recv() => take_in(&inlet, carried, &mut route.carried),
         }
     }
+    drop(route);
     // Whatever it ended by: the room counts nobody there any more.
     insist(&inlet, Upstream::Closed).await;
     let _ = send.finish();
     let _ = send.stopped().await;
     served.decrement(1.0);
     tracing::info!(room = %room, node = %node, "another node's branch is no more");
+}
+
+/// Gives a shard what lodgers have sent, this and what waits behind it.
+fn take_in(inlet: &Inlet<Cargo>, first: Carried, more: &mut mpsc::Receiver<Carried>) {
+    let waiting = std::iter::from_fn(|| more.try_recv().ok());
+    let mut batch = Vec::new();
+    for carried in std::iter::once(first).chain(waiting.take(BATCH_MAX)) {
+        match carried {
+            Carried::Packet(packet) => batch.push(packet),
+            Carried::Data(data) => offer(inlet, Cargo::Data(data), 1),
+        }
+    }
+    let count = batch.len() as u64;
+    if count > 0 {
+        offer(inlet, Cargo::Packets(batch), count);
+    }
+}
+
+fn offer(inlet: &Inlet<Cargo>, cargo: Cargo, count: u64) {
+    if inlet.offer(cargo).is_err() {
+        counter!("antiphon_relay_dropped_total", "reason" => "full").increment(count);
+    }
+}
+
+/// Figures bear the name of the node that they are of.
+fn signed(news: Upstream, node: &NodeId) -> Upstream {
+    let Upstream::Figures(mut figures) = news else { return news };
+    figures.iter_mut().for_each(|one| one.connection.node = Some(node.clone()));
+    Upstream::Figures(figures)
 }
 
 /// Gives a shard news, as soon as it takes it.

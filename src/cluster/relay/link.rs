@@ -14,14 +14,14 @@ use quinn::{Connection, SendDatagramError};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::locked;
-use crate::core::relay::Packet;
 use crate::core::relay::budget::Budget;
 use crate::core::relay::resend::{Gaps, Kept};
 use crate::core::relay::wire::{Datagram, OVERSIZE_BYTES_MAX, encode_media};
+use crate::core::relay::{Data, Packet};
 
 /// Bytes that may wait to be sent: the oldest go when it is full. Far below it encodings are withheld.
 pub const SEND_BUFFER_BYTES: usize = 1 << 20;
-/// Packets that may wait for one branch. Full: they are dropped and counted.
+/// Packets and data that may wait for one branch. Full: they are dropped and counted.
 const ROUTE_DEPTH: usize = 2_048;
 /// Packets too large for a datagram that may be on their way at a time. Full: they are dropped and counted.
 const OVERSIZE_AT_ONCE: usize = 256;
@@ -34,8 +34,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub struct Link {
     pub connection: Connection,
     sending: Mutex<Sending>,
-    /// Where packets of our branches go.
-    routes: Mutex<BTreeMap<u32, mpsc::Sender<Packet>>>,
+    /// Where packets go, by the branch that they are for or from.
+    routes: Mutex<BTreeMap<u32, mpsc::Sender<Carried>>>,
     last_branch: AtomicU32,
     oversize: Arc<Semaphore>,
     counts: Counts,
@@ -78,11 +78,30 @@ impl Counts {
     }
 }
 
-/// A branch's packets, as they come over a link.
+/// What a link carries that may be lost.
+#[derive(Debug)]
+pub enum Carried {
+    Packet(Packet),
+    Data(Data),
+}
+
+/// What comes over a link for a branch, or from it.
 pub struct Route {
     pub branch: u32,
-    pub packets: mpsc::Receiver<Packet>,
+    pub carried: mpsc::Receiver<Carried>,
     link: Arc<Link>,
+}
+
+impl Route {
+    /// Sends packets to the other side, as far as the link carries them.
+    pub fn send(&self, packets: &[Packet]) {
+        self.link.send(self.branch, packets);
+    }
+
+    /// Sends application data likewise, once.
+    pub fn send_data(&self, data: Data) {
+        self.link.transmit(Datagram::Data { branch: self.branch, data }.encode());
+    }
 }
 
 impl Drop for Route {
@@ -112,12 +131,16 @@ impl Link {
         self.connection.close_reason().is_none()
     }
 
-    /// A branch of ours whose packets come over this link.
+    /// A branch of ours whose packets come over this link, under a number of our own.
     pub fn route(self: &Arc<Self>) -> Route {
-        let branch = self.last_branch.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        let (sender, packets) = mpsc::channel(ROUTE_DEPTH);
+        self.route_of(self.last_branch.fetch_add(1, Ordering::Relaxed).wrapping_add(1))
+    }
+
+    /// A branch of the other node, under the number that it has chosen: who dials numbers.
+    pub fn route_of(self: &Arc<Self>, branch: u32) -> Route {
+        let (sender, carried) = mpsc::channel(ROUTE_DEPTH);
         locked(&self.routes).insert(branch, sender);
-        Route { branch, packets, link: Arc::clone(self) }
+        Route { branch, carried, link: Arc::clone(self) }
     }
 
     /// Sends packets to a branch beyond this link, as far as it carries them.
@@ -200,11 +223,11 @@ impl Link {
                     return;
                 }
                 self.counts.received.increment(1);
-                // One for a branch that is no more concerns nobody.
-                let route = locked(&self.routes).get(&branch).cloned();
-                if route.is_some_and(|route| route.try_send(packet).is_err()) {
-                    self.counts.full.increment(1);
-                }
+                self.hand_on(branch, Carried::Packet(packet));
+            }
+            Ok(Datagram::Data { branch, data }) => {
+                self.counts.bytes_received.increment(bytes.len() as u64);
+                self.hand_on(branch, Carried::Data(data));
             }
             Ok(Datagram::Missing(named)) => {
                 let found: Vec<Bytes> = {
@@ -216,6 +239,14 @@ impl Link {
                 found.into_iter().for_each(|datagram| self.transmit(datagram));
             }
             Err(error) => tracing::debug!(%error, "a datagram of another node is passed over"),
+        }
+    }
+
+    fn hand_on(&self, branch: u32, carried: Carried) {
+        // What is for a branch that is no more concerns nobody.
+        let route = locked(&self.routes).get(&branch).cloned();
+        if route.is_some_and(|route| route.try_send(carried).is_err()) {
+            self.counts.full.increment(1);
         }
     }
 
@@ -240,6 +271,7 @@ impl Link {
         if changed {
             tracing::info!(
                 withheld = figures.1,
+                waiting_bytes = waits,
                 "a link to another node carries other encodings than before"
             );
         }

@@ -1,5 +1,5 @@
 //! Links between nodes: a room's viewers on other nodes are served there, by a branch that is sent one copy
-//! of what is watched.
+//! of what is watched; and its members, of whose media the home is sent one copy.
 //!
 //! A node dials the home of each room of which it has a branch, and keeps at it: a link that is lost is made
 //! anew, and a room that moved is followed, while the branch and its viewers stay. Only the room's home
@@ -45,6 +45,8 @@ const KEEP_ALIVE: Duration = Duration::from_millis(250);
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 /// For the others to hear that a node ends.
 const CLOSE_WITHIN: Duration = Duration::from_millis(200);
+/// Packets that are handed on together.
+const BATCH_MAX: usize = 64;
 /// Branches of one link, at each end.
 const BRANCHES_MAX: u32 = 10_000;
 /// Branches that wait for the control loop. Full: they are refused as busy.
@@ -195,14 +197,17 @@ impl Links {
         if let Some(link) = place.as_ref().filter(|link| link.is_open()) {
             return Ok(Arc::clone(link));
         }
-        let connecting = async {
+        let (endpoint, client) = (self.0.endpoint.clone(), self.0.client.clone());
+        let address = address.clone();
+        let connecting = async move {
             let mut addresses = tokio::net::lookup_host(address).await.ok()?;
-            let is_v4 = self.0.endpoint.local_addr().is_ok_and(|own| own.is_ipv4());
+            let is_v4 = endpoint.local_addr().is_ok_and(|own| own.is_ipv4());
             let address = addresses.find(|address| address.is_ipv4() == is_v4)?;
-            let client = self.0.client.clone();
-            self.0.endpoint.connect_with(client, address, SERVER_NAME).ok()?.await.ok()
+            endpoint.connect_with(client, address, SERVER_NAME).ok()?.await.ok()
         };
-        let connected = tokio::time::timeout(CONNECT_WITHIN, connecting).await.ok().flatten();
+        // A connection holds on to the span that it is made in, and this one outlives the request.
+        let connecting = tokio::spawn(tokio::time::timeout(CONNECT_WITHIN, connecting));
+        let connected = connecting.await.ok().and_then(Result::ok).flatten();
         let Some(connection) = connected else {
             counter!("antiphon_relay_failures_total", "what" => "connect").increment(1);
             return Err(BranchError::Unreachable);

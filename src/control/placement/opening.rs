@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::super::wishes::{Resumed, Wish, Wishes};
 use super::super::workers::mix_settings;
 use super::super::{NewRoom, overloaded};
 use super::{OpenRoom, Placement, unix_ms};
 use crate::cluster::Won;
 use crate::core::event::{Event, EventBody};
 use crate::core::ids::{RoomName, ShardId};
-use crate::core::mix::colour::Colour;
-use crate::core::mix::layout::Layout;
 use crate::core::placement::NodeLoad;
 use crate::core::protocol::{Mode, RoomState};
 use crate::core::recording::ConsentRule;
@@ -24,11 +23,13 @@ use crate::media::shard::{Command, RoomCommand};
 #[derive(Debug, Serialize, Deserialize)]
 struct Kept {
     state: RoomState,
+    #[serde(default, skip_serializing_if = "Wishes::is_none")]
+    wishes: Wishes,
 }
 
 impl Kept {
-    fn of(settings: &Settings) -> String {
-        let kept = Self { state: settings.state.clone() };
+    fn of(open: &OpenRoom) -> String {
+        let kept = Self { state: open.settings.state.clone(), wishes: open.wishes.clone() };
         // Plain data always has a JSON form.
         serde_json::to_string(&kept).unwrap_or_default()
     }
@@ -48,7 +49,7 @@ impl Placement {
         };
         let Some(won) = won else { return Err(overloaded()) };
         let made = self.new_state(&name, &new).and_then(|state| {
-            self.open(state.clone(), new.first_is_admin, &won)?;
+            self.open(state.clone(), Wishes::default(), new.first_is_admin, &won)?;
             Ok(state)
         });
         if made.is_err() {
@@ -71,26 +72,16 @@ impl Placement {
             let words = format!("participants_max is from 1 to {ceiling} on this node");
             return Err(Refusal::new(Code::Malformed, words));
         }
+        let asks = self.config.recordings.ask_consent;
+        let consent =
+            new.recording_consent.unwrap_or(if asks { ConsentRule::Ask } else { ConsentRule::Notice });
         Ok(RoomState {
-            name: name.clone(),
             mode: new.mode,
-            layout: Layout::default(),
-            background: Colour::default(),
-            has_backdrop: false,
             e2ee: new.e2ee,
             access: new.access,
-            locked: false,
             lobby: new.lobby,
-            participants_max,
-            hls: false,
-            restreams: 0,
-            opened_at_ms: unix_ms(),
-            recording: None,
-            recording_consent: new.recording_consent.unwrap_or(if self.config.recordings.ask_consent {
-                ConsentRule::Ask
-            } else {
-                ConsentRule::Notice
-            }),
+            recording_consent: consent,
+            ..RoomState::new(name.clone(), participants_max, unix_ms())
         })
     }
 
@@ -109,7 +100,13 @@ impl Placement {
         Ok(())
     }
 
-    fn open(&mut self, state: RoomState, first_is_admin: bool, won: &Won) -> Result<ShardId, Refusal> {
+    fn open(
+        &mut self,
+        state: RoomState,
+        wishes: Wishes,
+        first_is_admin: bool,
+        won: &Won,
+    ) -> Result<ShardId, Refusal> {
         let (limits, rooms) = (&self.config.limits, &self.config.rooms);
         let name = state.name.clone();
         let settings = Settings {
@@ -129,9 +126,10 @@ impl Placement {
         };
         let shard = self.least_busy();
         self.send(shard, Command::Open(Box::new(settings.clone())))?;
-        self.cluster.opened(&name, won, Kept::of(&settings));
-        let epoch = won.epoch;
-        self.rooms.insert(name, OpenRoom { epoch, home: shard, branches: BTreeSet::new(), settings });
+        let (epoch, branches, trace) = (won.epoch, BTreeSet::new(), won.trace.clone());
+        let open = OpenRoom { epoch, home: shard, branches, settings, wishes, trace };
+        self.cluster.opened(&name, won, Kept::of(&open));
+        self.rooms.insert(name, open);
         self.rooms_on[usize::from(shard.0)] += 1;
         self.count_rooms();
         Ok(shard)
@@ -144,23 +142,27 @@ impl Placement {
             return Err(overloaded());
         }
         self.admit()?;
-        let kept = won.settings.as_deref().and_then(|kept| serde_json::from_str::<Kept>(kept).ok());
-        let (state, first_is_admin) = match kept.filter(|kept| kept.state.name == *room) {
-            // Pictures, streams and recordings stay with the node that had them. Who came first came there;
-            // an owner comes back by its seat.
-            Some(kept) => {
-                let gone = RoomState {
-                    has_backdrop: false,
-                    hls: false,
-                    restreams: 0,
-                    recording: None,
-                    ..kept.state
-                };
-                (gone, false)
+        let kept =
+            won.settings.as_deref().map(serde_json::from_str::<Kept>).transpose().map_err(|error| {
+                // Rather not at all than open to all what was private.
+                tracing::error!(room = %room, %error, "a room's settings are of a newer version");
+                Refusal::new(Code::Unavailable, "a newer version has to go on with this room: try again")
+            })?;
+        let (state, wishes, first_is_admin) = match kept.filter(|kept| kept.state.name == *room) {
+            // What is wished for is begun again. Who came first came there; an owner comes back by its seat.
+            Some(Kept { state, wishes }) => {
+                let gone =
+                    RoomState { has_backdrop: false, hls: false, restreams: 0, recording: None, ..state };
+                (gone, wishes, false)
             }
-            None => (self.new_state(room, &NewRoom::default())?, true),
+            None => (self.new_state(room, &NewRoom::default())?, Wishes::default(), true),
         };
-        self.open(state, first_is_admin, won).map(drop)
+        self.open(state, wishes.clone(), first_is_admin, won)?;
+        let (room, resumed) = (room.clone(), self.resumed.get().filter(|_| !wishes.is_none()));
+        if resumed.is_some_and(|resumed| resumed.send(Resumed { room, wishes }).is_err()) {
+            tracing::warn!("too many rooms come at once: what one of them had at another node is not begun");
+        }
+        Ok(())
     }
 
     /// Keeps what another node would need in step with the room.
@@ -169,7 +171,18 @@ impl Placement {
             && let Some(open) = self.rooms.get_mut(&event.room)
         {
             change.apply(&mut open.settings.state);
-            self.cluster.changed(&event.room, Kept::of(&open.settings));
+            self.cluster.changed(&event.room, Kept::of(open));
+        }
+        if let Some(wish) = Wish::of(&event.body) {
+            self.note_wish(&event.room, wish);
+        }
+    }
+
+    pub(super) fn note_wish(&mut self, room: &RoomName, wish: Wish) {
+        if let Some(open) = self.rooms.get_mut(room)
+            && open.wishes.apply(wish)
+        {
+            self.cluster.changed(room, Kept::of(open));
         }
     }
 

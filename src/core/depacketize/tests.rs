@@ -6,7 +6,7 @@ use super::*;
 use crate::core::mix::Place;
 
 fn packet(codec: Codec, rtp_time: u32, marker: bool, payload: &[u8]) -> MixPacket {
-    let place = Place::Track { slot: 0, serial: 1 };
+    let place = Place::Track { slot: 0, serial: 1, encoding: 0 };
     let captured_us = Some(i64::from(rtp_time));
     MixPacket { place, codec, seq_no: 0, rtp_time, captured_us, marker, payload: payload.into() }
 }

@@ -223,10 +223,19 @@ impl Account {
         match fact {
             Fact::InvoiceOffered { bolt11, .. } => invoice.bolt11 = Some(bolt11.clone()),
             Fact::InvoiceExpired { .. } => invoice.expired = true,
-            Fact::PaymentChanged { payment: key, change, sum, paid_at_ms, status, as_of_ms, .. } => {
+            Fact::PaymentChanged {
+                payment: key,
+                change,
+                sum,
+                paid_at_ms,
+                status,
+                as_of_ms,
+                confirmations,
+                ..
+            } => {
                 let counted = invoice.payments.get(key).is_some_and(|known| known.counted) || status.counts();
                 let (sum, paid_at_ms, status) = (*sum, *paid_at_ms, *status);
-                let (change, as_of_ms, confirmations) = (*change, *as_of_ms, 0);
+                let (change, as_of_ms, confirmations) = (*change, *as_of_ms, *confirmations);
                 let payment = Payment { sum, paid_at_ms, status, change, as_of_ms, counted, confirmations };
                 invoice.payments.insert(key.clone(), payment);
             }

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::money::{Msat, Rate};
 use super::offer::{Offer, Period};
 use super::resource::Content;
-use crate::core::event::EventId;
-use crate::core::ids::Identity;
+use crate::core::event::{Event, EventBody, EventId};
+use crate::core::ids::{Identity, NodeId, RoomName};
 
 /// Names an invoice: 32 hex digits that cannot be guessed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
@@ -186,6 +186,9 @@ pub enum Fact {
         status: PaymentStatus,
         /// When the wallet said so: what is older is passed over.
         as_of_ms: u64,
+        /// Blocks that had it then.
+        #[serde(default, skip_serializing_if = "is_nought")]
+        confirmations: u32,
     },
     /// The owner says that it was paid.
     #[serde(rename = "invoice.marked")]
@@ -244,6 +247,21 @@ pub enum Fact {
         change: u32,
         by: Identity,
     },
+    /// The room's webhook was told all up to here.
+    #[serde(rename = "webhook.told")]
+    WebhookTold { event: EventId },
+    /// A node of a cluster keeps the ledger from here on. Of no room.
+    #[serde(rename = "ledger.opened")]
+    LedgerOpened {
+        epoch: u64,
+        node: NodeId,
+        /// Tells nodes whose secret of billing is another.
+        key: String,
+    },
+}
+
+fn is_nought(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Fact {
@@ -266,6 +284,8 @@ impl Fact {
             Self::Comped { .. } => "access.comped",
             Self::Revoked { .. } => "access.revoked",
             Self::Restored { .. } => "access.restored",
+            Self::WebhookTold { .. } => "webhook.told",
+            Self::LedgerOpened { .. } => "ledger.opened",
         }
     }
 
@@ -296,7 +316,27 @@ impl Fact {
             | Self::Restored { content, viewer, change, .. } => {
                 format!("access:{}{viewer}:{change}", within(content))
             }
+            Self::WebhookTold { event } => format!("told:{event}"),
+            Self::LedgerOpened { epoch, .. } => format!("ledger:{epoch}"),
         })
+    }
+
+    /// The epoch under which a node keeps the ledger from this fact on.
+    pub fn opening_epoch(&self) -> Option<u64> {
+        match self {
+            Self::LedgerOpened { epoch, .. } => Some(*epoch),
+            _ => None,
+        }
+    }
+
+    /// Something that happened to money, for the room's owner to hear of; not how we go about it.
+    pub fn is_news(&self) -> bool {
+        !matches!(self, Self::WebhookTold { .. } | Self::LedgerOpened { .. })
+    }
+
+    /// As an event of `room`. [`Self::LedgerOpened`] is of [`RoomName::ledger`].
+    pub fn into_event(self, room: RoomName, at_ms: u64) -> Event {
+        Event { id: self.id(), room, at_ms, body: EventBody::Ledger(Box::new(self)) }
     }
 
     /// Which part of its room it is about; nothing where it is the room, or where an invoice says it.

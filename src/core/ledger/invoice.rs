@@ -73,7 +73,8 @@ pub struct Payment {
     pub as_of_ms: u64,
     /// Once it counted.
     pub counted: bool,
-    /// Blocks that have it, as last seen; not kept over a restart.
+    /// Blocks that have it, as last seen. Only what changes its status, and each block before it counts, is a
+    /// fact.
     #[serde(skip)]
     pub confirmations: u32,
 }

@@ -6,6 +6,7 @@ use super::money::Msat;
 use super::offer::Period;
 use super::resource::Resource;
 use super::{ACCOUNTS_MAX, Ledger};
+use crate::core::event::EventId;
 use crate::core::ids::{Identity, RoomName};
 use crate::core::refusal::{Code, Refusal};
 
@@ -41,6 +42,13 @@ impl Ledger {
         if shop.and_then(|shop| shop.webhook.as_ref()) != url.as_ref() {
             let change = shop.map_or(0, |shop| shop.webhook_changes) + 1;
             self.enact(now_ms, room, Fact::WebhookSet { change, url, by });
+        }
+    }
+
+    /// A room's webhook was told all up to this event.
+    pub fn handle_told(&mut self, now_ms: u64, room: &RoomName, event: EventId) {
+        if self.told(room) != Some(&event) {
+            self.enact(now_ms, room, Fact::WebhookTold { event });
         }
     }
 

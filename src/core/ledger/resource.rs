@@ -26,10 +26,11 @@ impl fmt::Display for Content {
 }
 
 /// A thing with a price.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Resource {
     pub room: RoomName,
     /// Absent: the room itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<Content>,
 }
 

@@ -1,6 +1,7 @@
 //! One behaviour each, in virtual time; random histories are in `random`.
 
 use super::*;
+use crate::core::event::EventBody;
 
 mod random;
 mod renewal;
@@ -396,6 +397,37 @@ fn the_owner_gives_takes_and_marks_each_once() {
     let elsewhere = RoomName::parse("other").unwrap();
     let foreign = desk.ledger.handle_mark(desk.now, &elsewhere, &invoice, "cash", owner());
     assert_eq!(foreign.unwrap_err().code, Code::NotFound);
+}
+
+#[test]
+fn what_was_asked_for_by_an_earlier_payout_is_watched_on() {
+    let mut desk = Desk::new(offer());
+    for descriptor in ["wpkh(a/*)", "wpkh(b/*)"] {
+        desk.ledger.handle_payout(desk.now, &room().room, Some(descriptor.into()), None);
+    }
+    desk.ledger.handle_payout(desk.now, &room().room, None, None);
+    desk.drain();
+    for ledger in [&desk.ledger, &replayed(&desk.facts)] {
+        assert_eq!(ledger.payout(&room().room), None);
+        assert_eq!(ledger.payouts().collect::<Vec<_>>(), ["wpkh(a/*)", "wpkh(b/*)"]);
+    }
+}
+
+#[test]
+fn each_block_of_a_payment_that_has_too_few_is_told_and_survives_a_restart() {
+    let mut desk = Desk::new(Offer { price: Price::Sats(20_000_000), ..offer() });
+    let invoice = desk.order("ann");
+    let changes = |facts: Vec<Fact>| {
+        facts.into_iter().filter(|fact| matches!(fact, Fact::PaymentChanged { .. })).count()
+    };
+    for (count, told) in [(0, 1), (0, 0), (1, 1), (2, 1), (2, 0), (5, 1), (6, 1), (7, 0)] {
+        desk.now += 1;
+        let facts = desk.chain(&invoice, "tx:0", 20_000_000, blocks(count));
+        assert_eq!(changes(facts), told, "{count} blocks");
+        let kept = replayed(&desk.facts);
+        let payments = &kept.invoice(&invoice).unwrap().payments;
+        assert_eq!(payments.values().next().unwrap().confirmations, count.min(6));
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ use super::invoice::{Flags, Invoice, InvoiceState};
 use super::money::{MSAT_PER_SAT, Msat, Rate};
 use super::offer::Offer;
 use super::resource::Resource;
+use crate::core::event::EventId;
 use crate::core::ids::{Identity, RoomName};
 
 /// A payment as its payer and its receiver see it.
@@ -151,9 +152,14 @@ impl Ledger {
             .filter_map(|(room, shop)| Some((room, shop.webhook.as_deref()?, shop.webhook_changes)))
     }
 
-    /// Every descriptor that owners gave.
+    /// The last event that a room's webhook was told.
+    pub fn told(&self, room: &RoomName) -> Option<&EventId> {
+        self.shops.get(room)?.told.as_ref()
+    }
+
+    /// Every descriptor that owners ever gave.
     pub fn payouts(&self) -> impl Iterator<Item = &str> {
-        self.shops.values().filter_map(|shop| shop.payout.as_deref())
+        self.descriptors.iter().map(String::as_str)
     }
 
     pub fn account(&self, of: &Resource, viewer: &Identity) -> Option<&Account> {

@@ -1,10 +1,22 @@
-//! Who is in a room, as others see them, and why somebody is gone.
+//! Who may come into a room, who is in it, as others see them, and why somebody is gone.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Kind, Source};
 use crate::core::feed::Playing;
 use crate::core::ids::Identity;
+
+/// Who may join without a token of the room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+#[serde(rename_all = "lowercase")]
+pub enum Access {
+    /// Anyone with the link, where the node admits guests at all.
+    #[default]
+    Open,
+    /// Only holders of a token for this room.
+    Private,
+}
 
 /// What a participant may do: a token's `room` grant, without the room's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{EndReason, RecordedTrack, RecorderSettings, RecordingId};
+use super::{EndReason, RecordedTrack, RecordingId, RecordingState};
 use crate::core::ids::{Identity, RoomName};
 use crate::core::protocol::{Kind, Source};
 
@@ -96,12 +96,12 @@ impl From<Kind> for Content {
 }
 
 impl Manifest {
-    pub fn new(settings: &RecorderSettings) -> Self {
-        let recording = settings.recording.clone();
+    /// Of a recording that begins in this room.
+    pub fn new(room: RoomName, recording: RecordingState) -> Self {
         Self {
             version: 1,
             id: recording.id,
-            room: settings.room.clone(),
+            room,
             state: Progress::Recording,
             tracks: recording.tracks,
             mix: recording.mix,

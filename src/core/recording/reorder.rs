@@ -100,7 +100,7 @@ mod tests {
     use crate::core::payload::Codec;
 
     fn packet(seq_no: u64) -> MixPacket {
-        let place = Place::Track { slot: 0, serial: 1 };
+        let place = Place::Track { slot: 0, serial: 1, encoding: 0 };
         let (codec, rtp_time, payload) = (Codec::Vp8, 0, [0].as_slice().into());
         MixPacket { place, codec, seq_no, rtp_time, captured_us: None, marker: false, payload }
     }

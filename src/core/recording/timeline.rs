@@ -6,7 +6,14 @@
 //! all of its tracks, so that what is wrong about it, a path's shortest delay, moves them together. A sender
 //! that tells no time is placed by when its packets came, each track by itself.
 //!
+//! Noting and placing are two steps, as the first to come is rarely the fastest: whoever waits a little
+//! between them has the beginning placed by what its successors told ([`SETTLE_US`]).
+//!
 //! Times of a track only rise. All are microseconds.
+
+/// After so long the fastest of a track's packets are among those that came: a key frame takes its time to be
+/// sent, and a busy reader comes late to the first ones.
+pub const SETTLE_US: i64 = 500_000;
 
 /// How long a delay counts as the shortest.
 const WINDOW_US: i64 = 10_000_000;
@@ -72,11 +79,19 @@ impl Offset {
         }
         value
     }
+
+    fn value(&self) -> i64 {
+        self.value.map_or(0, |(value, _)| value)
+    }
 }
 
 /// One sender's clock, shared by its tracks.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SenderClock(Offset);
+
+/// A unit's time as its track counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MediaTime(i64);
 
 /// One track's way from RTP timestamps to our clock.
 #[derive(Debug, Clone, Copy)]
@@ -97,15 +112,15 @@ impl Timeline {
         Self { clock_rate, ticks: None, reported: None, arrival: Offset::default(), last_us: None }
     }
 
-    /// When a unit was, on our clock. `arrived_us` is when its packets came, `captured_us` when it was by its
+    /// Learns from a unit that came. `arrived_us` is when its packets came, `captured_us` when it was by its
     /// sender's clock, where that is known.
-    pub fn place(
+    pub fn note(
         &mut self,
         clock: &mut SenderClock,
         rtp_time: u32,
         captured_us: Option<i64>,
         arrived_us: i64,
-    ) -> i64 {
+    ) -> MediaTime {
         let media_us = self.unwrap(rtp_time).saturating_mul(1_000_000) / self.clock_rate;
         if let Some(captured_us) = captured_us {
             let seen = captured_us.saturating_sub(media_us);
@@ -116,16 +131,37 @@ impl Timeline {
                 _ => seen,
             });
         }
-        let at_us = match self.reported {
-            Some(reported) => {
-                let theirs_us = media_us.saturating_add(reported);
-                theirs_us.saturating_add(clock.0.note(arrived_us, theirs_us))
-            }
-            None => media_us.saturating_add(self.arrival.note(arrived_us, media_us)),
+        match self.reported {
+            Some(reported) => clock.0.note(arrived_us, media_us.saturating_add(reported)),
+            None => self.arrival.note(arrived_us, media_us),
         };
+        MediaTime(media_us)
+    }
+
+    /// When a unit was, on our clock. Units are placed in the order in which they were noted.
+    pub fn place(&mut self, clock: &SenderClock, noted: MediaTime) -> i64 {
+        let at_us = self.time_of(clock, noted);
         let at_us = self.last_us.map_or(at_us, |last_us| at_us.max(last_us + STEP_US));
         self.last_us = Some(at_us);
         at_us
+    }
+
+    /// The same, wherever others are.
+    pub fn time_of(&self, clock: &SenderClock, MediaTime(media_us): MediaTime) -> i64 {
+        match self.reported {
+            Some(reported) => media_us.saturating_add(reported).saturating_add(clock.0.value()),
+            None => media_us.saturating_add(self.arrival.value()),
+        }
+    }
+
+    /// Its sender has told the time of this source.
+    pub fn is_reported(&self) -> bool {
+        self.reported.is_some()
+    }
+
+    /// What was placed after this is not in use.
+    pub fn go_on_after(&mut self, last_us: Option<i64>) {
+        self.last_us = last_us;
     }
 
     /// Of another source: nothing that was known of its timestamps holds.
@@ -171,13 +207,15 @@ mod tests {
         fn picture(&mut self, at_us: i64, delay_us: i64, reports: bool) -> i64 {
             let rtp_time = (at_us * 9 / 100 + 4_294_900_000) as u32;
             let captured = reports.then_some(THEIRS + at_us);
-            self.picture.place(&mut self.clock, rtp_time, captured, OURS + at_us + delay_us) - OURS
+            let noted = self.picture.note(&mut self.clock, rtp_time, captured, OURS + at_us + delay_us);
+            self.picture.place(&self.clock, noted) - OURS
         }
 
         fn sound(&mut self, at_us: i64, delay_us: i64, reports: bool) -> i64 {
             let rtp_time = (at_us * 48 / 1_000 + 5_000) as u32;
             let captured = reports.then_some(THEIRS + at_us);
-            self.sound.place(&mut self.clock, rtp_time, captured, OURS + at_us + delay_us) - OURS
+            let noted = self.sound.note(&mut self.clock, rtp_time, captured, OURS + at_us + delay_us);
+            self.sound.place(&self.clock, noted) - OURS
         }
     }
 
@@ -208,6 +246,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_placed_late_is_placed_by_what_came_after_it() {
+        let (mut clock, mut picture) = (SenderClock::default(), Timeline::new(90_000));
+        // The first ones come late, and later ones do not.
+        let delays = [90, 70, 50, 30, 10, 10, 10];
+        let noted = (0_i64..).zip(delays).map(|(number, delay)| {
+            let at_us = number * 40 * MS;
+            picture.note(&mut clock, (at_us * 9 / 100) as u32, None, OURS + at_us + delay * MS)
+        });
+        let noted: Vec<MediaTime> = noted.collect();
+        let placed: Vec<i64> = noted.into_iter().map(|noted| picture.place(&clock, noted) - OURS).collect();
+        let expected: Vec<i64> = (0..7).map(|number| (number * 40 + 10) * MS).collect();
+        assert_eq!(placed, expected);
+    }
+
+    #[test]
     fn a_clock_that_drifts_is_followed_slowly() {
         let mut sender = Sender::new();
         let (mut before, mut lag) = (0, 0);
@@ -233,7 +286,8 @@ mod tests {
             (7, None, -9),
             (1 << 31, Some(0), 1),
         ] {
-            let at = timeline.place(&mut clock, rtp_time, captured, arrived);
+            let noted = timeline.note(&mut clock, rtp_time, captured, arrived);
+            let at = timeline.place(&clock, noted);
             assert!(at > last);
             last = at;
         }

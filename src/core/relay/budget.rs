@@ -15,6 +15,9 @@ pub type Flow = (u32, ParticipantKey, u8, u8);
 
 /// How long packets may wait for a link that carries all.
 const WAIT_MAX: Duration = Duration::from_millis(100);
+/// What is less than two packets is no queue: a few bytes wait always, and where all video is withheld there
+/// is no rate to measure them by.
+const QUEUE_MIN: usize = 2_500;
 /// A link that loses more of what it is sent is taken for one that is full.
 const LOSS_MAX: f64 = 0.1;
 /// It is judged by no fewer packets.
@@ -100,21 +103,24 @@ impl Budget {
     pub fn handle_backlog(&mut self, now: Instant, bytes: usize) -> bool {
         let is_forgotten = |state: &State| now.saturating_duration_since(state.seen_at) > FORGOTTEN_AFTER;
         self.flows.retain(|_, state| !is_forgotten(state));
-        // What shrinks is on its way, and needs no more than time.
-        let grows = bytes >= std::mem::replace(&mut self.backlog, bytes);
+        // What shrinks is on its way, and needs no more than time; so may what has just come: a key frame is
+        // a burst, and what carries it out may be late on a busy machine.
+        let before = std::mem::replace(&mut self.backlog, bytes);
+        let grows = before > 0 && bytes >= before;
         let loses = self.loses();
         if self.settled_at.is_some_and(|at| now < at) {
             return false;
         }
         let bps = self.sent.bps(now).max(1);
-        let wait = Duration::from_secs_f64(bytes as f64 * 8.0 / bps as f64);
-        let changed = if wait > WAIT_MAX {
-            grows && self.withhold(now, 0)
+        let queued = if bytes < QUEUE_MIN { 0 } else { bytes };
+        let wait = Duration::from_secs_f64(queued as f64 * 8.0 / bps as f64);
+        let changed = if wait > WAIT_MAX && grows {
+            self.withhold(now, 0)
         } else if loses {
             // A lossy path is no reason to show nothing.
             self.withhold(now, 1)
         } else {
-            self.release(now)
+            wait <= WAIT_MAX && self.release(now)
         };
         if changed {
             self.settled_at = Some(now + SETTLE);
@@ -154,7 +160,8 @@ impl Budget {
             return false;
         };
         state.withheld = false;
-        self.retry_at = Some(now + self.retry_after);
+        // If this one fits, the next is not to wait for as long as after tries that failed.
+        self.retry_at = Some(now + RETRY.0);
         true
     }
 
@@ -213,6 +220,20 @@ mod tests {
     }
 
     #[test]
+    fn a_burst_that_is_gone_by_the_next_look_withholds_nothing() {
+        let (mut budget, mut now) = (Budget::default(), Instant::now());
+        for _ in 0..30 {
+            budget.admit(now, (1, ParticipantKey(0), 0, 1), 30_000);
+            assert!(!budget.handle_backlog(now, 30_000), "it has just come");
+            now += Duration::from_millis(100);
+            assert!(!budget.handle_backlog(now, 0));
+            now += Duration::from_millis(100);
+        }
+        budget.handle_backlog(now, 30_000);
+        assert!(budget.handle_backlog(now + Duration::from_millis(100), 30_000), "it stays");
+    }
+
+    #[test]
     fn a_narrow_link_carries_lower_encodings_and_tries_again() {
         let (mut budget, mut now, mut backlog) = (Budget::default(), Instant::now(), 0.0);
         let rates = [0.2e6, 0.6e6, 2e6];
@@ -251,6 +272,21 @@ mod tests {
             withheld_for += budget.withheld();
         }
         assert!(withheld_for > 150, "{withheld_for} of 180 seconds");
+    }
+
+    #[test]
+    fn what_is_withheld_altogether_is_tried_again() {
+        let (mut budget, mut now, mut backlog) = (Budget::default(), Instant::now(), 0.0);
+        feed(&mut budget, &mut now, &mut backlog, 1e5, &[2e6, 2e6], 3);
+        assert_eq!(budget.withheld(), 2);
+        for _ in 0..200 {
+            now += Duration::from_millis(100);
+            for encoding in 0..2 {
+                budget.admit(now, (1, ParticipantKey(0), 0, encoding), 1_000);
+            }
+            budget.handle_backlog(now, 32);
+        }
+        assert_eq!(budget.withheld(), 0);
     }
 
     #[test]

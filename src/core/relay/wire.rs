@@ -13,9 +13,9 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use str0m::media::{Mid, Rid};
 
-use super::{Downstream, Packet, Upstream};
+use super::{Data, Downstream, Packet, Upstream};
 use crate::core::format::Format;
-use crate::core::ids::{NodeId, RoomName};
+use crate::core::ids::{NodeId, RoomName, SessionId};
 use crate::core::payload::{Codec, DescriptorBytes};
 use crate::core::protocol::RoomState;
 use crate::core::replay::{CONTRIBUTORS_MAX, Contributors, Rare};
@@ -54,6 +54,9 @@ pub enum Frame {
         epoch: u64,
         branch: u32,
         node: NodeId,
+        /// Of the request that it wants it for (W3C Trace Context), where that is kept.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trace: Option<String>,
     },
     /// From the home's node: packets of this branch carry its number.
     Accepted {
@@ -121,10 +124,13 @@ pub enum Datagram {
     Media { seq_no: u32, branch: u32, packet: Packet },
     /// These did not come: send them again.
     Missing(Vec<u32>),
+    /// It comes once, or not at all.
+    Data { branch: u32, data: Data },
 }
 
 const MEDIA: u8 = 1;
 const MISSING: u8 = 2;
+const DATA: u8 = 3;
 
 const MARKER: u8 = 1 << 0;
 const LEVEL: u8 = 1 << 1;
@@ -143,6 +149,15 @@ impl Datagram {
                 named.iter().take(NAMED_MAX).for_each(|seq_no| bytes.put_u32(*seq_no));
                 bytes.freeze()
             }
+            Self::Data { branch, data } => {
+                let mut bytes = BytesMut::with_capacity(10 + data.bytes.len());
+                bytes.put_u8(DATA);
+                bytes.put_u32(*branch);
+                bytes.put_u32(data.origin.0);
+                bytes.put_u8(u8::from(data.is_binary));
+                bytes.put_slice(&data.bytes);
+                bytes.freeze()
+            }
         }
     }
 
@@ -159,6 +174,11 @@ impl Datagram {
                 let named = reader.0.chunks_exact(4).take(NAMED_MAX);
                 let named = named.map(|word| word.iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte)));
                 Ok(Self::Missing(named.collect()))
+            }
+            DATA => {
+                let (branch, origin) = (reader.u32()?, ParticipantKey(reader.u32()?));
+                let is_binary = reader.u8()? != 0;
+                Ok(Self::Data { branch, data: Data { origin, is_binary, bytes: Arc::from(reader.0) } })
             }
             _ => Err(WireError::Unknown),
         }
@@ -349,6 +369,24 @@ pub mod rid {
     }
 }
 
+/// A session as text: it opens to whoever holds it, so it crosses links alone, which are encrypted.
+pub mod session {
+    use super::{Deserialize, Deserializer, Serializer, SessionId, de};
+
+    /// # Errors
+    /// The output's own.
+    pub fn serialize<S: Serializer>(session: &SessionId, output: S) -> Result<S::Ok, S::Error> {
+        output.serialize_str(&session.reveal())
+    }
+
+    /// # Errors
+    /// Anything but 32 hex digits.
+    pub fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<SessionId, D::Error> {
+        let text = String::deserialize(input)?;
+        SessionId::parse(&text).ok_or_else(|| de::Error::custom("it is no session"))
+    }
+}
+
 /// Names of encodings as text.
 pub mod rids {
     use super::{Deserialize, Deserializer, Rid, Serializer};
@@ -433,6 +471,18 @@ mod tests {
         fn whatever_comes_is_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             let _ = Datagram::decode(&bytes);
             let _ = Frame::decode(&bytes);
+        }
+
+        #[test]
+        fn what_members_send_each_other_survives_the_wire(
+            branch: u32,
+            origin: u32,
+            is_binary: bool,
+            bytes in proptest::collection::vec(any::<u8>(), 0..2_000),
+        ) {
+            let data = Data { origin: ParticipantKey(origin), is_binary, bytes: bytes.into() };
+            let sent = Datagram::Data { branch, data };
+            prop_assert_eq!(Datagram::decode(&sent.encode()), Ok(sent));
         }
 
         #[test]

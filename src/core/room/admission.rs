@@ -6,6 +6,8 @@ use crate::core::ids::{Identity, SessionId};
 use crate::core::participant::{Entrant, Member, Part, Participant, Presence};
 use crate::core::protocol::{Access, LeaveReason, PROTOCOL, ServerMessage};
 use crate::core::refusal::{Code, Refusal};
+use crate::core::relay::Downstream;
+use crate::core::relay::members::FromLodger;
 use crate::core::track::{PublishedLine, SlotLine};
 
 impl Room {
@@ -85,9 +87,9 @@ impl Room {
     /// does a file, whatever its name.
     fn settle_identity(&mut self, now: Now, entrant: &mut Entrant) {
         let Some(&key) = self.by_identity.get(&entrant.identity) else { return };
-        // In a branch, whoever publishes at the home is not for a viewer to replace.
-        let mirrored = self.participant(key).is_some_and(|p| p.origin.is_some());
-        let lost = self.participant(key).is_some_and(|p| matches!(p.presence, Presence::Lost { .. }));
+        // In a branch, whoever has a seat at the home is not for a viewer to replace.
+        let mirrored = self.participant(key).is_some_and(|p| p.origin.is_some() || p.lodger.is_some());
+        let lost = self.participant(key).is_some_and(|p| p.lost_since().is_some());
         let proves = entrant.has_token && entrant.part != Part::Player;
         if !mirrored && (proves || entrant.returns || lost) {
             self.dismiss(now, key, LeaveReason::Replaced);
@@ -110,7 +112,11 @@ impl Room {
         participant.presence = Presence::Here;
         participant.slots_stale = true;
         let (identity, name) = (participant.identity.clone(), participant.name.clone());
-        if participant.is_seen() {
+        let (is_seen, via) = (participant.is_seen(), participant.via);
+        if let Some(to) = via {
+            self.outputs.push_back(Output::Downstream { to, news: Downstream::Admitted { seat: key } });
+        }
+        if is_seen {
             if let Some(participant) = self.participant_state(key) {
                 self.tell(Audience::AllBut(key), ServerMessage::ParticipantJoined { participant });
             }
@@ -118,6 +124,9 @@ impl Room {
         }
         self.settle(now.instant);
         self.welcome(now, key);
+        if self.participant_mut(key).is_some_and(|participant| participant.unreached_since.take().is_some()) {
+            self.handle_lost(now, key);
+        }
     }
 
     /// The participant's `control` channel opened.
@@ -126,6 +135,10 @@ impl Room {
         let Some(participant) = self.participant_mut(key) else { return };
         participant.control_open = true;
         participant.welcomed = false;
+        if self.tell_of_lodger(key, FromLodger::Listens) {
+            return;
+        }
+        let Some(participant) = self.participant(key) else { return };
         if participant.presence == Presence::Waiting {
             self.tell(Audience::One(key), ServerMessage::Waiting { room });
         }
@@ -174,6 +187,7 @@ impl Room {
             Presence::Lost { .. } => return,
         }
         participant.presence = Presence::Lost { since: now.instant };
+        self.tell_of_lodger(key, FromLodger::Lost);
         self.release_slots(key);
         self.announce(key);
     }
@@ -191,11 +205,13 @@ impl Room {
     /// The same connection works again.
     pub fn handle_recovered(&mut self, now: Now, key: ParticipantKey) {
         let Some(participant) = self.participant_mut(key) else { return };
+        participant.unreached_since = None;
         if !matches!(participant.presence, Presence::Lost { .. }) {
             return;
         }
         participant.presence = Presence::Here;
         participant.slots_stale = true;
+        self.tell_of_lodger(key, FromLodger::Back);
         self.announce(key);
         self.settle(now.instant);
     }
@@ -213,6 +229,7 @@ impl Room {
         seed: u64,
     ) -> Result<ParticipantKey, Refusal> {
         let key = self.seat_of(session)?;
+        self.leave_branch(key, LeaveReason::Replaced, None);
         self.unpublish_all(key);
         self.release_slots(key);
         if let Some(participant) = self.participant_mut(key) {
@@ -303,17 +320,24 @@ impl Room {
 
     /// Frees a seat, whatever the reason; the others are told.
     pub(super) fn dismiss(&mut self, now: Now, key: ParticipantKey, reason: LeaveReason) {
-        if self.participant(key).is_some_and(|p| p.origin.is_some()) {
+        if self.participant(key).is_some_and(Participant::is_mirrored) {
             return;
         }
         self.unpublish_all(key);
         self.release_slots(key);
+        // A room that goes on elsewhere takes its lodgers along, who stay connected.
+        if !matches!(reason, LeaveReason::Moved | LeaveReason::Draining) {
+            self.leave_branch(key, reason, None);
+        }
         let Some(participant) = self.participants.get_mut(key.0 as usize).and_then(Option::take) else {
             return;
         };
         let identity = participant.identity.clone();
         if self.by_identity.get(&identity) == Some(&key) {
             self.by_identity.remove(&identity);
+        }
+        if participant.lodger.is_some() {
+            self.tell_left(&participant, reason);
         }
         self.outputs.push_back(Output::Gone { who: key, reason });
         if participant.is_seen() {

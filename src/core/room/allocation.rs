@@ -7,11 +7,11 @@ use str0m::media::{Mid, Rid};
 use super::{Audience, Output, ParticipantKey, Room, TrackKey};
 use crate::core::ids::Identity;
 use crate::core::layers::{Demand, LayerOffer, Priority};
-use crate::core::participant::{Layer, Participant, Slot};
+use crate::core::participant::{Layer, Part, Participant, Slot};
 use crate::core::payload::Codec;
 use crate::core::protocol::{Kind, ServerMessage, SlotStats, Source};
-use crate::core::relay::Upstream;
-use crate::core::track::Track;
+use crate::core::relay::{Downstream, Upstream};
+use crate::core::track::{Encoding, Track};
 
 /// An encoding that nobody took for so long is rested at its publisher.
 const REST_AFTER: Duration = Duration::from_secs(2);
@@ -26,6 +26,8 @@ pub(super) enum Need {
     Beginning {
         estimate_bps: u64,
     },
+    /// That it comes at all, whenever its publisher can.
+    Awake,
 }
 
 impl Need {
@@ -110,9 +112,11 @@ impl Room {
         for (index, choice) in allocation.choices {
             let slot = &mut participant.slots[index];
             let Some(track_key) = slot.track else { continue };
-            let scalable =
-                tracks[track_key.0 as usize].as_ref().is_some_and(|track| track.encodings.len() == 1);
-            slot.target = choice.map(|layer| Layer::of(layer, scalable));
+            let Some(track) = tracks.get(track_key.0 as usize).and_then(Option::as_ref) else { continue };
+            slot.target = choice.map(|layer| Layer::of(layer, track.encodings.len() == 1));
+            if participant.part == Part::Recorder && track.encodings.len() > 1 {
+                take_best_that_flows(now, (track_key, track), slot, &mut wanted);
+            }
             let Some(target) = slot.target else {
                 slot.current = None;
                 continue;
@@ -124,8 +128,7 @@ impl Room {
         }
         let goal = (allocation.next_bps, allocation.desired_bps);
         if std::mem::replace(&mut participant.goal, goal) != goal {
-            let (next_bps, desired_bps) = goal;
-            self.outputs.push_back(Output::SetGoal { to: key, next_bps, desired_bps });
+            self.outputs.push_back(Output::SetGoal { to: key, next_bps: goal.0, desired_bps: goal.1 });
         }
         for (track, encoding, need) in wanted {
             self.want_keyframe(now, track, encoding, need);
@@ -147,6 +150,7 @@ impl Room {
         match need {
             Need::Keyframe => encoding.want_keyframe(),
             Need::Beginning { estimate_bps } => encoding.want_beginning(now, estimate_bps),
+            Need::Awake => {}
         }
         let asked = encoding.poll_keyframe_request(now).then_some(encoding.rid);
         if let Some(rid) = asked {
@@ -163,7 +167,8 @@ impl Room {
             let key = TrackKey(index as u32);
             let taken = self.taken(key);
             let owner = self.track(key).and_then(|track| self.participant(track.owner));
-            let is_mirrored = owner.is_some_and(|owner| owner.origin.is_some());
+            // What need not cross to another node does not, even if it is the only encoding.
+            let crosses = owner.is_some_and(|owner| owner.is_mirrored() || owner.via.is_some());
             let Some(track) = self.track_mut(key) else { continue };
             if track.kind() == Kind::Audio {
                 continue;
@@ -171,8 +176,7 @@ impl Room {
             let (from, mid) = (track.owner, track.mid);
             let mut requests = Vec::new();
             let mut rested = false;
-            // A branch need not be sent even the only encoding.
-            let can_rest = track.encodings.len() > 1 || is_mirrored;
+            let can_rest = track.encodings.len() > 1 || crosses;
             for (encoding, taken) in track.encodings.iter_mut().zip(taken) {
                 encoding.replay.handle_timeout(now);
                 if encoding.poll_keyframe_request(now) {
@@ -219,15 +223,19 @@ impl Room {
         taken
     }
 
-    /// Asks whoever sends the track: its publisher, or the home that has it.
+    /// Asks whoever sends the track: its publisher, or the home that has it, or the branch that has a lodger.
     fn ask_keyframe(&mut self, from: ParticipantKey, mid: Mid, rid: Option<Rid>) {
         if self.mixer_seat() == Some(from) {
             return self.ask_mixer_for_keyframe(mid, rid);
         }
-        let origin = self.participant(from).and_then(|p| p.origin);
-        self.outputs.push_back(match origin {
-            Some(seat) => Output::Upstream(Upstream::Keyframe { seat, mid, rid }),
-            None => Output::RequestKeyframe { from, mid, rid },
+        let Some(participant) = self.participant(from) else { return };
+        let is_mirrored = participant.is_mirrored();
+        self.outputs.push_back(match (participant.origin.filter(|_| is_mirrored), participant.via) {
+            (Some(seat), _) => Output::Upstream(Upstream::Keyframe { seat, mid, rid }),
+            (None, Some(to)) => {
+                Output::Downstream { to, news: Downstream::Keyframe { seat: from, mid, rid } }
+            }
+            (None, None) => Output::RequestKeyframe { from, mid, rid },
         });
     }
 
@@ -236,8 +244,11 @@ impl Room {
         if self.mixer_seat() == Some(track.owner) {
             return self.tell_wanted();
         }
-        if self.participant(track.owner).is_some_and(|owner| owner.origin.is_some()) {
+        if self.participant(track.owner).is_some_and(Participant::is_mirrored) {
             return self.demand(key);
+        }
+        if self.participant(track.owner).is_some_and(|owner| owner.via.is_some()) {
+            return self.demand_later(key);
         }
         let active = track.encodings.iter().filter(|encoding| encoding.told_active);
         let active = active.filter_map(|encoding| encoding.rid.map(|rid| rid.to_string())).collect();
@@ -318,6 +329,25 @@ pub(super) fn layer_name(track: &Track, layer: Option<Layer>) -> Option<String> 
         Some(rid) => rid.to_string(),
         None => format!("s{}", usize::from(layer.spatial).min(encoding.spatial_layers - 1)),
     })
+}
+
+/// What a recording gets of simulcast: the best that flows, and nothing is waited for. A publisher may take
+/// seconds to send a layer again that it rested, and what was not recorded meanwhile is lost.
+fn take_best_that_flows(
+    now: Instant,
+    (key, track): (TrackKey, &Track),
+    slot: &mut Slot,
+    wanted: &mut Vec<(TrackKey, u8, Need)>,
+) {
+    let newest = track.encodings.iter().filter_map(Encoding::heard_at).max();
+    let flows = |index: &usize| track.encodings[*index].flows(now, newest);
+    let best = (0..track.encodings.len()).rev().find(flows).map(|index| Layer::of(index, false));
+    let has_begun = slot.current.is_some();
+    // Where none does, the lowest comes first: a sender that wakes all at once takes longest for it.
+    slot.target = best.or(slot.current).or(Some(Layer::of(0, false)));
+    let next = slot.target.map_or(0, |target| target.encoding + 1);
+    let better = (next..track.encodings.len() as u8).filter(|_| has_begun);
+    wanted.extend(better.map(|encoding| (key, encoding, Need::Awake)));
 }
 
 fn priority(slot: &Slot, track: &Track, on_air: Option<ParticipantKey>) -> Priority {

@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use super::allocation::Need;
-use super::{Now, Output, ParticipantKey, Room};
+use str0m::media::{Mid, Rid};
+
+use super::{Now, Output, ParticipantKey, Room, TrackKey};
 use crate::core::ids::{Identity, Site};
 use crate::core::participant::Part;
 use crate::core::protocol::{Kind, LeaveReason};
@@ -14,6 +16,16 @@ use crate::core::track::Relayed;
 impl Room {
     pub fn has_branches(&self) -> bool {
         !self.branches.is_empty()
+    }
+
+    /// What comes in may have to go to a branch, or from a branch to its home.
+    pub fn spreads(&self) -> bool {
+        self.is_branch || self.has_branches()
+    }
+
+    /// By which seat both the home and its branches know a sender.
+    pub fn origin_of(&self, key: ParticipantKey) -> ParticipantKey {
+        self.participant(key).and_then(|participant| participant.origin).unwrap_or(key)
     }
 
     /// Something that a branch says.
@@ -28,14 +40,7 @@ impl Room {
                 self.handle_demand(now.instant, from, (seat, line, serial), encodings);
             }
             Upstream::Keyframe { seat, mid, rid } => {
-                let tracks = self.participant(seat).map(|p| p.line_tracks.clone()).unwrap_or_default();
-                for key in tracks.into_iter().flatten() {
-                    let Some(track) = self.track(key).filter(|track| track.mid == mid) else { continue };
-                    let index = track.encodings.iter().position(|encoding| encoding.rid == rid);
-                    if let Some(index) = index.and_then(|index| u8::try_from(index).ok()) {
-                        self.want_keyframe(now.instant, key, index, Need::Keyframe);
-                    }
-                }
+                self.want_keyframe_of(now.instant, seat, mid, rid);
             }
             Upstream::Viewers(viewers) => {
                 let branch = self.branches.iter_mut().find(|branch| branch.site == from);
@@ -52,9 +57,35 @@ impl Room {
                     track.relays.retain(|relay| relay.to != from);
                 }
                 self.viewers_changed = true;
+                self.lose_lodgers(now, from);
                 self.note_emptiness(now.instant);
             }
+            Upstream::Attach(attach) => self.handle_attach(now, from, &attach),
+            Upstream::Lodger { session, news } => self.handle_lodger(now, from, session, news),
+            Upstream::Figures(figures) => self.handle_figures(from, figures),
         }
+    }
+
+    /// Asks for a key frame of whatever this participant sends on this line.
+    pub(super) fn want_keyframe_of(
+        &mut self,
+        now: Instant,
+        owner: ParticipantKey,
+        mid: Mid,
+        rid: Option<Rid>,
+    ) {
+        let tracks = self.participant(owner).map(|p| p.line_tracks.clone()).unwrap_or_default();
+        for key in tracks.into_iter().flatten() {
+            let Some(track) = self.track(key).filter(|track| track.mid == mid) else { continue };
+            let index = track.encodings.iter().position(|encoding| encoding.rid == rid);
+            if let Some(index) = index.and_then(|index| u8::try_from(index).ok()) {
+                self.want_keyframe(now, key, index, Need::Keyframe);
+            }
+        }
+    }
+
+    pub(super) fn track_of(&self, owner: ParticipantKey, line: u8) -> Option<TrackKey> {
+        self.participant(owner)?.line_tracks.get(usize::from(line)).copied().flatten()
     }
 
     fn handle_demand(
@@ -67,9 +98,15 @@ impl Room {
         if !self.branches.iter().any(|branch| branch.site == from) {
             return;
         }
-        let track = self.participant(seat).and_then(|p| p.line_tracks.get(usize::from(line)).copied());
-        let Some(key) = track.flatten() else { return };
-        let Some(track) = self.track_mut(key).filter(|track| track.serial == serial) else { return };
+        let key = self.track_of(seat, line);
+        if let Some(key) = key.filter(|key| self.track(*key).is_some_and(|track| track.serial == serial)) {
+            self.take_demand(now, from, key, encodings);
+        }
+    }
+
+    /// The other side takes these encodings of a track from now on.
+    pub(super) fn take_demand(&mut self, now: Instant, from: Site, key: TrackKey, encodings: u32) {
+        let Some(track) = self.track_mut(key) else { return };
         let before = track.relays.iter().find(|relay| relay.to == from).copied();
         let (before, waiting) = before.map_or((0, 0), |relay| (relay.encodings, relay.begins));
         track.relays.retain(|relay| relay.to != from);
@@ -86,7 +123,7 @@ impl Room {
     /// A copy for this branch was lost: whoever watches there needs a key frame.
     pub fn handle_relay_loss(&mut self, now: Instant, to: Site) {
         for index in 0..self.tracks.len() {
-            let key = super::TrackKey(index as u32);
+            let key = TrackKey(index as u32);
             let Some(track) = self.track(key).filter(|track| track.kind() == Kind::Video) else { continue };
             let lost = track.relays.iter().find(|relay| relay.to == to).map_or(0, |relay| relay.encodings);
             let count = track.encodings.len().min(u32::BITS as usize) as u8;
@@ -125,11 +162,16 @@ impl Room {
         replay.is_whole().then_some(replay)
     }
 
-    /// Tells the branches how things are, if that has changed.
+    /// Tells the branches how things are, if that has changed; and then what is wanted of their lodgers.
     pub(super) fn poll_mirror(&mut self) -> Option<Output> {
-        if !std::mem::take(&mut self.mirror_is_stale) || self.branches.is_empty() || self.ended {
-            return None;
+        if std::mem::take(&mut self.mirror_is_stale) && !self.branches.is_empty() && !self.ended {
+            self.tell_mirror();
         }
+        self.poll_demands();
+        self.outputs.pop_front()
+    }
+
+    fn tell_mirror(&mut self) {
         let publishers = self.mirrored_publishers();
         for branch in self.branches.clone() {
             let others = self.branches.iter().filter(|other| other.site != branch.site);
@@ -139,7 +181,6 @@ impl Room {
             let news = Downstream::Mirror(Box::new(mirror));
             self.outputs.push_back(Output::Downstream { to: branch.site, news });
         }
-        self.outputs.pop_front()
     }
 
     /// Somebody who proved this identity watches in one branch: connections here and in the others go.

@@ -2,6 +2,7 @@
 
 use str0m::media::Mid;
 
+use super::small_files::FilePart;
 use super::{Audience, Now, Output, ParticipantKey, Room};
 use crate::core::chat::is_emoji;
 use crate::core::event::{CloseReason, EventBody, Moderation};
@@ -23,14 +24,29 @@ impl Room {
         let number = request.request;
         let per_second = self.settings.messages_per_second;
         let Some(participant) = self.participant_mut(key) else { return };
-        let result = if !participant.messages.admits(now.instant, per_second) {
-            Err(Refusal::new(Code::RateLimited, "too many messages: wait a little"))
+        let lodges = participant.lodger.is_some();
+        let refusal = if !participant.messages.admits(now.instant, per_second) {
+            Some(Refusal::new(Code::RateLimited, "too many messages: wait a little"))
         } else if !participant.welcomed {
-            Err(Refusal::new(Code::Forbidden, "you are not in the room yet: wait for `welcome`"))
+            Some(Refusal::new(Code::Forbidden, "you are not in the room yet: wait for `welcome`"))
         } else {
-            self.carry_out(now, key, number, request.message)
+            None
         };
-        match result {
+        match refusal {
+            Some(refusal) => self.refuse(key, number, refusal),
+            None if lodges => self.handle_lodger_request(now, key, request),
+            None => self.carry_out_and_answer(now, key, number, request.message),
+        }
+    }
+
+    pub(super) fn carry_out_and_answer(
+        &mut self,
+        now: Now,
+        key: ParticipantKey,
+        number: Option<u64>,
+        message: ClientMessage,
+    ) {
+        match self.carry_out(now, key, number, message) {
             Ok(Answer::Ok) => self.tell(Audience::One(key), ServerMessage::Ok { request: number }),
             Ok(Answer::Later) => {}
             Err(refusal) => self.refuse(key, number, refusal),
@@ -59,8 +75,9 @@ impl Room {
             M::ChatSend { .. } | M::ChatEdit { .. } | M::ChatDelete { .. } | M::ChatReact { .. } => {
                 return self.chat(now, key, request, message);
             }
-            M::FileSend { id, name, size_bytes, data } => {
-                return self.take_part(key, request, (id, name, size_bytes, data));
+            M::FileSend { id, name, size_bytes, offset, data } => {
+                let part = FilePart { id, name, size_bytes, offset, data };
+                return self.take_part(key, request, part);
             }
             M::React { emoji } => self.react(key, emoji)?,
             M::MeUpdate { name, hand_raised } => self.update_me(key, name, hand_raised)?,

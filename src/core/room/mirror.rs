@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{Now, Output, ParticipantKey, Room, Settings, TrackKey, seat};
 use crate::core::event::EventIds;
-use crate::core::ids::{Identity, SessionId, ShardId};
+use crate::core::ids::{Identity, SessionId, ShardId, Site};
 use crate::core::participant::{Entrant, Part, Participant, Presence};
 use crate::core::protocol::{Grant, Kind};
 use crate::core::relay::{Downstream, Mirror, MirroredPublisher, MirroredTrack, Upstream};
@@ -24,21 +24,22 @@ impl Room {
         room
     }
 
+    pub fn is_branch(&self) -> bool {
+        self.is_branch
+    }
+
     /// False for a branch that does not know its room yet.
     pub fn is_mirrored(&self) -> bool {
         !self.is_branch || self.has_mirror
     }
 
     /// Something that the home says.
-    pub fn handle_downstream(&mut self, now: Now, news: Downstream) {
+    pub fn handle_downstream(&mut self, now: Now, home: Site, news: Downstream) {
         match news {
             Downstream::Mirror(mirror) => self.handle_mirror(now.instant, *mirror),
-            Downstream::Dismiss { identity, reason } => {
-                if let Ok(key) = self.seat_named(&identity) {
-                    self.dismiss(now, key, reason);
-                }
-            }
+            Downstream::Dismiss { identity, reason } => self.dismiss_viewer(now, &identity, reason),
             Downstream::Ended(reason) => self.close(now, reason),
+            news => self.handle_home(now, home, news),
         }
     }
 
@@ -61,6 +62,11 @@ impl Room {
         });
         let gone: Vec<_> = gone.map(|(&origin, &key)| (origin, key)).collect();
         for (origin, key) in gone {
+            if self.participant(key).is_some_and(|participant| participant.lodger.is_some()) {
+                // It sends nothing, and stays.
+                self.unpublish_all(key);
+                continue;
+            }
             self.origins.remove(&origin);
             self.unseat(key);
         }
@@ -110,17 +116,19 @@ impl Room {
         let current = self.participant(key).and_then(|p| p.line_tracks.get(line).copied().flatten());
         let track_key = current.or_else(|| self.add_track(key, line, told.source));
         let Some(track_key) = track_key else { return };
+        let lodges = self.participant(key).is_some_and(|participant| participant.lodger.is_some());
         let hushed = told.muted || told.silenced;
         let Some(track) = self.track_mut(track_key) else { return };
         let before = (track.source, track.muted, track.silenced, track.format);
         track.serial = told.serial;
         track.source = told.source;
-        track.format = told.format.or(track.format);
+        // Of a lodger it is known here first.
+        track.format = if lodges { track.format.or(told.format) } else { told.format.or(track.format) };
         track.muted = told.muted;
         track.silenced = told.silenced;
         track.height_told = told.height_told;
         let has_changed = before != (track.source, track.muted, track.silenced, track.format);
-        if current.is_none() {
+        if current.is_none() && !lodges {
             // Nothing comes before it was asked for. Sound is wanted from all, so that this branch knows who
             // speaks.
             let is_audio = track.kind() == Kind::Audio;
@@ -138,7 +146,7 @@ impl Room {
         }
     }
 
-    fn unseat(&mut self, key: ParticipantKey) {
+    pub(super) fn unseat(&mut self, key: ParticipantKey) {
         self.unpublish_all(key);
         let gone = self.participants.get_mut(key.0 as usize).and_then(Option::take);
         if let Some(participant) = gone
@@ -153,11 +161,7 @@ impl Room {
     /// Asks the home for those encodings of a track that are taken here.
     pub(super) fn demand(&mut self, key: TrackKey) {
         let Some(track) = self.track(key) else { return };
-        let (owner, serial) = (track.owner, track.serial);
-        let wanted = track.encodings.iter().take(u32::BITS as usize).enumerate();
-        let encodings = wanted
-            .filter(|(_, encoding)| encoding.told_active)
-            .fold(0, |mask, (index, _)| mask | 1u32 << index);
+        let (owner, serial, encodings) = (track.owner, track.serial, track.wanted());
         let Some(participant) = self.participant(owner) else { return };
         let line = participant.line_tracks.iter().position(|&track| track == Some(key));
         let Some((seat, line)) = participant.origin.zip(line.and_then(|line| u8::try_from(line).ok())) else {

@@ -133,6 +133,7 @@ impl Room {
                 self.mixing.encoders = encoders;
                 self.seat_mixer(now.instant);
             }
+            FromMixer::Encoders { encoders } => self.mixing.encoders = encoders,
             FromMixer::Keyframe { slot } => {
                 if let Some(key) = self.mixing.seat {
                     self.handle_keyframe_request(now.instant, key, slot);
@@ -160,6 +161,7 @@ impl Room {
             self.tell_scene();
         }
         for key in self.keys() {
+            self.call_home(now, key);
             self.poll_advice(now, key);
             self.poll_mode(now, key);
         }

@@ -46,6 +46,8 @@ pub struct Forward {
 pub struct Replayed {
     pub payload: Arc<[u8]>,
     pub rare: Option<Box<Rare>>,
+    /// Ticks by which its timestamp is later than its source has it: see [`Replay::packets`].
+    pub late_by: u32,
 }
 
 impl Room {
@@ -108,6 +110,10 @@ impl Room {
         }
         let key = match *participant.line_tracks.get(line)? {
             Some(key) => key,
+            None if participant.lodger.is_some() => {
+                self.tell_sends(from, arrival.line);
+                return None;
+            }
             None if participant.names_tracks => return None,
             None => self.publish_line(now, from, line)?,
         };
@@ -183,7 +189,9 @@ fn replay(
     for (at, meta, recorded) in replay.packets(now) {
         if let Some(rewritten) = slot.rewriter.rewrite(at, &meta) {
             slot.rate.add(now, recorded.payload.len());
-            let replayed = Replayed { payload: Arc::clone(&recorded.payload), rare: recorded.rare.clone() };
+            let late_by = meta.rtp_time.wrapping_sub(recorded.rtp_time);
+            let (payload, rare) = (Arc::clone(&recorded.payload), recorded.rare.clone());
+            let replayed = Replayed { payload, rare, late_by };
             forwards.push(Forward { to, slot: slot_key, format, rewritten, replayed: Some(replayed) });
         }
     }

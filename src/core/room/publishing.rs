@@ -132,6 +132,9 @@ impl Room {
         let place = self.participant_mut(owner)?.line_tracks.get_mut(line)?;
         *place = Some(key);
         self.mirror_is_stale = true;
+        if self.participant(owner).is_some_and(|owner| owner.via.is_some()) {
+            self.demand_later(key);
+        }
         if published.kind == Kind::Video {
             let bps = self.settings.video_bps_max;
             let rids: Vec<_> = self.track(key)?.encodings.iter().map(|encoding| encoding.rid).collect();
@@ -149,6 +152,7 @@ impl Room {
         track.format = Some(format);
         track.encodings.iter_mut().for_each(|encoding| encoding.replay.clear());
         let owner = track.owner;
+        self.tell_format(key);
         self.announce(owner);
         self.stale_slots();
         self.settle(now);

@@ -93,6 +93,12 @@ impl Room {
         u32::try_from(self.track(track)?.serial).ok()
     }
 
+    /// The encoding of it that flows there.
+    pub fn slot_encoding(&self, key: ParticipantKey, slot: SlotKey) -> Option<u8> {
+        let slot = self.participant(key)?.slots.get(usize::from(slot.0))?;
+        Some(slot.current?.encoding)
+    }
+
     pub(super) fn records_mix(&self) -> bool {
         self.recording.running.is_some() && self.state.recording.as_ref().is_some_and(|state| state.mix)
     }

@@ -6,7 +6,7 @@ use super::allocation::layer_name;
 use super::{Audience, ParticipantKey, Room};
 use crate::core::participant::Part;
 use crate::core::protocol::{ParticipantState, ServerMessage, TrackState};
-use crate::core::stats::{EncodingStats, ParticipantStats, RoomSummary, SlotReport};
+use crate::core::stats::{ConnectionStats, EncodingStats, ParticipantStats, RoomSummary, SlotReport};
 
 impl Room {
     pub fn summary(&self) -> RoomSummary {
@@ -18,6 +18,12 @@ impl Room {
             publishers: here().filter(|(_, p)| p.line_tracks.iter().any(Option::is_some)).count() as u32,
             viewers: self.viewers_here() + self.branches.iter().map(|branch| branch.viewers).sum::<u32>(),
         }
+    }
+
+    /// Members and publishers whose connection ends here.
+    pub fn connected_here(&self) -> u32 {
+        let here = self.seated().filter(|(_, p)| p.is_person() && p.via.is_none());
+        here.filter(|(_, p)| !matches!(p.part, Part::Viewer { .. })).count() as u32
     }
 
     /// Everyone who is seen, in the order of joining.
@@ -61,7 +67,7 @@ impl Room {
 
     /// What each sends and gets; what only the connection knows is left for the shard to fill in.
     pub fn stats(&mut self, now: Instant) -> Vec<(ParticipantKey, ParticipantStats)> {
-        let here = self.seated().filter(|(_, p)| p.origin.is_none()).map(|(key, _)| key).collect::<Vec<_>>();
+        let here = self.seated().filter(|(_, p)| !p.is_mirrored()).map(|(key, _)| key).collect::<Vec<_>>();
         here.into_iter().filter_map(|key| Some((key, self.participant_stats(now, key)?))).collect()
     }
 
@@ -69,20 +75,17 @@ impl Room {
         let participant = self.participant(key)?;
         let mut stats = ParticipantStats {
             identity: participant.identity.clone(),
-            shard: 0,
             role: participant.part.name(),
             connected: participant.may_receive() || participant.state().connected,
-            transport: None,
-            srtp_profile: None,
-            rtt_ms: None,
-            // To the mixer nothing goes over a network.
-            estimate_bps: if participant.is_person() { participant.allocator.estimate_bps() } else { 0 },
-            bytes_received: 0,
-            bytes_sent: 0,
-            egress_loss: None,
+            connection: participant.figures.as_deref().cloned().unwrap_or_default(),
             sends: Vec::new(),
-            gets: Vec::new(),
         };
+        let is_served_here = participant.via.is_none();
+        if is_served_here {
+            // To the mixer nothing goes over a network.
+            let estimate_bps = if participant.is_person() { participant.allocator.estimate_bps() } else { 0 };
+            stats.connection = ConnectionStats { estimate_bps, ..ConnectionStats::default() };
+        }
         let tracks: Vec<_> = participant.line_tracks.iter().flatten().copied().collect();
         for track_key in tracks {
             let subscribers = self.subscribers_by_encoding(track_key);
@@ -100,7 +103,9 @@ impl Room {
                 });
             }
         }
-        stats.gets = self.slot_reports(now, key);
+        if is_served_here {
+            stats.connection.gets = self.slot_reports(now, key);
+        }
         Some(stats)
     }
 

@@ -11,15 +11,26 @@ use crate::core::files::{SMALL_FILE_BYTES_MAX, SmallFile, safe_name};
 use crate::core::ids::MessageId;
 use crate::core::refusal::{Code, Refusal};
 
+/// A part as it comes.
+pub(super) struct FilePart {
+    pub id: MessageId,
+    pub name: String,
+    pub size_bytes: u32,
+    pub offset: Option<u32>,
+    /// In base64.
+    pub data: String,
+}
+
 impl Room {
-    /// One part of a file. Another `id` than before begins another file.
+    /// One part of a file. Another `id` than before begins another file: of each participant one is gathered
+    /// at a time. A part that came already, as its sender lost the answer, does no harm.
     pub(super) fn take_part(
         &mut self,
         key: ParticipantKey,
         request: Option<u64>,
-        part: (MessageId, String, u32, String),
+        part: FilePart,
     ) -> Result<Answer, Refusal> {
-        let (id, name, size_bytes, data) = part;
+        let FilePart { id, name, size_bytes, offset, data } = part;
         let Some(participant) = self.participant_mut(key) else { return Ok(Answer::Later) };
         if !participant.grant.files {
             return Err(Refusal::new(Code::Forbidden, "your grant does not let you send files"));
@@ -45,6 +56,14 @@ impl Room {
             },
             asker: Asker::Participant { identity, request },
         });
+        if let Some(offset) = offset {
+            let came = file.bytes.len();
+            if offset as usize > came {
+                let words = format!("{came} bytes of this file have come: send it from its beginning");
+                return Err(Refusal::new(Code::WrongOffset, words));
+            }
+            file.bytes.truncate(offset as usize);
+        }
         file.bytes.extend(part);
         if file.bytes.len() > size {
             return Err(Refusal::new(Code::TooLarge, "the file has more bytes than its `size_bytes`"));

@@ -178,8 +178,7 @@ mod tests {
             let mut arrivals = Arrivals::new(start);
             let (mut number, mut us, mut expected) = (first, 0, Vec::new());
             for (skipped, later) in steps {
-                let skipped = if skipped < 30 { 0 } else { skipped - 30 };
-                number = number.wrapping_add(1 + skipped as u16);
+                number = number.wrapping_add(1 + skipped.saturating_sub(30) as u16);
                 us += later;
                 arrivals.note(start + Duration::from_micros(us), number);
                 expected.push((number, us as i64 / DELTA_US));

@@ -89,6 +89,11 @@ impl Target {
         format!("{scheme}://{host}{port}/{}", self.app)
     }
 
+    /// With the key: as it was read, for another node alone.
+    pub fn whole(&self) -> String {
+        format!("{}/{}", self.tc_url(), self.key)
+    }
+
     /// For people: the key is left out.
     pub fn shown(&self) -> String {
         format!("{}/…", self.tc_url())
@@ -127,6 +132,8 @@ mod tests {
         assert_eq!((target.tls, target.host.as_str(), target.port), (false, "live.example.org", 1935));
         assert_eq!((target.app.as_str(), target.key()), ("app", "key?a=b/c"));
         assert_eq!(target.tc_url(), "rtmp://live.example.org/app");
+        let whole = target.whole();
+        assert_eq!(parse(&whole), target);
         let target = parse("RTMPS://h:8443/a/b/key");
         assert_eq!((target.tls, target.port, target.app.as_str(), target.key()), (true, 8443, "a/b", "key"));
         assert_eq!(target.tc_url(), "rtmps://h:8443/a/b");

@@ -1,95 +1,32 @@
 //! The connection to Kafka: looked for on a thread of its own, so that nothing waits for a broker that is
 //! away.
 
+use std::collections::BTreeSet;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::{ClientContext, DefaultClientContext};
-use rdkafka::config::{ClientConfig, FromClientConfig as _};
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, Message as _, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer as _};
 
-use crate::config::Cluster;
+use super::connect::{Connection, Read, connect, read_of};
+use super::settings::KafkaSettings;
+use super::snapshot::Snapshots;
 use crate::core::ids::RoomName;
+use crate::telemetry::traces::TRACEPARENT;
 
-/// For a broker's answer while the connection is made.
-const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// How often it is looked whether the connection is one that can still be used.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
-
-/// Which Kafka, and what is made there if it is missing.
-#[derive(Debug, Clone)]
-pub struct KafkaSettings {
-    /// `HOST:PORT`, by commas.
-    pub brokers: String,
-    pub topic: String,
-    pub partitions: u32,
-    pub replication: u32,
-    /// Names this reader to the broker.
-    pub client: String,
-}
-
-impl KafkaSettings {
-    /// As configured.
-    pub fn of(config: &Cluster) -> Self {
-        Self {
-            brokers: config.kafka_brokers.clone(),
-            topic: config.kafka_topic.clone(),
-            partitions: config.kafka_partitions,
-            replication: config.kafka_replication,
-            client: format!("antiphon-{}", config.node_id),
-        }
-    }
-
-    /// Where records go that nobody can read.
-    fn dead_letters(&self) -> String {
-        format!("{}.dlq", self.topic)
-    }
-
-    fn config(&self) -> ClientConfig {
-        let mut config = ClientConfig::new();
-        config
-            .set("bootstrap.servers", &self.brokers)
-            .set("client.id", &self.client)
-            // A broker that comes back is found soon.
-            .set("reconnect.backoff.ms", "50")
-            .set("reconnect.backoff.max.ms", "500")
-            .set("socket.keepalive.enable", "true");
-        config
-    }
-}
-
-/// A record as it was read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Read {
-    pub partition: i32,
-    pub offset: i64,
-    pub payload: Vec<u8>,
-}
-
-/// How the reading client speaks: to be at the end of a partition, as it is after each record, is no error.
-struct Reader;
-
-impl ClientContext for Reader {
-    fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
-            tracing::warn!(%error, reason, "Kafka's client has a complaint");
-        }
-    }
-}
-
-impl ConsumerContext for Reader {}
-
-struct Connection {
-    producer: BaseProducer,
-    consumer: BaseConsumer<Reader>,
-}
+/// A record that was sent and not read back for so long, or one that is there and not read: the client may
+/// have lost sight of a partition, which it does not always notice (librdkafka's issue 5430: one that had no
+/// leader for a moment never has one again). Another connection is looked for, beside the one there is.
+const STUCK_AFTER: Duration = Duration::from_secs(5);
+/// Once there is another connection, Kafka can be reached: for what is due to come by the one there is, and
+/// for a look at where the log ends.
+const GRACE: Duration = Duration::from_secs(3);
 
 pub(super) struct Link {
     settings: KafkaSettings,
@@ -97,8 +34,16 @@ pub(super) struct Link {
     positions: Vec<(i32, i64)>,
     connection: Option<Connection>,
     coming: Option<mpsc::Receiver<Connection>>,
+    /// Another connection, and when it takes the place of one that brings nothing.
+    spare: Option<(Connection, Instant)>,
+    /// When the oldest record was sent that was not read back.
+    due_since: Option<Instant>,
+    /// Since when nothing was read of a partition that has more.
+    behind_since: Option<Instant>,
     is_new: bool,
     checked_at: Instant,
+    /// Partitions whose end has not been reached yet since the connection was made.
+    behind: BTreeSet<i32>,
 }
 
 impl Link {
@@ -108,8 +53,12 @@ impl Link {
             positions,
             connection: None,
             coming: None,
+            spare: None,
+            due_since: None,
+            behind_since: None,
             is_new: false,
             checked_at: Instant::now(),
+            behind: BTreeSet::from([0]),
         };
         link.look_for_it();
         link
@@ -122,6 +71,40 @@ impl Link {
     /// True once for each connection.
     pub(super) fn is_new(&mut self) -> bool {
         std::mem::take(&mut self.is_new)
+    }
+
+    /// The snapshots with which to begin, once for a connection that reads from their checkpoints on.
+    pub(super) fn take_snapshots(&mut self) -> Option<Snapshots> {
+        self.connection.as_mut()?.begin.take()
+    }
+
+    /// Where reading goes on, by partition.
+    pub(super) fn positions(&self) -> &[(i32, i64)] {
+        &self.positions
+    }
+
+    /// All has been read that was there when the connection was made.
+    pub(super) fn is_caught_up(&self) -> bool {
+        self.behind.is_empty()
+    }
+
+    /// Reads on from elsewhere.
+    pub(super) fn read_from(&mut self, positions: Vec<(i32, i64)>) {
+        self.positions = positions;
+        let Some(connection) = &mut self.connection else { return };
+        if let Err(error) = connection.read_from(&self.settings, &self.positions) {
+            // The next connection begins there.
+            tracing::warn!(%error, "the log cannot be read from another place: it is connected anew");
+            self.connection = None;
+            self.look_for_it();
+        }
+    }
+
+    /// Sends a snapshot or a checkpoint; false when it cannot be taken now.
+    pub(super) fn send_snapshot(&self, key: &str, payload: &[u8]) -> bool {
+        let Some(connection) = &self.connection else { return false };
+        let topic = self.settings.snapshots();
+        connection.producer.send(BaseRecord::to(&topic).partition(0).key(key).payload(payload)).is_ok()
     }
 
     /// Starts a thread that makes a connection, however long that takes.
@@ -150,32 +133,102 @@ impl Link {
         }
     }
 
+    /// When the oldest record was sent that was not read back yet.
+    pub(super) fn note_due(&mut self, since: Option<Instant>) {
+        self.due_since = since;
+    }
+
+    /// Reads nothing more by the connection that there is, and says nothing of it: as a client does that has
+    /// lost sight of its partitions.
+    pub(super) fn go_blind(&mut self) {
+        let Some(Connection { consumer, .. }) = &self.connection else { return };
+        let paused = consumer.assignment().and_then(|all| consumer.pause(&all));
+        if let Err(error) = paused {
+            tracing::warn!(%error, "the log is still read");
+        }
+    }
+
+    fn is_stuck(&self) -> bool {
+        let since = [self.due_since, self.behind_since].into_iter().flatten().min();
+        since.is_some_and(|since| since.elapsed() > STUCK_AFTER)
+    }
+
     fn settle(&mut self) {
         if let Some(connection) = self.coming.as_ref().and_then(|coming| coming.try_recv().ok()) {
-            tracing::info!(topic = self.settings.topic, "the shared log is connected");
-            (self.connection, self.coming, self.is_new) = (Some(connection), None, true);
+            self.coming = None;
+            if self.connection.is_some() {
+                self.spare = Some((connection, Instant::now() + GRACE));
+            } else {
+                tracing::info!(topic = self.settings.topic, "the shared log is connected");
+                self.begin(connection);
+            }
         }
+        self.use_spare();
         if self.checked_at.elapsed() < CHECK_EVERY {
             return;
         }
         self.checked_at = Instant::now();
-        let is_broken = self
-            .connection
-            .as_ref()
-            .is_some_and(|connection| connection.producer.client().fatal_error().is_some());
-        if is_broken || self.connection.is_none() && self.coming.is_none() {
+        let (mut is_broken, mut behind) = (false, 0);
+        if let Some(connection) = &mut self.connection {
+            is_broken = connection.producer.client().fatal_error().is_some();
+            (self.behind_since, behind) = connection.ends.behind(&self.positions, self.checked_at);
+        }
+        metrics::gauge!("antiphon_log_behind").set(behind as f64);
+        if is_broken {
             tracing::warn!("the connection to Kafka is made anew");
             self.connection = None;
+        }
+        let is_wanted = self.connection.is_none() || self.is_stuck() && self.spare.is_none();
+        if is_wanted && self.coming.is_none() {
             self.look_for_it();
         }
         metrics::gauge!("antiphon_log_connected").set(f64::from(u8::from(self.is_up())));
     }
 
+    fn begin(&mut self, connection: Connection) {
+        self.settings.voice.forget();
+        self.behind = (0..connection.partitions).collect();
+        if let Some(begin) = &connection.begin {
+            self.positions = begin.positions();
+        }
+        (self.due_since, self.behind_since) = (None, None);
+        (self.connection, self.is_new) = (Some(connection), true);
+    }
+
+    /// Whoever writes and reads by the spare connection sends all again that was not read back, and reads on
+    /// where it stood. What comes twice by that has the same ids.
+    fn use_spare(&mut self) {
+        let is_needed = self.connection.is_none() || self.is_stuck();
+        let Some((mut connection, at)) = self.spare.take_if(|(_, at)| !is_needed || Instant::now() >= *at)
+        else {
+            return;
+        };
+        if !is_needed {
+            return end(connection);
+        }
+        if let Err(error) = connection.read_from(&self.settings, &self.positions) {
+            tracing::debug!(%error, "the log cannot be read by another connection yet");
+            self.spare = Some((connection, at + GRACE));
+            return;
+        }
+        connection.begin = None;
+        metrics::counter!("antiphon_log_stuck_total").increment(1);
+        if let Some(old) = self.connection.take() {
+            let unsent = old.producer.in_flight_count();
+            tracing::warn!(unsent, "what was sent to Kafka did not come back: by another connection it may");
+            end(old);
+        }
+        self.begin(connection);
+    }
+
     /// Sends a record; false when it cannot be taken now. What was taken is delivered once, in order, as long
     /// as this connection lives.
-    pub(super) fn send(&mut self, room: &RoomName, payload: &[u8]) -> bool {
+    pub(super) fn send(&mut self, room: &RoomName, payload: &[u8], trace: Option<&str>) -> bool {
         let Some(connection) = &self.connection else { return false };
-        let record = BaseRecord::to(&self.settings.topic).key(room.as_str()).payload(payload);
+        let mut record = BaseRecord::to(&self.settings.topic).key(room.as_str()).payload(payload);
+        if trace.is_some() {
+            record = record.headers(OwnedHeaders::new().insert(Header { key: TRACEPARENT, value: trace }));
+        }
         match connection.producer.send(record) {
             Ok(()) => true,
             Err((error, _)) => {
@@ -190,22 +243,31 @@ impl Link {
     /// The next record, waiting so long for it.
     pub(super) fn poll(&mut self, within: Duration) -> Option<Read> {
         self.settle();
+        if self.is_new {
+            // Whoever polls has to know before anything of it is read.
+            return None;
+        }
         let Some(connection) = &self.connection else {
             // Nothing to wait for but the thread that looks.
             thread::park_timeout(within);
             return None;
         };
         connection.producer.poll(Duration::ZERO);
-        let message = match connection.consumer.poll(within)? {
-            Ok(message) => message,
-            Err(KafkaError::PartitionEOF(_)) => return None,
-            Err(error) => {
-                tracing::debug!(%error, "the shared log cannot be read now");
-                return None;
+        let mut wait = within;
+        let message = loop {
+            match connection.consumer.poll(std::mem::take(&mut wait))? {
+                Ok(message) => break message,
+                // Other partitions may have more.
+                Err(KafkaError::PartitionEOF(partition)) => {
+                    self.behind.remove(&partition);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the shared log cannot be read now");
+                    return None;
+                }
             }
         };
-        let payload = message.payload().unwrap_or_default().to_vec();
-        let read = Read { partition: message.partition(), offset: message.offset(), payload };
+        let read = read_of(&message);
         self.note(&read);
         Some(read)
     }
@@ -220,7 +282,7 @@ impl Link {
 
     /// Puts a record aside that would hold up all behind it, with where it came from.
     pub(super) fn bury(&self, read: &Read, why: &str) {
-        let Read { partition, offset, payload } = read;
+        let Read { partition, offset, payload, .. } = read;
         tracing::error!(partition, offset, why, "a record of the shared log is put aside");
         metrics::counter!("antiphon_log_buried_total").increment(1);
         let Some(connection) = &self.connection else { return };
@@ -236,107 +298,9 @@ impl Link {
     }
 }
 
-/// Makes the topics if they are missing, and a producer and a consumer of them.
-fn connect(settings: &KafkaSettings, positions: &[(i32, i64)]) -> Result<Connection, KafkaError> {
-    let partitions = make_topics(settings)?;
-    let producer = settings
-        .config()
-        .set("enable.idempotence", "true")
-        .set("acks", "all")
-        .set("partitioner", "murmur2_random")
-        // What cannot be delivered stays until it can: giving one up would change the order.
-        .set("message.timeout.ms", "0")
-        .set("linger.ms", "1")
-        .create()?;
-    Ok(Connection { producer, consumer: consume(settings, partitions, positions)? })
-}
-
-fn consume(
-    settings: &KafkaSettings,
-    partitions: i32,
-    positions: &[(i32, i64)],
-) -> Result<BaseConsumer<Reader>, KafkaError> {
-    let consumer: BaseConsumer<Reader> = settings
-        .config()
-        .set("group.id", &settings.client)
-        .set("enable.auto.commit", "false")
-        .set("enable.partition.eof", "true")
-        .set("auto.offset.reset", "earliest")
-        .set("fetch.wait.max.ms", "100")
-        .set("fetch.error.backoff.ms", "100")
-        .create_with_context(Reader)?;
-    let mut from = TopicPartitionList::new();
-    for partition in 0..partitions {
-        let position = positions.iter().find(|(of, _)| *of == partition);
-        let offset = position.map_or(Offset::Beginning, |(_, next)| Offset::Offset(*next));
-        from.add_partition_offset(&settings.topic, partition, offset)?;
+/// Ends a connection beside whoever had it: that takes as long as the broker likes.
+fn end(connection: Connection) {
+    if let Err(error) = thread::Builder::new().name("kafka".into()).spawn(move || drop(connection)) {
+        tracing::error!(%error, "the system gives no thread to end a connection with");
     }
-    consumer.assign(&from)?;
-    Ok(consumer)
-}
-
-/// Says how many partitions the log has.
-fn make_topics(settings: &KafkaSettings) -> Result<i32, KafkaError> {
-    let admin = AdminClient::<DefaultClientContext>::from_config(&settings.config())?;
-    let partitions = |topic: &str| -> Result<i32, KafkaError> {
-        let found = admin.inner().fetch_metadata(Some(topic), ANSWER_WITHIN)?;
-        let topics = found.topics().iter().find(|found| found.name() == topic);
-        Ok(topics.map_or(0, |topic| i32::try_from(topic.partitions().len()).unwrap_or(0)))
-    };
-    let known = partitions(&settings.topic)?;
-    let dead_letters = settings.dead_letters();
-    if known > 0 && partitions(&dead_letters)? > 0 {
-        return Ok(known);
-    }
-    let copies = i32::try_from(settings.replication).unwrap_or(1);
-    let count = i32::try_from(settings.partitions).unwrap_or(1);
-    // The log is the truth: nothing of it ever expires.
-    let make = |name, count| {
-        NewTopic::new(name, count, TopicReplication::Fixed(copies))
-            .set("retention.ms", "-1")
-            .set("retention.bytes", "-1")
-    };
-    let topics = [make(&settings.topic, count), make(&dead_letters, 1)];
-    let options =
-        AdminOptions::new().operation_timeout(Some(ANSWER_WITHIN)).request_timeout(Some(ANSWER_WITHIN));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    let runtime = runtime.map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
-    // One that another node made meanwhile is as good.
-    runtime.block_on(admin.create_topics(&topics, &options))?;
-    match partitions(&settings.topic)? {
-        0 => Err(KafkaError::ClientCreation("the topic is not there yet".into())),
-        count => Ok(count),
-    }
-}
-
-/// Reads the whole log as it stands, for operators. Ends at its end, or with `follow` never.
-///
-/// # Errors
-/// Kafka cannot be reached; or what `each` says, which ends it.
-pub fn read_all<E: From<KafkaError>>(
-    settings: &KafkaSettings,
-    follow: bool,
-    mut each: impl FnMut(Read) -> Result<(), E>,
-) -> Result<(), E> {
-    let client: BaseConsumer = settings.config().set("group.id", &settings.client).create()?;
-    let found = client.fetch_metadata(Some(&settings.topic), ANSWER_WITHIN)?;
-    let topic = found.topics().iter().find(|topic| topic.name() == settings.topic);
-    let partitions = topic.map_or(0, |topic| i32::try_from(topic.partitions().len()).unwrap_or(0));
-    let consumer = consume(settings, partitions, &[])?;
-    let mut open = std::collections::BTreeSet::from_iter(0..partitions);
-    while follow || !open.is_empty() {
-        match consumer.poll(Duration::from_millis(200)) {
-            Some(Ok(message)) => {
-                let payload = message.payload().unwrap_or_default().to_vec();
-                each(Read { partition: message.partition(), offset: message.offset(), payload })?;
-            }
-            Some(Err(KafkaError::PartitionEOF(partition))) => {
-                open.remove(&partition);
-            }
-            // Brokers that are away are looked for by the client itself.
-            Some(Err(error)) => tracing::warn!(%error, "the log cannot be read now"),
-            None => {}
-        }
-    }
-    Ok(())
 }

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
-use super::super::writer::{AppendReply, Command, Health, Query};
+use super::super::writer::{AppendReply, Command, Health, PROBE_INTERVAL, Query};
 use super::{KafkaLog, OUTBOX_MAX, Ticket};
 use crate::core::event::Event;
 use crate::core::ids::RoomName;
-use crate::events::LogError;
+use crate::events::{EventLog as _, LogError};
 
 /// Commands that are taken together: their appends are one commit.
 const COMMANDS_AT_ONCE: usize = 512;
@@ -20,6 +20,12 @@ const WAIT: (Duration, Duration) = (Duration::from_millis(5), Duration::from_mil
 /// At the end, for what is on its way. What has not come back by then stays in the outbox.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
+/// Is told of a room that another node has opened, and under which epoch. Runs on the log's thread.
+pub(in crate::events) type Overtaken = Box<dyn Fn(RoomName, u64) + Send>;
+
+/// Who waits for an append, and what it belongs to.
+type Asked = (AppendReply, Option<String>);
+
 pub(in crate::events) struct Worker {
     log: KafkaLog,
     commands: mpsc::Receiver<Command>,
@@ -27,18 +33,28 @@ pub(in crate::events) struct Worker {
     replies: BTreeMap<Ticket, AppendReply>,
     /// Wait until nothing of their room is on its way.
     parked: VecDeque<(RoomName, Query)>,
+    /// The disk did not take an append; when it is tried again.
+    failed: Option<(LogError, Instant)>,
+    overtaken: Overtaken,
     closing: Vec<oneshot::Sender<()>>,
     close_by: Option<Instant>,
 }
 
 impl Worker {
-    pub(in crate::events) fn new(log: KafkaLog, commands: mpsc::Receiver<Command>, health: Health) -> Self {
+    pub(in crate::events) fn new(
+        log: KafkaLog,
+        commands: mpsc::Receiver<Command>,
+        health: Health,
+        overtaken: Overtaken,
+    ) -> Self {
         Self {
             log,
             commands,
             health,
             replies: BTreeMap::new(),
             parked: VecDeque::new(),
+            failed: None,
+            overtaken,
             closing: Vec::new(),
             close_by: None,
         }
@@ -58,11 +74,11 @@ impl Worker {
                     reply(result);
                 }
             }
+            for (room, epoch) in self.log.drain_overtaken() {
+                (self.overtaken)(room, epoch);
+            }
             self.unpark();
-            let backlog = self.log.backlog();
-            metrics::gauge!("antiphon_log_outbox").set(backlog as f64);
-            // Nine tenths full: no new rooms, so that those there are can go on.
-            self.health.set((backlog > OUTBOX_MAX / 10 * 9).then_some(&LogError::Away));
+            self.look_after_health();
             if self.close_by.is_some_and(|by| self.replies.is_empty() || Instant::now() >= by) {
                 break;
             }
@@ -77,12 +93,12 @@ impl Worker {
     }
 
     fn take_commands(&mut self) {
-        let (mut batches, mut replies): (Vec<Vec<Event>>, Vec<AppendReply>) = Default::default();
+        let (mut batches, mut replies): (Vec<Vec<Event>>, Vec<Asked>) = Default::default();
         for _ in 0..COMMANDS_AT_ONCE {
             match self.commands.try_recv() {
-                Ok(Command::Append { events, reply }) => {
+                Ok(Command::Append { events, trace, reply }) => {
                     batches.push(events);
-                    replies.push(reply);
+                    replies.push((reply, trace));
                 }
                 Ok(Command::Read(query)) => query(&mut self.log),
                 Ok(Command::ReadSettled(room, query)) => self.parked.push_back((room, query)),
@@ -102,13 +118,33 @@ impl Worker {
             return;
         }
         let started = Instant::now();
-        for (result, reply) in self.log.submit(&batches).into_iter().zip(replies) {
+        for (result, (reply, trace)) in self.log.submit(&batches).into_iter().zip(replies) {
             match result {
-                Ok(ticket) => drop(self.replies.insert(ticket, reply)),
-                Err(error) => reply(Err(error)),
+                Ok(ticket) => {
+                    self.log.note_trace(ticket, trace);
+                    self.replies.insert(ticket, reply);
+                }
+                Err(error) => {
+                    if !matches!(error, LogError::Rejected(_) | LogError::Fenced | LogError::Refused) {
+                        self.failed = Some((error.clone(), Instant::now() + PROBE_INTERVAL));
+                    }
+                    reply(Err(error));
+                }
             }
         }
         metrics::histogram!("antiphon_events_append_seconds").record(started.elapsed());
+    }
+
+    fn look_after_health(&mut self) {
+        let backlog = self.log.backlog();
+        metrics::gauge!("antiphon_log_outbox").set(backlog as f64);
+        if self.failed.as_ref().is_some_and(|(_, at)| Instant::now() >= *at) {
+            self.failed = self.log.probe().err().map(|error| (error, Instant::now() + PROBE_INTERVAL));
+        }
+        // Nine tenths full: no new rooms, so that those there are can go on.
+        let is_full = (backlog > OUTBOX_MAX / 10 * 9).then_some(&LogError::Away);
+        let failed = self.failed.as_ref().map(|(error, _)| error);
+        self.health.set(self.log.failure().or(failed).or(is_full));
     }
 
     fn unpark(&mut self) {

@@ -11,6 +11,7 @@ use ffmpeg_next::util::mathematics::Rescale as _;
 use ffmpeg_next::{Dictionary, Packet, Rational, format, media};
 
 use super::FeedError;
+use super::turn::Turn;
 use crate::core::feed::FeedFault;
 use crate::core::protocol::Kind;
 
@@ -29,6 +30,7 @@ pub struct Track {
     time_base: Rational,
     pub parameters: Parameters,
     pub frame_rate: Rational,
+    pub turn: Turn,
 }
 
 /// See the module.
@@ -74,6 +76,7 @@ impl Input {
                 time_base: stream.time_base(),
                 parameters: stream.parameters(),
                 frame_rate: stream.avg_frame_rate(),
+                turn: Turn::of(&stream),
             })
         };
         let (picture, sound) = (find(media::Type::Video), find(media::Type::Audio));

@@ -1,8 +1,9 @@
 //! A feed's pictures: as they came where a room can take them so, and else coded anew as VP8, which every
 //! browser decodes.
 //!
-//! As they came are H.264 without pictures that wait for later ones, and VP8. Receivers ask for key frames,
-//! which nobody can make of a file that is copied: then it is coded from there on ([`Copier`] says when).
+//! As they came are upright H.264 without pictures that wait for later ones, and VP8. Receivers ask for key
+//! frames, which nobody can make of a file that is copied: then it is coded from there on ([`Copier`] says
+//! when).
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -17,6 +18,7 @@ use ffmpeg_next::{Dictionary, Packet, Rational, decoder, encoder, frame, picture
 use super::FeedError;
 use super::input::{Coded, Track};
 use super::pace::Unit;
+use super::turn::Turn;
 use crate::core::feed::{FeedFault, FeedSettings, LINE_PICTURE};
 use crate::core::packetize::packetize;
 use crate::core::payload::Codec;
@@ -63,7 +65,8 @@ impl Copier {
         let video = codec::Context::from_parameters(track.parameters.clone())?.decoder().video()?;
         let is_plain = matches!(video.format(), Pixel::YUV420P | Pixel::YUVJ420P | Pixel::None);
         let bps = track.parameters.bit_rate().max(0) as u64;
-        if video.has_b_frames() || !is_plain || bps > settings.copied_bps_max {
+        let is_upright = track.turn.is_none();
+        if video.has_b_frames() || !is_plain || !is_upright || bps > settings.copied_bps_max {
             return Ok(None);
         }
         let annex_b = if codec == Codec::H264 { Some(AnnexB::open(track)?) } else { None };
@@ -170,6 +173,7 @@ impl AnnexB {
 pub struct Coder {
     parameters: codec::Parameters,
     rate: Rational,
+    turn: Turn,
     settings: FeedSettings,
     decoder: decoder::Video,
     encoding: Option<Encoding>,
@@ -200,6 +204,7 @@ impl Coder {
         Ok(Self {
             parameters: track.parameters.clone(),
             rate: Rational::new((rate * 1_000.0) as i32, 1_000),
+            turn: track.turn,
             settings: *settings,
             decoder,
             encoding: None,
@@ -278,7 +283,7 @@ impl Coder {
         let source = (decoded.format(), decoded.width(), decoded.height());
         let mut encoding = match self.encoding.take().filter(|encoding| encoding.source == source) {
             Some(encoding) => encoding,
-            None => Encoding::open(decoded, self.rate, &self.settings)?,
+            None => Encoding::open(decoded, self.rate, self.turn, &self.settings)?,
         };
         let mut scaled = frame::Video::empty();
         let mut picture = match &mut encoding.scaler {
@@ -288,6 +293,9 @@ impl Coder {
             }
             None => decoded.clone(),
         };
+        if !self.turn.is_none() {
+            picture = self.turn.apply(&picture);
+        }
         encoding.time += 1;
         if encoding.held.len() >= HELD_MAX {
             encoding.held.pop_front();
@@ -327,10 +335,17 @@ fn open_decoder(parameters: &codec::Parameters) -> Result<decoder::Video, FeedEr
 }
 
 impl Encoding {
-    fn open(decoded: &frame::Video, rate: Rational, settings: &FeedSettings) -> Result<Self, FeedError> {
+    fn open(
+        decoded: &frame::Video,
+        rate: Rational,
+        turn: Turn,
+        settings: &FeedSettings,
+    ) -> Result<Self, FeedError> {
         let source = (decoded.format(), decoded.width(), decoded.height());
-        let (width, height) = fitting(source.1, source.2, decoded.aspect_ratio(), settings.height_max);
-        let is_as_it_is = source == (Pixel::YUV420P, width, height);
+        let (width, height) = fitting(source.1, source.2, decoded.aspect_ratio(), turn, settings.height_max);
+        // It is turned last, when it has fewer pixels.
+        let lying = turn.size((width, height));
+        let is_as_it_is = source == (Pixel::YUV420P, lying.0, lying.1);
         let scaler = if is_as_it_is {
             None
         } else {
@@ -341,8 +356,8 @@ impl Encoding {
                 from_width,
                 from_height,
                 Pixel::YUV420P,
-                width,
-                height,
+                lying.0,
+                lying.1,
                 flags,
             )?)
         };
@@ -376,15 +391,15 @@ impl Encoding {
     }
 }
 
-/// The size in which a picture is coded: square pixels, even, no higher than this.
-fn fitting(width: u32, height: u32, aspect: Rational, height_max: u32) -> (u32, u32) {
+/// The size in which a picture is coded: upright, square pixels, even, no higher than this.
+fn fitting(width: u32, height: u32, aspect: Rational, turn: Turn, height_max: u32) -> (u32, u32) {
     let aspect = f64::from(aspect);
     let stretch = if aspect.is_finite() && aspect > 0.1 && aspect < 10.0 { aspect } else { 1.0 };
-    let wide = f64::from(width) * stretch;
+    let (wide, high) = turn.size((f64::from(width) * stretch, f64::from(height)));
     let (width_max, height_max) = (f64::from(height_max) * 16.0 / 9.0, f64::from(height_max));
-    let scale = (height_max / f64::from(height)).min(width_max.max(height_max) / wide).min(1.0);
+    let scale = (height_max / high).min(width_max.max(height_max) / wide).min(1.0);
     let even = |length: f64| ((length / 2.0).round() as u32 * 2).max(2);
-    (even(wide * scale), even(f64::from(height) * scale))
+    (even(wide * scale), even(high * scale))
 }
 
 #[cfg(test)]
@@ -394,11 +409,12 @@ mod tests {
     #[test]
     fn a_picture_keeps_its_shape_and_gets_no_larger() {
         let square = Rational::new(1, 1);
-        assert_eq!(fitting(640, 360, square, 720), (640, 360));
-        assert_eq!(fitting(1_920, 1_080, square, 720), (1_280, 720));
-        assert_eq!(fitting(3_840, 1_600, square, 720), (1_280, 534));
-        assert_eq!(fitting(1_080, 1_920, square, 720), (406, 720));
-        assert_eq!(fitting(720, 576, Rational::new(64, 45), 720), (1_024, 576));
-        assert_eq!(fitting(641, 361, Rational::new(0, 1), 720), (642, 362));
+        let fit = |width, height, aspect| fitting(width, height, aspect, Turn::default(), 720);
+        assert_eq!(fit(640, 360, square), (640, 360));
+        assert_eq!(fit(1_920, 1_080, square), (1_280, 720));
+        assert_eq!(fit(3_840, 1_600, square), (1_280, 534));
+        assert_eq!(fit(1_080, 1_920, square), (406, 720));
+        assert_eq!(fit(720, 576, Rational::new(64, 45)), (1_024, 576));
+        assert_eq!(fit(641, 361, Rational::new(0, 1)), (642, 362));
     }
 }

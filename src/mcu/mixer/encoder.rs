@@ -340,7 +340,23 @@ impl Encoder {
     fn fail(&mut self, now: Instant) {
         tracing::warn!(stage = ?self.stage, "an encoder fails");
         self.stop();
-        self.failed = Some(now);
+        self.give_up(now);
+    }
+
+    /// Tries again later, or at once by software where hardware does not do it: a card may take no more
+    /// streams, or be gone.
+    fn give_up(&mut self, now: Instant) {
+        if self.stage.is_hardware() {
+            self.stage = Stage::EncodeH264;
+            self.keyframe_due = true;
+        } else {
+            self.failed = Some(now);
+        }
+    }
+
+    /// What it encodes with.
+    pub fn element(&self) -> Option<String> {
+        self.stage.encoder()
     }
 
     /// Starts the encoder where there is none.
@@ -354,8 +370,8 @@ impl Encoder {
                     self.note_forced(now);
                 }
                 Err(error) => {
-                    self.failed = Some(now);
                     tracing::warn!(%error, "an encoder does not start");
+                    self.give_up(now);
                 }
             }
         }
@@ -502,6 +518,32 @@ mod tests {
         assert!(pictures[0] < 30 && pictures[1..].iter().all(|count| *count >= 29), "{pictures:?}");
         let by_ticks = let_through(|_, tick| tick);
         assert!(by_ticks[5] < 15, "were it given the ticks' own time: {by_ticks:?}");
+    }
+
+    #[test]
+    fn where_hardware_fails_software_goes_on() {
+        crate::mcu::graph::start().unwrap();
+        // A card that takes no more streams looks like one that is not there; where there is one, it encodes.
+        let settings = crate::core::mix::MixSettings::default();
+        let (rendition, start) = (settings.renditions[0], Instant::now());
+        let punctuality = Arc::new(Punctuality::new(Clock { epoch: start }, Duration::from_millis(33)));
+        let shared = Shared { outlet: Outlet::default(), punctuality, frames_per_second: 30 };
+        let is_here = gst::ElementFactory::find("nvh264enc").is_some();
+        let mut encoder = Encoder::new(LINE_H264, 0, Stage::EncodeH264Nvidia, rendition, shared, start);
+        encoder.set_wanted(true, start);
+        assert_eq!(encoder.element().as_deref(), Some("nvh264enc"));
+        let picture = Arc::new(Picture::new(rendition.size));
+        let deadline = start + Duration::from_secs(20);
+        let mut ticks = 0;
+        while encoder.punctuality.encoded.load(Ordering::Relaxed) < 3 {
+            let now = Instant::now();
+            assert!(now < deadline, "nothing comes out of {:?}", encoder.element());
+            encoder.feed(&picture, Duration::from_millis(33) * ticks, now);
+            encoder.check(now);
+            ticks += 1;
+            std::thread::yield_now();
+        }
+        assert!(is_here || encoder.element().as_deref() == Some("openh264enc"));
     }
 
     #[test]

@@ -88,11 +88,11 @@ impl Video {
         sound_ticks: SoundTicks,
     ) -> Result<Self, VideoError> {
         let lowest = &settings.renditions[0];
-        let is_usable = |stage: &Stage| encoder::is_usable(*stage, lowest, settings.frames_per_second);
-        let vp8 = [Stage::EncodeVp8].into_iter().find(is_usable).ok_or(VideoError::NoEncoder("VP8"))?;
-        let h264 =
-            Stage::h264_encoders().into_iter().find(is_usable).ok_or(VideoError::NoEncoder("H.264"))?;
-        let encoders = [vp8, h264].into_iter().filter_map(Stage::encoder).collect();
+        let rate = settings.frames_per_second;
+        let vp8 = Some(Stage::EncodeVp8).filter(|stage| encoder::is_usable(*stage, lowest, rate));
+        let vp8 = vp8.ok_or(VideoError::NoEncoder("VP8"))?;
+        let h264 = h264_encoder(&settings).ok_or(VideoError::NoEncoder("H.264"))?;
+        let encoders: Vec<String> = [vp8, h264].into_iter().filter_map(Stage::encoder).collect();
         let (commands, received) = sync_channel(COMMANDS_MAX);
         let labels = Labels::start()?;
         let show = Show::new(
@@ -116,6 +116,13 @@ impl Video {
         // Without its thread the mixer has no pulse, and the node ends it.
         let _ = self.commands.send(command);
     }
+}
+
+/// What encodes H.264 here: the best that does so for a trial.
+pub fn h264_encoder(settings: &MixSettings) -> Option<Stage> {
+    let is_usable =
+        |stage: &Stage| encoder::is_usable(*stage, &settings.renditions[0], settings.frames_per_second);
+    Stage::h264_encoders().into_iter().find(is_usable)
 }
 
 /// Pictures of one size, used again when no encoder holds them any more.
@@ -151,6 +158,8 @@ struct Show {
     /// Of smaller renditions.
     scaled: Vec<(Pool, Scaler)>,
     encoders: BTreeMap<(u8, u8), Encoder>,
+    /// What they encode with, as it was told.
+    elements: Vec<String>,
     outlet: Outlet,
     sound_ticks: SoundTicks,
     /// Since the last review.
@@ -161,6 +170,13 @@ struct Show {
     frames: u32,
     ticks: u32,
     skipped: u32,
+}
+
+/// Each element once, in the order of the lines.
+fn elements(encoders: &BTreeMap<(u8, u8), Encoder>) -> Vec<String> {
+    let mut elements: Vec<String> = encoders.values().filter_map(Encoder::element).collect();
+    elements.dedup();
+    elements
 }
 
 impl Show {
@@ -200,6 +216,7 @@ impl Show {
             feeds,
             canvas: pool(settings.canvas),
             scaled: smaller.map(|size| (pool(size), Scaler::default())).collect(),
+            elements: elements(&encoders),
             encoders,
             outlet,
             sound_ticks,
@@ -309,10 +326,23 @@ impl Show {
     }
 
     /// Looks back on the last second, and tells.
+    fn tell_elements(&mut self) {
+        let encoders = elements(&self.encoders);
+        if encoders == self.elements {
+            return;
+        }
+        tracing::warn!(?encoders, "hardware gave up, the mix is encoded otherwise");
+        self.elements.clone_from(&encoders);
+        if let Err(error) = self.outlet.say(&FromMixer::Encoders { encoders }) {
+            tracing::error!(%error, "what encodes cannot be told");
+        }
+    }
+
     fn review(&mut self, now: Instant) {
         for encoder in self.encoders.values_mut() {
             encoder.check(now);
         }
+        self.tell_elements();
         let (late, work) = self.punctuality.take();
         let late = late + std::mem::take(&mut self.skipped);
         let before = self.pace.frames_per_second();

@@ -33,7 +33,8 @@ pub struct Join {
     pub resume: Option<SessionId>,
     pub negotiated: Negotiated,
     pub asked_at: Instant,
-    pub reply: Reply<Granted>,
+    /// Nothing where it came to a branch, and the room's home alone can serve it.
+    pub reply: Reply<Option<Granted>>,
 }
 
 /// A join that was granted: the session, the SDP answer, and its entity tag.
@@ -88,7 +89,7 @@ pub enum RoomCommand {
     /// A feed wants a seat.
     Feed(Box<FeedJoin>, Reply<Identity>),
     Close(Reply<()>),
-    /// It goes on at another node.
+    /// It goes on at another node; or this node is to serve nobody of another's any more.
     Move,
     Participants(Reply<Vec<ParticipantState>>),
     Remove {
@@ -224,7 +225,7 @@ impl Shard {
         }
 
         if let RoomCommand::Stats(reply) = command {
-            return answer(reply, self.stats(now, index));
+            return self.show_stats(now, index, reply);
         }
         if let RoomCommand::Patch { session, if_match, fragment, random, reply } = command {
             return answer(reply, self.patch(index, session, if_match.as_deref(), &fragment, random));
@@ -241,13 +242,13 @@ impl Shard {
             RoomCommand::Log(answer) => hear_log(room, stamp, answer),
             RoomCommand::Summary(reply) => answer(reply, Ok(room.summary())),
             RoomCommand::Change(change, reply) => answer(reply, room.change(stamp, change, None)),
-            RoomCommand::Backdrop(backdrop, reply) => {
-                answer(reply, Ok(room.set_backdrop(stamp, backdrop)));
-            }
+            RoomCommand::Backdrop(picture, reply) => answer(reply, Ok(room.set_backdrop(stamp, picture))),
             RoomCommand::Close(reply) => {
                 room.close(stamp, CloseReason::Closed);
                 answer(reply, Ok(()));
             }
+            // Of a branch those go on who can join anew by themselves.
+            RoomCommand::Move if room.is_branch() => room.send_lodgers_on(stamp),
             RoomCommand::Move => room.close(stamp, CloseReason::Moved),
             RoomCommand::Participants(reply) => answer(reply, Ok(room.participant_states())),
             RoomCommand::Remove { identity, by, reply } => answer(reply, room.remove(stamp, &identity, &by)),
@@ -286,18 +287,26 @@ impl Shard {
     }
 
     pub(super) fn join(&mut self, now: Instant, index: RoomIndex, join: Join) {
-        let Join { serial, entrant, resume, negotiated, asked_at, reply } = join;
-        let session = resume.unwrap_or(entrant.session);
-        let seed = entrant.seed;
-        let seated = self.take_seat(now, index, entrant, resume);
+        let Some(join) = self.ask_home(now, index, join) else { return };
+        let seated = self.take_seat(now, index, &join);
         // People whom the newcomer replaced go before it takes the place of their connection.
         self.flush_room(now, index);
-        let (who, span) = match seated {
-            Ok(seated) => seated,
-            Err(refusal) => return answer(reply, Err(refusal)),
-        };
+        match seated {
+            Ok(who) => self.connect(now, index, who, join),
+            Err(refusal) => answer(join.reply, Err(refusal)),
+        }
+    }
+
+    /// Gives whoever has a seat its connection.
+    pub(super) fn connect(&mut self, now: Instant, index: RoomIndex, who: ParticipantKey, join: Join) {
+        let Join { serial, entrant, resume, negotiated, asked_at, reply } = join;
+        let shard = self.around.id.0;
+        let Some(seat) = self.seat_mut(index) else { return answer(reply, Err(gone())) };
+        let span = tracing::info_span!("participant", shard, room = %seat.room.name(), seat = who.0);
+        tracing::info!(parent: &span, resumed = resume.is_some(), "joined");
+        let (session, seed) = (resume.unwrap_or(entrant.session), entrant.seed);
         let granted = Granted { session, answer: negotiated.answer.clone(), etag: etag(&negotiated.answer) };
-        if let Some(old) = self.seat_mut(index).and_then(|seat| seat.peer_of(who)) {
+        if let Some(old) = seat.peer_of(who) {
             self.drop_peer(old);
         }
         let egress = Egress::new(now, self.wall_clock(), negotiated.egress.clone(), seed);
@@ -313,28 +322,19 @@ impl Shard {
             seat.set_peer(who, Some(peer_index));
         }
         self.mark_dirty(peer_index);
-        answer(reply, Ok(granted));
+        answer(reply, Ok(Some(granted)));
     }
 
-    fn take_seat(
-        &mut self,
-        now: Instant,
-        index: RoomIndex,
-        entrant: Entrant,
-        resume: Option<SessionId>,
-    ) -> Result<(ParticipantKey, tracing::Span), Refusal> {
+    fn take_seat(&mut self, now: Instant, index: RoomIndex, join: &Join) -> Result<ParticipantKey, Refusal> {
         let stamp = self.stamp(now);
-        let shard = self.around.id.0;
         let Some(seat) = self.seat_mut(index) else { return Err(gone()) };
-        let who = match resume {
+        let entrant = join.entrant.clone();
+        match join.resume {
             Some(session) => {
-                seat.room.handle_resume(stamp, session, entrant.lines, entrant.slots, entrant.seed)?
+                seat.room.handle_resume(stamp, session, entrant.lines, entrant.slots, entrant.seed)
             }
-            None => seat.room.handle_join(stamp, entrant)?,
-        };
-        let span = tracing::info_span!("participant", shard, room = %seat.room.name(), seat = who.0);
-        tracing::info!(parent: &span, resumed = resume.is_some(), "joined");
-        Ok((who, span))
+            None => seat.room.handle_join(stamp, entrant),
+        }
     }
 
     /// Trickle, or an ICE restart, by an SDP fragment (RFC 8840, RFC 9725 §4.3).
@@ -394,26 +394,6 @@ impl Shard {
         let etag = peer.etag.clone();
         self.mark_dirty(peer_index);
         Ok(IceChange::Restarted { fragment, etag })
-    }
-
-    fn stats(&mut self, now: Instant, index: RoomIndex) -> Result<RoomStats, Refusal> {
-        let shard = self.around.id.0;
-        let seat = self.seat_mut(index).ok_or_else(gone)?;
-        let room = seat.room.name().clone();
-        let (mut participants, mixer) = (seat.room.stats(now), seat.room.mixer_stats());
-        let peers: Vec<_> = participants.iter().map(|(key, _)| seat.peer_of(*key)).collect();
-        for ((_, stats), peer) in participants.iter_mut().zip(peers) {
-            let Some(peer) = peer.and_then(|peer| self.peer_mut(peer)) else { continue };
-            stats.shard = shard;
-            stats.rtt_ms = peer.egress.rtt().map(|rtt| rtt.as_secs_f64() * 1_000.0);
-            stats.srtp_profile = peer.egress.srtp_profile();
-            stats.egress_loss = peer.egress.loss();
-            stats.bytes_received = peer.figures.bytes_received;
-            stats.bytes_sent = peer.egress.bytes_sent();
-            stats.transport = peer.figures.transport;
-        }
-        let participants = participants.into_iter().map(|(_, stats)| stats).collect();
-        Ok(RoomStats { room, shard, participants, mixer })
     }
 }
 

@@ -8,6 +8,7 @@ use str0m::{Event, IceConnectionState};
 use super::{PeerIndex, Shard};
 use crate::core::protocol::{CONTROL_LABEL, LOSSY_LABEL};
 use crate::core::refusal::{Code, Refusal};
+use crate::core::room::ParticipantKey;
 use crate::media::channel::decode;
 use crate::media::peer::RoomIndex;
 
@@ -117,18 +118,29 @@ impl Shard {
     fn relay_lossy(&mut self, room: RoomIndex, from: PeerIndex, binary: bool, bytes: &[u8]) {
         let Some(seat) = self.seat_mut(room) else { return };
         let Some(peer) = seat.peers.iter().position(|peer| *peer == Some(from)) else { return };
-        let who = crate::core::room::ParticipantKey(peer as u32);
+        let who = ParticipantKey(peer as u32);
         if !seat.room.may_talk(who) {
             let words = "your grant does not let you send data";
             seat.room.refuse(who, None, Refusal::new(Code::Forbidden, words));
             return;
         }
-        let others: Vec<PeerIndex> = seat
-            .peers
-            .iter()
-            .enumerate()
-            .filter_map(|(key, peer)| Some((crate::core::room::ParticipantKey(key as u32), (*peer)?)))
-            .filter(|(key, peer)| *peer != from && seat.room.may_receive(*key))
+        self.deliver_lossy(room, Some(from), binary, bytes);
+        self.relay_data(room, who, None, binary, bytes);
+    }
+
+    /// Application data goes to the `lossy` channels of all who are connected here, but of its sender.
+    pub(super) fn deliver_lossy(
+        &mut self,
+        room: RoomIndex,
+        but: Option<PeerIndex>,
+        binary: bool,
+        bytes: &[u8],
+    ) {
+        let Some(seat) = self.seat_mut(room) else { return };
+        let peers = (0u32..).zip(&seat.peers);
+        let peers = peers.filter_map(|(key, peer)| Some((ParticipantKey(key), (*peer)?)));
+        let others: Vec<PeerIndex> = peers
+            .filter(|(key, peer)| Some(*peer) != but && seat.room.may_receive(*key))
             .map(|(_, peer)| peer)
             .collect();
         for other in others {

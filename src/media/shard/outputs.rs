@@ -7,8 +7,10 @@ use str0m::media::{Mid, Rid};
 use super::{CLOSE_WITHIN, Notice, PeerIndex, Shard, commands};
 use crate::core::chat::HistoryRange;
 use crate::core::feed::FeedOrder;
+use crate::core::files::SmallFile;
 use crate::core::protocol::ServerMessage;
 use crate::core::refusal::{Code, Refusal};
+use crate::core::relay::Downstream;
 use crate::core::room::{Audience, Output, ParticipantKey};
 use crate::media::ingress::Ingress;
 use crate::media::peer::RoomIndex;
@@ -33,9 +35,7 @@ impl Shard {
     fn carry_out(&mut self, now: Instant, index: RoomIndex, output: Output) {
         match output {
             Output::Tell(audience, message) => self.tell(now, index, audience, &message),
-            Output::RequestKeyframe { from, mid, rid } => {
-                self.request_keyframe(now, index, from, mid, rid);
-            }
+            Output::RequestKeyframe { from, mid, rid } => self.request_keyframe(now, index, from, mid, rid),
             Output::LimitBitrate { from, mid, rid, bps } => {
                 self.ask_sender(index, from, |ingress| ingress.limit_bitrate(now, mid, rid, bps));
             }
@@ -75,16 +75,7 @@ impl Shard {
                 let range = HistoryRange::Before(before);
                 self.notify(Notice::ReadHistory { shard: self.around.id, room, to, range });
             }
-            Output::KeepFile(file) => {
-                let Some(room) = self.room_name(index) else { return };
-                let asker = file.asker.clone();
-                if !self.notify(Notice::KeepFile { room, file })
-                    && let Some(seat) = self.seat_mut(index)
-                {
-                    let words = "the node has too much to do: try again in a moment";
-                    seat.room.handle_kept(&asker, Err(Refusal::new(Code::Unavailable, words)));
-                }
-            }
+            Output::KeepFile(file) => self.keep_file(index, file),
             Output::Said { number, result } => {
                 if let Some(reply) = self.seat_mut(index).and_then(|seat| seat.said.remove(&number)) {
                     commands::answer(reply, result);
@@ -97,7 +88,21 @@ impl Shard {
             Output::Mixer(order) => self.order_mixer(now, index, order),
             Output::Downstream { to, news } => self.tell_branch(index, to, news),
             Output::Upstream(news) => self.tell_home(index, news),
+            Output::Admission { session, admission } => self.admit(now, index, session, admission),
+            Output::Look => self.tell_figures(now, index),
+            Output::Looked => self.show_all(now, index),
             Output::Ended => self.remove_room(index),
+        }
+    }
+
+    fn keep_file(&mut self, index: RoomIndex, file: Box<SmallFile>) {
+        let Some(room) = self.room_name(index) else { return };
+        let asker = file.asker.clone();
+        if !self.notify(Notice::KeepFile { room, file })
+            && let Some(seat) = self.seat_mut(index)
+        {
+            let words = "the node has too much to do: try again in a moment";
+            seat.room.handle_kept(&asker, Err(Refusal::new(Code::Unavailable, words)));
         }
     }
 
@@ -118,10 +123,8 @@ impl Shard {
             }
             Some(branch) => {
                 tracing::info!(room = %room, shard = shard.0, "branch closed");
-                branch
-                    .waiting
-                    .into_iter()
-                    .for_each(|join| commands::answer(join.reply, Err(commands::gone())));
+                let joins = branch.waiting.into_iter().chain(branch.asking);
+                joins.for_each(|join| commands::answer(join.reply, Err(commands::gone())));
                 self.notify(Notice::BranchEnded { shard, room });
             }
         }
@@ -154,10 +157,15 @@ impl Shard {
         let Some(seat) = self.seat_mut(index) else { return };
         let to: Vec<PeerIndex> =
             seat.room.audience(audience).into_iter().filter_map(|key| seat.peer_of(key)).collect();
+        let beyond = seat.room.beyond(audience);
         // Plain data always has a JSON form; were it not so, there would be nothing to send.
         let Ok(json) = serde_json::to_string(message) else { return };
         if matches!(message, ServerMessage::ChatMessage { .. }) {
             self.counters.chat_messages += 1;
+        }
+        for (branch, to) in beyond {
+            let message = Box::new(message.clone());
+            self.tell_branch(index, branch, Downstream::Tell { to, message });
         }
         for index in to {
             let Some(peer) = self.peer_mut(index) else { continue };

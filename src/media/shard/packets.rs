@@ -84,11 +84,15 @@ impl Shard {
         forwards: &mut Vec<Forward>,
     ) {
         let Some(seat) = self.rooms.get(room.0 as usize).and_then(Option::as_ref) else { return };
-        for Forward { to, slot, format, rewritten, replayed } in forwards.drain(..) {
+        for Forward { to, slot, format, mut rewritten, replayed } in forwards.drain(..) {
             let Some(to) = seat.peer_of(to) else {
                 let captured_us = captured_us.filter(|_| replayed.is_none());
                 let payload = replayed.as_ref().map_or(payload, |replayed| &replayed.payload);
                 let Some((queue, place, is_recorder)) = seat.worker_of(to, slot) else { continue };
+                if let Some(replayed) = replayed.as_ref().filter(|_| is_recorder) {
+                    // A recording has no jitter buffer to spare: its pictures are when they were.
+                    rewritten.rtp_time = rewritten.rtp_time.wrapping_sub(replayed.late_by);
+                }
                 let packet = worker::packet(place, format, &rewritten, payload, captured_us);
                 if !packet.is_some_and(|packet| queue.send(packet)) {
                     let dropped = &mut self.counters.dropped;
@@ -99,7 +103,7 @@ impl Shard {
             let Some(receiver) = self.peers.get_mut(to.0 as usize).and_then(Option::as_mut) else { continue };
             let sent = match &replayed {
                 None => receiver.egress.push(now, slot.0, format, rewritten, payload, passed),
-                Some(Replayed { payload, rare }) => {
+                Some(Replayed { payload, rare, .. }) => {
                     let passed = Passed { rare: rare.clone(), ..Passed::default() };
                     receiver.egress.push(now, slot.0, format, rewritten, payload, &passed)
                 }

@@ -154,7 +154,9 @@ pub async fn create(
     let (identity, name, metadata) = (author.identity, author.name, said.to_owned());
     let new = NewUpload { room: room.clone(), identity, name, file_name, size_bytes, metadata };
     let upload = signal.files.create(new).await?;
-    let location = [(LOCATION, format!("/v1/rooms/{room}/files/{}", upload.id))];
+    // Of this very node: bytes that are sent to another would be on their way when that sends them here.
+    let node = signal.control.own_url();
+    let location = [(LOCATION, format!("{node}/v1/rooms/{room}/files/{}", upload.id))];
     let progress = if brings_bytes || size_bytes == 0 {
         let body = body.into_data_stream();
         let arriving = Arriving { offset: 0, length: sent.filter(|_| brings_bytes), checksum, body };

@@ -14,10 +14,12 @@ use super::{Node, StreamError, Take};
 use crate::core::mix::MixPacket;
 use crate::core::stream::assemble::{self, Assembler, Picture};
 use crate::core::stream::cut::{Broken, Cutter, End};
-use crate::core::stream::{FromStream, Init, Part, Track};
+use crate::core::stream::{FromStream, Init, PART_MS, Part, Track};
 
 /// Of a track, beyond the first: then the era begins anew.
 const BEGIN_WITHIN_MS: u64 = 1_500;
+/// What an era's last frame is taken to last, at most.
+const LAST_MS_MAX: u64 = 90;
 const ASK_INTERVAL: Duration = Duration::from_millis(300);
 /// AAC-LC (RFC 6381, ISO/IEC 14496-3).
 const SOUND_CODEC: &str = "mp4a.40.2";
@@ -258,6 +260,11 @@ impl Lane {
             Ok(cut) => cut,
             Err(broken) => return Ok(Err(broken)),
         };
+        let frame = Frame { at: cut.at, ..frame };
+        if let (Some(moved), [.., before, last]) = (cut.last, &mut self.pending[..]) {
+            before.duration = moved.saturating_sub(before.at);
+            last.at = moved;
+        }
         if let Some(last) = self.pending.last_mut() {
             last.duration = frame.at.saturating_sub(last.at);
         }
@@ -276,11 +283,13 @@ impl Lane {
 
     /// Ends the era.
     fn finish(&mut self, node: &Node, era: u32, began_us: i64) -> Result<(), StreamError> {
-        let usual = u64::from(self.track.timescale()) / 30;
-        if let [.., before, last] = &mut self.pending[..] {
-            last.duration = before.duration;
-        } else if let [last] = &mut self.pending[..] {
-            last.duration = usual;
+        let ticks = |ms: u64| ms * u64::from(self.track.timescale()) / 1_000;
+        let began = self.pending.first().map_or(0, |first| first.at);
+        let usual = self.pending.iter().rev().nth(1).map_or(ticks(33), |before| before.duration);
+        if let Some(last) = self.pending.last_mut() {
+            // Nothing came after it; a part and its segment stay as short as they may be.
+            let left = ticks(PART_MS).saturating_sub(last.at - began);
+            last.duration = usual.min(ticks(LAST_MS_MAX)).min(left).max(1);
         }
         self.tell(node, era, began_us, true)?;
         *self = Self { fragments: self.fragments, ..Self::new(self.track) };

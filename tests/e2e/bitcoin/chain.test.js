@@ -156,5 +156,15 @@ describe('payments by a Bitcoin node', () => {
     const again = await reconcile(net, server, shop);
     assert.deepEqual(again.differences, []);
     assert.equal(again.total_msat, found.total_msat);
+    // Settled ones are watched for a hundred blocks, and then no more.
+    const statuses = async () => {
+      const { subscribers } = await reconcile(net, server, shop);
+      const invoices = subscribers.flatMap((/** @type {{ invoices: any[] }} */ one) => one.invoices);
+      const payments = invoices.flatMap((/** @type {{ payments: any[] }} */ one) => one.payments);
+      return new Set(payments.map((/** @type {{ status: string }} */ one) => one.status));
+    };
+    assert.ok((await statuses()).has('final'));
+    await net.mine(100);
+    await until('all are deep', async () => !(await statuses()).has('final'));
   });
 });

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { between } from '../harness/between.js';
 import { startChromium } from '../harness/browsers.js';
 import { Net, OWNER_KEY, reconcile } from '../harness/net.js';
 import { Payer, sell } from '../harness/paying.js';
@@ -214,6 +215,58 @@ describe('payments by Lightning', () => {
     );
   });
 
+  test('both nodes and the server are killed in the middle of two payments, and each settles once', async () => {
+    const notices = await Notices.start();
+    try {
+      const small = await sell(server);
+      const hooked = { body: { url: notices.url }, token: small.token };
+      await server.call('PUT', `/rooms/${small.room}/webhook`, hooked);
+      const knock = async () => {
+        const payer = new Payer(server, small.room);
+        return { payer, ...(await payer.knock()).body.invoice };
+      };
+      const [onchain, lightning] = [await knock(), await knock()];
+      const txid = await net.send(onchain.address, 20_000);
+      await onchain.payer.reaches(onchain.id, 'processing');
+      // What its Lightning node says of the payment is said to nobody.
+      await server.crash();
+      await pay(lightning.bolt11);
+      await Promise.all([net.run('crash', 'owner'), net.run('crash', 'chain')]);
+      await server.restart();
+      assert.equal((await onchain.payer.invoice(onchain.id)).state, 'processing');
+      assert.equal(
+        (await lightning.payer.invoice(lightning.id)).state,
+        'new',
+        'nobody can say that it is paid',
+      );
+      for (const { payer } of [onchain, lightning]) assert.equal((await payer.access()).status, 402);
+
+      await net.run('start', 'chain');
+      await until('the payment waits for a block again', async () => {
+        return JSON.parse(await net.run('cli', 'getrawmempool')).includes(txid);
+      });
+      await net.mine(1);
+      await onchain.payer.reaches(onchain.id, 'settled');
+      await net.run('start', 'owner');
+      await lightning.payer.reaches(lightning.id, 'settled', 60);
+      for (const { payer, id } of [onchain, lightning]) {
+        assert.equal((await payer.access()).status, 200);
+        await until('it is told', () => notices.of('invoice.settled', id).length > 0);
+      }
+
+      // Whatever is said twice has been said by now: the notice of a later invoice came.
+      const later = await knock();
+      await until('a later notice', () => notices.of('invoice.created', later.id).length > 0);
+      for (const { id } of [onchain, lightning])
+        assert.equal(notices.of('invoice.settled', id).length, 1, 'one settlement');
+      const found = await reconcile(net, server, small);
+      assert.deepEqual(found.differences, []);
+      assert.equal(found.total_msat, 2 * 20_000_000);
+    } finally {
+      notices.stop();
+    }
+  });
+
   test('a macaroon that can do more is refused with the command for the right one', async () => {
     const broad = await net.run(
       'bake',
@@ -231,6 +284,56 @@ describe('payments by Lightning', () => {
         /lncli bakemacaroon uri:/.test(String(error)) &&
         !String(error).includes(broad),
     );
+  });
+
+  test('an invoice of the node for another amount, hash or network is shown to nobody', async () => {
+    const { PAYMENTS__LND__URL, PAYMENTS__LND__MACAROON } = await net.settings();
+    const lying = await between(PAYMENTS__LND__URL ?? '');
+    const settings = {
+      PAYMENTS__LND__URL: lying.url,
+      PAYMENTS__LND__CERT_FILE: lying.cert,
+      PAYMENTS__LND__MACAROON: PAYMENTS__LND__MACAROON ?? '',
+    };
+    const lies = [
+      { network: 'regtest', change: (/** @type {any} */ asked) => (asked.value_msat = '21000000') },
+      {
+        network: 'regtest',
+        change: (/** @type {any} */ asked) => (asked.r_preimage = asked.r_preimage.replace(/^.{4}/, 'AAAA')),
+      },
+      { network: 'signet', change: () => {} },
+    ];
+    try {
+      for (const { network, change } of lies) {
+        lying.change = () => {};
+        const cheated = await Server.start({ ...settings, PAYMENTS__NETWORK: network });
+        try {
+          const { room } = await sell(cheated);
+          const honest = lying.change;
+          lying.change = change;
+          const one = new Payer(cheated, room);
+          const { body } = await one.knock();
+          assert.equal(body.invoice?.bolt11, undefined);
+          const counted = /antiphon_payments_refused_total\{reason="bolt11"\} [1-9]/;
+          await until('it is counted', async () =>
+            counted.test(await (await fetch(`${cheated.url}/metrics`)).text()),
+          );
+          if (network === 'signet') continue;
+          lying.change = honest;
+          const other = new Payer(cheated, room);
+          const invoice = await until('the next one gets a good one', async () => {
+            const { body } = await other.knock();
+            return body.invoice?.bolt11 && body.invoice;
+          });
+          await pay(invoice.bolt11);
+          await other.reaches(invoice.id, 'settled');
+          assert.equal((await other.access()).status, 200);
+        } finally {
+          await cheated.stop();
+        }
+      }
+    } finally {
+      lying.stop();
+    }
   });
 
   test('the ledger and the nodes agree to the satoshi', async () => {

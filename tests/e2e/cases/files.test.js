@@ -94,6 +94,19 @@ describe('files over bad lines', () => {
     assert.ok(now - before.now < GROWTH_MAX, `memory grew from ${before.now} to ${now} MiB`);
   });
 
+  test('who begins too many and ends none is told to', { timeout: 60_000 }, async () => {
+    const room = `${filesOf(server, 'begun')}?identity=Max`;
+    const begun = [];
+    for (let n = 0; n < 64; n += 1) begun.push(await begin(room, 10));
+    const answer = await tus('POST', room, { 'upload-length': '10' });
+    const { code, detail } = await answer.json();
+    assert.deepEqual([answer.status, code], [429, 'rate_limited']);
+    assert.match(detail, /finish or cancel some/);
+    for (const url of begun) assert.equal((await tus('DELETE', url)).status, 204);
+    const again = await begin(room, 10);
+    assert.equal((await tus('DELETE', again)).status, 204);
+  });
+
   test('an upload goes on after the server was killed', { timeout: 120_000 }, async () => {
     const path = join(folder.path, 'killed.bin');
     const hash = await randomFile(path, 160 * MIB);
@@ -129,8 +142,11 @@ describe('files over bad lines', () => {
         [hash],
       );
     }
-    const left = await readdir(join(server.dataDir, 'files/uploads'));
-    assert.deepEqual(left, [], 'nothing is left of the uploads');
+    // What was complete when the server was killed is put in order by it, asked or not.
+    await until('nothing is left of the uploads', async () => {
+      const left = await readdir(join(server.dataDir, 'files/uploads'));
+      return left.length === 0;
+    });
   });
 });
 
@@ -248,6 +264,42 @@ describe('files and the room they are in', { timeout: 60_000 }, () => {
     assert.deepEqual([head.status, head.headers.get('content-length')], [200, '10']);
   });
 
+  test('who deletes a file gives its share back, author or owner', async () => {
+    const may = { files: true, chat: true, subscribe: true };
+    const ann = token('freed', 'ann', may);
+    const chair = token('freed', 'chair', { ...may, admin: true });
+    const bearer = (/** @type {string} */ value) => ({ authorization: `Bearer ${value}` });
+    const room = filesOf(server, 'freed');
+    const ask = () => tus('POST', room, { 'upload-length': String(MIB), ...bearer(ann) });
+    /** A file of Ann's. @param {string} letter */
+    const sent = async (letter) => {
+      const url = server.url + (await ask()).headers.get('location');
+      assert.equal((await add(url, 0, Buffer.alloc(MIB, letter), bearer(ann))).status, 204);
+      return url;
+    };
+    const files = [await sent('a'), await sent('b'), await sent('c')];
+    const refused = async () => {
+      const answer = await ask();
+      const { code, detail } = await answer.json();
+      assert.deepEqual([answer.status, code], [413, 'quota_exceeded']);
+      assert.match(detail, /you have .* left of 3 MiB .*delete some/);
+    };
+    await refused();
+    // What is there is not touched by that.
+    for (const [at, url] of files.entries()) {
+      const whole = await (await fetch(url, { headers: bearer(chair) })).arrayBuffer();
+      assert.equal(sha256(Buffer.from(whole)), sha256(Buffer.alloc(MIB, 'abc'[at])));
+    }
+    for (const [at, by] of [ann, chair].entries()) {
+      const url = files[at] ?? '';
+      assert.equal((await fetch(url, { method: 'DELETE', headers: bearer(by) })).status, 204);
+      files.push(await sent('de'[at] ?? ''));
+      await refused();
+    }
+    for (const url of files.slice(2))
+      assert.equal((await fetch(url, { method: 'DELETE', headers: bearer(ann) })).status, 204);
+  });
+
   test('quotas refuse for the file, the identity, the room and the node', async () => {
     const full = Buffer.alloc(MIB, 'x');
     const code = async (/** @type {string} */ room, /** @type {string} */ who, length = MIB) => {
@@ -269,6 +321,10 @@ describe('files and the room they are in', { timeout: 60_000 }, () => {
     assert.ok(!String(await code('limited-2', 'Cid')).includes('quota'));
     assert.ok(!String(await code('limited-2', 'Cid')).includes('quota'));
     assert.equal(await code('limited-3', 'Dan'), '413 quota_exceeded', 'the node is full');
+    const { body } = await server.call('GET', '/rooms/limited-1/files');
+    for (const { name, sha256: hash } of body.files)
+      assert.equal(hash, sha256(Buffer.concat([full.subarray(1), Buffer.from(name)])));
+    assert.equal(body.files.length, 2, 'what is there stays');
   });
 
   test('only who may, may', async () => {

@@ -103,6 +103,17 @@ describe('abuse of payments', () => {
       const later = told.signature.replace(/t=\d+/, `t=${Math.floor(Date.now() / 1000) + 1}`);
       assert.ok(!verify(later, told.body), 'another time');
       assert.ok(!verify(told.signature, told.body, Date.now() + 3_600_000), 'played again an hour later');
+
+      const guess = { viewer: payer.claim?.viewer, claim: '0'.repeat(32) };
+      await server.call('POST', `/rooms/${room}/access`, { body: guess, allow: [401] });
+      await new Payer(server, room).knock({ authorization: 'L402 forged:00' });
+      const barred = { url: 'https://10.0.0.1/' };
+      await server.call('PUT', `/rooms/${room}/webhook`, { body: barred, token, allow: [400] });
+      const payout = { descriptor: 'wpkh(nonsense)' };
+      await server.call('PUT', `/rooms/${room}/payout`, { body: payout, token, allow: [400] });
+      const text = await (await fetch(`${server.url}/metrics`)).text();
+      for (const reason of ['claim', 'l402', 'webhook', 'descriptor'])
+        assert.match(text, new RegExp(`antiphon_payments_refused_total\\{reason="${reason}"\\} [1-9]`));
     } finally {
       notices.stop();
       await server.stop();

@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { after, before, describe, test } from 'node:test';
 import { startChromium } from '../harness/browsers.js';
-import { Payer } from '../harness/paying.js';
+import { Payer, sell } from '../harness/paying.js';
 import { hook } from '../harness/person.js';
 import { Server } from '../harness/server.js';
 import { until } from '../harness/until.js';
@@ -22,7 +22,11 @@ describe('contents that cost money', () => {
 
   before(async () => {
     [server, chromium] = await Promise.all([
-      Server.start({ PAYMENTS__INVOICES_PER_ADDRESS: '200' }),
+      Server.start({
+        PAYMENTS__INVOICES_PER_ADDRESS: '200',
+        MCU__FRAMES_PER_SECOND: '15',
+        MCU__CORES_NEEDED: '0',
+      }),
       startChromium(),
     ]);
   });
@@ -200,6 +204,49 @@ describe('contents that cost money', () => {
     );
     assert.ok(played > 0);
     await buyer.close();
+  });
+
+  test('a stream is watched by who has paid, for as long as that holds', { timeout: 120_000 }, async () => {
+    const { room, token } = await sell(server);
+    const call = (/** @type {string} */ method, /** @type {string} */ path, options = {}) =>
+      server.call(method, `/rooms/${room}/${path}`, { allow: [401, 402, 403, 404], ...options });
+    const owner = await chromium.person('Olga');
+    await owner.page.goto(`${server.url}/r/${room}?name=Olga&join=1#token=${token}`);
+    await owner.inRoom();
+    const payer = new Payer(server, room);
+    const { body } = await payer.knock();
+    assert.equal((await call('POST', 'hls', { token })).status, 201);
+    const index = `${server.url}/v1/rooms/${room}/hls/index.m3u8`;
+    assert.equal((await fetch(index)).status, 402);
+    await payer.pretend(body.invoice.id);
+    const ticket = await until('there is a ticket', async () => {
+      const { status, body } = await payer.access();
+      return status === 200 && body.token;
+    });
+    // What its owner does with the room, nobody does for having paid.
+    const bodies = {
+      hls: {},
+      restreams: { url: 'rtmp://127.0.0.1:9/live/key' },
+      recordings: {},
+      play: { file: 'x' },
+    };
+    for (const [path, body] of Object.entries(bodies))
+      assert.equal((await call('POST', path, { body, token: ticket })).status, 403, path);
+    const master = await until(
+      'who has paid gets the stream',
+      async () => {
+        const answer = await fetch(`${index}?token=${ticket}`);
+        return answer.status === 200 && (await answer.text());
+      },
+      { seconds: 40, show: () => server.log(20) },
+    );
+    const [first] = master.split('\n').filter((line) => line !== '' && !line.startsWith('#'));
+    const playlist = new URL(first ?? '', index);
+    assert.equal((await fetch(playlist)).status, 200);
+    const revoked = { body: { action: 'revoke', reason: 'rude' }, token };
+    await server.call('POST', `/rooms/${room}/subscribers/${payer.claim?.viewer}`, revoked);
+    await until('its pass is worth nothing', async () => (await fetch(playlist)).status === 402);
+    await owner.close();
   });
 
   test('an L402 token without its preimage opens nothing', async () => {

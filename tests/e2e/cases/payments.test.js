@@ -63,6 +63,15 @@ describe('a room that costs money', () => {
     const minutes = (ticket.token_expires_at_ms - Date.now()) / 60_000;
     assert.ok(minutes > 3 && minutes <= 5.1, `a token of ${minutes} minutes`);
     assert.ok(ticket.until_ms > Date.now() + 59 * 60_000 - took);
+    assert.equal(ticket.receipts.length, 1);
+    const receipt = await fetch(`${server.url}${ticket.receipts[0]}`);
+    assert.match(receipt.headers.get('content-disposition') ?? '', /^attachment; filename="receipt-/);
+    const text = await receipt.text();
+    for (const words of [room, ticket.viewer, '60 minutes', '20000 sats', 'by Lightning, payment hash'])
+      assert.ok(text.includes(words), `${words} in\n${text}`);
+    const unpaid = (await new Payer(server, room).knock()).body.invoice.id;
+    const none = await server.call('GET', `/rooms/${room}/invoices/${unpaid}/receipt`, { allow: [404] });
+    assert.equal(none.status, 404);
     assert.equal(await payer.enter(), 201);
     assert.equal((await payer.knock()).status, 402, 'without the ticket it is somebody else');
   });
@@ -175,10 +184,11 @@ describe('a room that costs money', () => {
           /^t=(\d+),v1=([0-9a-f]{64})$/.exec(String(request.headers['antiphon-signature'])) ?? [];
         const right = createHmac('sha256', secret).update(`${at}.${body}`).digest('hex');
         const { id, event } = JSON.parse(body);
+        const delivery = String(request.headers['antiphon-delivery']);
         const fresh = Math.abs(Number(at) - Date.now() / 1000) < 60;
         heard.push({
           event: event.kind,
-          good: mac === right && fresh && request.headers['antiphon-delivery'] === id,
+          good: mac === right && fresh && id && /^[0-9a-f]{32}$/.test(delivery),
         });
         response.end();
       });
@@ -317,6 +327,8 @@ describe('the paywall on the page', () => {
     await person.inRoom();
     await person.sees(hook('paid-time'));
     await person.page.screenshot(join(RESULTS, 'paid.png'));
+    await person.page.click(hook('renew'));
+    await person.sees(hook('receipt'));
 
     const path = `/rooms/${room}/subscribers/${subscriber.subscription.viewer}`;
     await server.call('POST', path, { body: { action: 'revoke', reason: 'rude' }, token });

@@ -6,10 +6,12 @@
  * @import { Page } from 'playwright-core'
  */
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { film, REORDERED, seesColour } from '../harness/film.js';
+import { promisify } from 'node:util';
+import { film, lay, REORDERED, seesColour } from '../harness/film.js';
 import { hook } from '../harness/person.js';
 import { until } from '../harness/until.js';
 import { scratch } from '../harness/uploads.js';
@@ -20,6 +22,7 @@ const FILM = 'film.mp4';
 /** Seconds of each colour. */
 const COLOUR_S = 6;
 const OTHER = 'other.mp4';
+const PHONE = 'phone.mp4';
 
 describe('a file that is played', { timeout: 180_000 }, () => {
   const world = setUp({ settings: { PLAY__PLAYERS_PER_ROOM_MAX: '2' } });
@@ -31,6 +34,7 @@ describe('a file that is played', { timeout: 180_000 }, () => {
     folder = await scratch();
     await film(join(folder.path, FILM), COLOUR_S);
     await film(join(folder.path, OTHER), COLOUR_S, REORDERED);
+    await lay(join(folder.path, FILM), join(folder.path, PHONE));
     [ada, ben] = [await world.chromium.person('Ada'), await world.chromium.person('Ben')];
     await ada.join(world.server, ROOM);
     await ben.join(world.server, ROOM);
@@ -144,6 +148,30 @@ describe('a file that is played', { timeout: 180_000 }, () => {
     await ada.press('player-stop');
     await ben.sees(`${hook('tile')}[data-participant="${OTHER}"]`, { gone: true });
     assert.deepEqual(await players(), []);
+  });
+
+  test('a film of a phone is upright, and so is its thumbnail', { timeout: 90_000 }, async () => {
+    const file = await send(PHONE);
+    const { files } = (await world.server.call('GET', `/rooms/${ROOM}/files`)).body;
+    const { width, height, url } = files.find((/** @type {any} */ one) => one.id === file);
+    assert.deepEqual([width, height], [180, 320]);
+    const path = join(folder.path, 'thumbnail.jpg');
+    const thumbnail = await fetch(`${world.server.url}${url}/thumbnail`);
+    assert.equal(thumbnail.status, 200);
+    await writeFile(path, new Uint8Array(await thumbnail.arrayBuffer()));
+    const show = ['-v', 'error', '-show_entries', 'stream=width,height', '-of', 'csv=p=0', path];
+    const [wide, high] = (await promisify(execFile)('ffprobe', show)).stdout.split(',').map(Number);
+    assert.ok((wide ?? 0) < (high ?? 0), `${wide} x ${high}`);
+    const player = (await world.server.call('POST', `/rooms/${ROOM}/play`, { body: { file } })).body;
+    assert.equal(player.copied, false);
+    await seesColour(ben, PHONE, 'screen', 'red');
+    const tile = `[data-testid="tile"][data-participant="${PHONE}"] video`;
+    const size = await ben.page.evaluate((video) => {
+      const { videoWidth, videoHeight } = /** @type {HTMLVideoElement} */ (document.querySelector(video));
+      return [videoWidth, videoHeight];
+    }, tile);
+    assert.deepEqual(size, [180, 320]);
+    await world.server.call('DELETE', `/rooms/${ROOM}/play/${player.id}`);
   });
 
   test('what cannot be played is refused, and said why', { timeout: 90_000 }, async () => {

@@ -9,6 +9,7 @@ import { connect } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import { promisify } from 'node:util';
 import { PLAIN, push, REORDERED, seesColour } from '../harness/film.js';
+import { sell } from '../harness/paying.js';
 import { hook } from '../harness/person.js';
 import { freePort, TREE } from '../harness/server.js';
 import { until } from '../harness/until.js';
@@ -109,6 +110,45 @@ describe('a stream by RTMP', { timeout: 180_000 }, () => {
     assert.match(world.server.log(2000), /an RTMP stream was refused.*forbidden/);
   });
 
+  test('a room that costs money is shut to who has not paid', { timeout: 60_000 }, async () => {
+    const sold = await sell(world.server);
+    const guest = pushed(url(sold.room, 'guest'), 'red');
+    await guest.ended;
+    assert.match(world.server.log(2000), /an RTMP stream was refused.*payment_required/);
+    const owner = pushed(url(sold.room, sold.token), 'red');
+    await until('its owner publishes', async () => {
+      const { body } = await world.server.call('GET', `/rooms/${sold.room}`);
+      return body.participants > 0 || body.publishers > 0;
+    });
+    await owner.stop();
+  });
+
+  test('RTMP that is made to break its reader does no harm', { timeout: 60_000 }, async () => {
+    const message = (
+      /** @type {number} */ id,
+      /** @type {number} */ kind,
+      /** @type {Buffer} */ body,
+      sent = body,
+    ) => {
+      const head = Buffer.from([id, 0, 0, 0, 0, 0, 0, kind, 0, 0, 0, 0]);
+      head.writeUIntBE(body.length, 4, 3);
+      return Buffer.concat([head, sent]);
+    };
+    const first = (/** @type {number} */ length) => Buffer.alloc(length).subarray(0, 128);
+    const chunkSize = message(2, 1, Buffer.from([0, 0xff, 0xff, 0xff]));
+    for (const hostile of [
+      // Chunks of one message between another's, and one message within another.
+      [message(4, 9, Buffer.alloc(200), first(200)), message(6, 9, Buffer.alloc(20))],
+      [message(4, 9, Buffer.alloc(200), first(200)), message(4, 9, Buffer.alloc(20))],
+      // A command of one value; one of sixty thousand objects, each within the other.
+      [message(3, 20, Buffer.from([2, 0, 1, 0x78]))],
+      [chunkSize, message(3, 20, Buffer.alloc(240_000, Buffer.from([3, 0, 1, 0x61])))],
+    ])
+      await afterHandshake(Buffer.concat(hostile));
+    assert.equal((await fetch(`${world.server.url}/readyz`)).status, 200);
+    assert.doesNotMatch(world.server.log(2000), /panicked/);
+  });
+
   test('what is no RTMP does no harm', { timeout: 60_000 }, async () => {
     const secret = await token('obs');
     for (const bytes of [
@@ -133,3 +173,25 @@ describe('a stream by RTMP', { timeout: 180_000 }, () => {
     assert.ok(Number(await cpu()) < 60, 'a connection that ends early keeps nothing busy');
   });
 });
+
+/**
+ * Shakes hands as RTMP does, then says this; done when the server closes.
+ *
+ * @param {Buffer} bytes
+ */
+function afterHandshake(bytes) {
+  return new Promise((resolve) => {
+    let [heard, shaken] = [Buffer.alloc(0), false];
+    const socket = connect(RTMP, '127.0.0.1', () => {
+      socket.write(Buffer.concat([Buffer.from([3]), Buffer.alloc(1_536, 7)]));
+    });
+    socket.on('data', (data) => {
+      heard = Buffer.concat([heard, data]);
+      if (shaken || heard.length < 1 + 2 * 1_536) return;
+      shaken = true;
+      // Its own first packet back, and then ours.
+      socket.end(Buffer.concat([heard.subarray(1, 1_537), bytes]));
+    });
+    socket.on('close', resolve).on('error', resolve);
+  });
+}

@@ -25,6 +25,8 @@ const DELAY_MAX_S = 4;
 const PART_MAX_S = 0.5;
 /** For how long parts are followed: `ANTIPHON_HLS_SECONDS=600` for the ten minutes of a long look. */
 const FOLLOWED_S = Number(process.env.ANTIPHON_HLS_SECONDS ?? 12);
+/** Where in a part of what a page shows streams are ended. */
+const END_AT = [0.2, 0.5, 0.8];
 /** A part is on time if whoever waits for it has it so soon after its end. */
 const LATE_MAX_MS = 1_000;
 
@@ -128,7 +130,7 @@ describe('a room that is streamed', () => {
 
   test('parts come on time, one after the other', { timeout: FOLLOWED_S * 1_000 + 60_000 }, async (t) => {
     const followed = await Promise.all((await playlists()).map((url) => follow(url, FOLLOWED_S)));
-    for (const [at, { parts, missed, discontinuities, lateMs }] of followed.entries()) {
+    for (const [at, { parts, missed, short, discontinuities, lateMs }] of followed.entries()) {
       const name = ['high', 'low', 'sound'][at];
       const [p50, p95, most] = [0.5, 0.95, 1].map((share) => quantile(lateMs, share));
       t.diagnostic(
@@ -136,7 +138,12 @@ describe('a room that is streamed', () => {
           `${discontinuities} discontinuities`,
       );
       assert.equal(missed, 0, `${name}: parts were missed`);
-      assert.equal(discontinuities, 0, `${name}: time jumped`);
+      assert.equal(short, 0, `${name}: parts were too short`);
+      const jumps = world.server
+        .log(2_000)
+        .split('\n')
+        .filter((line) => line.includes('the stream jumps'));
+      assert.equal(discontinuities, 0, `${name}: time jumped: ${jumps.join('\n')}`);
       assert.ok(parts >= (FOLLOWED_S - 3) / PART_MAX_S, `${name}: ${parts} parts`);
       assert.ok(Number(p95) < LATE_MAX_MS, `${name}: p95 ${p95} ms`);
     }
@@ -164,6 +171,19 @@ describe('a room that is streamed', () => {
     const frames = Number(/frame= *([0-9]+)[^\r]*$/.exec(stderr.trim())?.[1]);
     assert.ok(frames >= 45, stderr);
     assert.doesNotMatch(stderr, /[Nn]on-monoton|[Ii]nvalid|error/);
+  });
+
+  test('ffplay plays it', { timeout: 60_000 }, async () => {
+    // Without a screen and without a speaker.
+    const env = { ...process.env, SDL_VIDEODRIVER: 'dummy', SDL_AUDIODRIVER: 'dummy' };
+    const args = ['-v', 'info', '-stats', `${base()}/hls/index.m3u8`];
+    // It plays for as long as it is let.
+    const { stderr } = await promisify(execFile)('ffplay', args, { env, timeout: 12_000 }).catch(
+      (ended) => ended,
+    );
+    // The clock of what is shown, as it goes on.
+    const clocks = [...stderr.matchAll(/([0-9.]+) A-V:/g)].map(([, clock]) => Number(clock));
+    assert.ok(clocks.length > 10 && (clocks.at(-1) ?? 0) - (clocks[0] ?? 0) >= 3, stderr.slice(-600));
   });
 
   test('the page plays it, a few seconds behind', { timeout: 90_000 }, async (t) => {
@@ -278,6 +298,31 @@ describe('a room that is streamed', () => {
     await until('the playlist has an end', async () => (await text(url)).body.endsWith('#EXT-X-ENDLIST\n'));
     assert.equal((await world.server.call('GET', `/rooms/${ROOM}`)).body.hls, false);
     assert.equal((await world.server.call('GET', `/rooms/${ROOM}/hls`)).body.state, 'ended');
+  });
+
+  test('a page that came to its end, wherever in a part, goes on with the next', {
+    timeout: 180_000,
+  }, async (t) => {
+    const viewer = await world.chromium.person('Again');
+    for (const [round, share] of END_AT.entries()) {
+      await ada.press('toggle-hls');
+      if (round === 0) await viewer.page.goto(`${world.server.url}/r/${ROOM}?watch=hls`);
+      await viewer.sees(hook('watch-delay'), { seconds: START_S });
+      await viewer.page.evaluate(
+        async ({ lasts, at }) => {
+          const video = /** @type {HTMLVideoElement} */ (document.querySelector('video'));
+          const from = video.currentTime;
+          while (video.currentTime < from + lasts || Math.abs((video.currentTime % lasts) - at) > lasts / 8)
+            await new Promise((resolve) => video.requestVideoFrameCallback(resolve));
+        },
+        { lasts: PART_MAX_S, at: share * PART_MAX_S },
+      );
+      const ended = Date.now();
+      await ada.press('toggle-hls');
+      await viewer.sees(hook('watch-ended'), { seconds: 30 });
+      t.diagnostic(`ended at ${share} of a part: seen after ${Date.now() - ended} ms`);
+    }
+    await viewer.page.close();
   });
 });
 

@@ -44,6 +44,54 @@ export async function film(path, seconds, coding = PLAIN) {
 }
 
 /**
+ * Makes of a film one that lies on its side, as a phone that was held upright writes it.
+ *
+ * @param {string} from
+ * @param {string} to
+ */
+export async function lay(from, to) {
+  const turned = ['-c', 'copy', '-metadata:s:v:0', 'rotate=90'];
+  await promisify(execFile)('ffmpeg', ['-v', 'error', '-y', '-i', from, ...turned, to]);
+}
+
+/**
+ * When each colour of a film is seen in the middle of a file's picture: from the first to the end of the last
+ * picture of it, in milliseconds. A picture lasts until the next one.
+ *
+ * @param {string} path
+ * @returns {Promise<{ colour: string, from: number, to: number }[]>}
+ */
+export async function coloursOf(path) {
+  const run = promisify(execFile);
+  const shown = ['-v', 'error', '-i', path, '-map', '0:v:0', '-vsync', 'passthrough'];
+  const small = ['-vf', 'crop=8:8,scale=1:1', '-pix_fmt', 'rgb24', '-f', 'rawvideo', '-'];
+  const { stdout: bytes } = await run('ffmpeg', [...shown, ...small], {
+    encoding: 'buffer',
+    maxBuffer: 1 << 24,
+  });
+  const entries = ['-show_entries', 'frame=pts_time,pkt_duration_time', '-of', 'csv=p=0'];
+  const told = await run('ffprobe', ['-v', 'error', '-select_streams', 'v:0', ...entries, path]);
+  const times = told.stdout
+    .split('\n')
+    .filter(Boolean)
+    .map((line) => line.split(',').map(Number));
+  /** @type {{ colour: string, from: number, to: number }[]} */
+  const seen = [];
+  for (const [at, [time = 0, lasts = 0]] of times.entries()) {
+    const point = [...bytes.subarray(at * 3, at * 3 + 3)];
+    const is = Object.entries(COLOURS).find(([, colour]) =>
+      colour.every((part, index) => Math.abs(part - (point[index] ?? 0)) < TOLERANCE),
+    );
+    if (!is) continue;
+    const to = (times[at + 1]?.[0] ?? time + lasts) * 1000;
+    const last = seen.at(-1);
+    if (last?.colour === is[0]) last.to = to;
+    else seen.push({ colour: is[0], from: time * 1000, to });
+  }
+  return seen;
+}
+
+/**
  * Pushes one colour with a tone by RTMP, in real time, as an encoder does.
  *
  * @param {string} url

@@ -3,6 +3,9 @@
  * when each part was there.
  */
 
+/** 85 % of the part target. */
+const PART_MIN_S = 0.425;
+
 /** @typedef {{ id: string, number: number, part: number, duration: number, endMs: number }} Part */
 
 /**
@@ -34,8 +37,8 @@ export function partsOf(body) {
 }
 
 /**
- * Follows a media playlist for so long. What it tells: parts that came, those that were missed, and how late
- * each was, in milliseconds from its end to its playlist's arrival.
+ * Follows a media playlist for so long. What it tells: parts that came, those that were missed, those that
+ * are too short, and how late each was, in milliseconds from its end to its playlist's arrival.
  *
  * @param {string} url
  * @param {number} seconds
@@ -47,7 +50,7 @@ export async function follow(url, seconds) {
   let last;
   /** @type {number[]} */
   const lateMs = [];
-  const result = { parts: 0, missed: 0, discontinuities: 0, lateMs };
+  const result = { parts: 0, missed: 0, short: 0, discontinuities: 0, lateMs };
   while (Date.now() < until) {
     const answer = await fetch(`${url}${next}`);
     const body = await answer.text();
@@ -71,6 +74,8 @@ export async function follow(url, seconds) {
           (one.number === last.number && one.part === last.part + 1) ||
           (one.number === last.number + 1 && one.part === 0);
         result.missed += Number(!follows);
+        // Only a segment's last part may be shorter (RFC 8216bis §4.4.4.9).
+        result.short += Number(one.number === last.number && last.duration < PART_MIN_S - 1e-5);
         result.lateMs.push(now - one.endMs);
         result.parts += 1;
       }

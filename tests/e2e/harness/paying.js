@@ -3,6 +3,7 @@
  *
  * @import { Server } from './server.js'
  */
+import assert from 'node:assert/strict';
 import offer from './offer.js';
 import { until } from './until.js';
 
@@ -78,6 +79,34 @@ export class Payer {
     if (status !== 200) return status;
     return (await this.knock({ authorization: `Bearer ${body.token}` })).status;
   }
+}
+
+/**
+ * Follows an invoice by server-sent events until it is settled; its states, each change once.
+ *
+ * @param {Server} server
+ * @param {string} room
+ * @param {string} id
+ */
+export async function follow(server, room, id) {
+  const answer = await fetch(`${server.url}/v1/rooms/${room}/invoices/${id}/events`);
+  assert.match(answer.headers.get('content-type') ?? '', /^text\/event-stream/);
+  /** @type {string[]} */
+  const states = [];
+  let text = '';
+  for await (const chunk of answer.body ?? []) {
+    text += Buffer.from(chunk).toString();
+    const events = text.split('\n\n');
+    text = events.pop() ?? '';
+    for (const event of events) {
+      const data = event.split('\n').find((line) => line.startsWith('data:'));
+      if (!data) continue;
+      const { state } = JSON.parse(data.slice(5));
+      if (states.at(-1) !== state) states.push(state);
+    }
+    if (states.at(-1) === 'settled') break;
+  }
+  return states;
 }
 
 /**

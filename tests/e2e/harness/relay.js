@@ -7,6 +7,9 @@
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 
+/** What waits before a bottleneck; more is dropped. */
+const QUEUE_MS = 300;
+
 /**
  * @param {number} port the server's
  */
@@ -14,13 +17,32 @@ export async function startRelay(port) {
   /** By the browser's port. @type {Map<number, import('node:dgram').Socket>} */
   const mappings = new Map();
   let up = true;
+  let open = true;
+  let toBrowsersBps = 0;
+  /** When all that waits at the bottleneck is through. */
+  let freeAt = 0;
+  /**
+   * One datagram to a browser, at the pace of the bottleneck if there is one.
+   *
+   * @param {Buffer} datagram
+   * @param {import('node:dgram').RemoteInfo} to
+   */
+  function pass(datagram, to) {
+    const now = performance.now();
+    freeAt = Math.max(freeAt, now);
+    if (!up || freeAt - now > QUEUE_MS) return;
+    if (toBrowsersBps > 0) freeAt += (datagram.length * 8_000) / toBrowsersBps;
+    const send = () => open && front.send(datagram, to.port, to.address);
+    if (freeAt > now) setTimeout(send, freeAt - now);
+    else send();
+  }
   const front = createSocket('udp4');
   front.on('message', (datagram, from) => {
     if (!up) return;
     let back = mappings.get(from.port);
     if (back === undefined) {
       back = createSocket('udp4');
-      back.on('message', (answer) => up && front.send(answer, from.port, from.address));
+      back.on('message', (answer) => pass(answer, from));
       mappings.set(from.port, back);
     }
     back.send(datagram, port, '127.0.0.1');
@@ -37,7 +59,17 @@ export async function startRelay(port) {
     mend() {
       up = true;
     },
+    /**
+     * The way to the browsers carries so many bits a second from now on, with a queue before it; 0 is all.
+     *
+     * @param {number} bps
+     */
+    narrow(bps) {
+      toBrowsersBps = bps;
+      freeAt = 0;
+    },
     close() {
+      open = false;
       front.close();
       for (const back of mappings.values()) back.close();
     },

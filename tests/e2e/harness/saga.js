@@ -56,7 +56,8 @@ export class Notices {
         body += text;
       });
       request.on('end', () => {
-        const { id, event } = JSON.parse(body);
+        const { event } = JSON.parse(body);
+        const id = String(request.headers['antiphon-delivery']);
         const known = notices.heard.get(id);
         if (known) assert.equal(known.body, body, 'told again, it is the same');
         const signature = String(request.headers['antiphon-signature']);

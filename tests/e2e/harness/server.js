@@ -14,7 +14,7 @@ import { until } from './until.js';
 
 /** The root of the repository. */
 export const TREE = resolve(dirname(fileURLToPath(import.meta.url)), '../../..');
-const BINARY = process.env.ANTIPHON_BIN ?? join(TREE, 'target/debug/antiphon');
+export const BINARY = process.env.ANTIPHON_BIN ?? join(TREE, 'target/debug/antiphon');
 /** Where servers leave their logs, and pages that failed a picture. */
 export const RESULTS = resolve(dirname(fileURLToPath(import.meta.url)), '../test-results');
 /** Debian's library that shifts a process's wall clock. */

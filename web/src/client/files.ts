@@ -1,75 +1,74 @@
 /**
- * Files of a room as this client has them: sent by {@link Uploads}, fetched with the headers of its
- * session.
+ * Files of a room as this client has them: sent by {@link SmallFiles} or {@link Uploads}, fetched with the
+ * headers of its session.
  */
-
-import { messageId } from './chat';
-import { asRefused, Refused, refusalOf } from './errors';
+import { type Access, ask, linkTo } from './access';
 import type { ChatMessage, ClientMessage, MessageId } from './protocol';
-import { type Access, Uploads } from './uploads';
-
-/** No larger files go over the data channel. */
-export const SMALL_FILE_BYTES_MAX = 64 * 1024;
-/** Bytes of one part: in base64, and with what stands around it, a message has at most 64 KiB. */
-const PART_BYTES = 45_000;
+import { SMALL_FILE_BYTES_MAX, SmallFiles } from './small-files';
+import { type Sending, Uploads } from './uploads';
 
 /** Thumbnails that are held; the oldest go first. */
 const THUMBNAILS_MAX = 200;
 
 export class Files {
   readonly uploads: Uploads;
+  readonly small: SmallFiles;
   #thumbnails = new Map<MessageId, Promise<string>>();
 
   /** `request` asks over the data channel. */
   constructor(
     private readonly access: () => Access | undefined,
-    private readonly request: (message: ClientMessage) => Promise<void>,
+    request: (message: ClientMessage) => Promise<void>,
   ) {
     this.uploads = new Uploads(access);
+    this.small = new SmallFiles(request);
   }
 
-  /**
-   * Sends a file: a small one over the data channel, a larger one by an upload that goes on after whatever
-   * happens. @throws Refused for a small one; the others tell by their state.
-   */
-  async send(file: File): Promise<void> {
-    if (file.size > SMALL_FILE_BYTES_MAX) {
-      this.uploads.add(file);
-      return;
-    }
-    try {
-      await this.#sendSmall(file);
-    } catch (error) {
-      // If only its answer was lost it is there twice, which is better than not at all.
-      if (asRefused(error).code !== 'disconnected') throw error;
-      this.uploads.add(file);
-    }
+  /** Sends a file: a small one over the data channel, a larger one over HTTP. See {@link sending}. */
+  send(file: File): void {
+    this.#wayOf(file.size).add(file);
   }
 
-  async #sendSmall(file: File): Promise<void> {
-    const bytes = new Uint8Array(await file.arrayBuffer());
-    const id = messageId();
-    let at = 0;
-    do {
-      const part = bytes.subarray(at, at + PART_BYTES);
-      const data = btoa(Array.from(part, (byte) => String.fromCharCode(byte)).join(''));
-      await this.request({ type: 'file.send', id, name: file.name, size_bytes: bytes.length, data });
-      at += PART_BYTES;
-    } while (at < bytes.length);
+  /** Ours that are not in the room yet. */
+  get sending(): readonly Sending[] {
+    return [...this.small.all, ...this.uploads.all];
+  }
+
+  /** Calls `listener` whenever {@link sending} changes. */
+  onSending(listener: () => void): void {
+    this.small.on('change', listener);
+    this.uploads.on('change', listener);
+  }
+
+  /** Goes on with one that was held or failed. */
+  resume({ key, size }: Sending): void {
+    this.#wayOf(size).resume(key);
+  }
+
+  cancel({ key, size }: Sending): void {
+    this.#wayOf(size).cancel(key);
+  }
+
+  /** There is a connection again: what failed for want of one goes on. */
+  reconnected(): void {
+    this.small.reconnected();
+    this.uploads.reconnected();
+  }
+
+  #wayOf(size: number): SmallFiles | Uploads {
+    return size > SMALL_FILE_BYTES_MAX ? this.uploads : this.small;
   }
 
   /** The address of a file for a download or a player; it holds for some minutes. @throws Refused */
-  async link(id: MessageId): Promise<string> {
-    const response = await this.#ask(`${id}/link`, 'POST');
-    const { url } = (await response.json()) as { url: string };
-    return new URL(url, response.url).href;
+  link(id: MessageId): Promise<string> {
+    return linkTo(this.access(), `files/${id}`);
   }
 
   /** The address of a file's small picture, in this page's memory. @throws Refused */
   thumbnail(id: MessageId): Promise<string> {
     const known = this.#thumbnails.get(id);
     if (known) return known;
-    const picture = this.#ask(`${id}/thumbnail`, 'GET')
+    const picture = ask(this.access(), 'GET', `files/${id}/thumbnail`)
       .then((response) => response.blob())
       .then((blob) => URL.createObjectURL(blob));
     this.#thumbnails.set(id, picture);
@@ -80,31 +79,21 @@ export class Files {
     return picture;
   }
 
-  /** Forgets what was deleted. */
+  /** Forgets what was deleted, and what is no longer on its way. */
   take({ id, file }: ChatMessage): void {
+    this.small.arrived(id);
     if (!file?.thumbnail) this.#forget(id);
   }
 
   /** Stops what is being sent, and gives back what is held. */
   stop(): void {
     this.uploads.stop();
+    this.small.stop();
     for (const id of [...this.#thumbnails.keys()]) this.#forget(id);
   }
 
   #forget(id: MessageId): void {
     this.#thumbnails.get(id)?.then(URL.revokeObjectURL, () => undefined);
     this.#thumbnails.delete(id);
-  }
-
-  async #ask(path: string, method: 'GET' | 'POST'): Promise<Response> {
-    const access = this.access();
-    if (!access) throw new Refused('disconnected');
-    try {
-      const response = await fetch(`${access.url}/${path}`, { method, headers: access.headers });
-      if (response.ok) return response;
-      throw refusalOf(response.status, await response.text().catch(() => ''));
-    } catch (error) {
-      throw asRefused(error);
-    }
   }
 }

@@ -37,6 +37,7 @@ export { END_WORDS, type RecordedFile, type Recording, type Recordings } from '.
 export { Room } from './room';
 export { createRoom, type NewRoom, presentIdentities } from './signaling';
 export { MIXER, type Slot, type View, viewKey } from './slots';
+export { SMALL_FILE_BYTES_MAX } from './small-files';
 export { type Delivery, myGrant, type Snapshot, wantedMode } from './snapshot';
 export { type Sample, StatsSampler, type StreamRate } from './stats';
 export { hlsUrl, type Restream, Streams } from './streams';

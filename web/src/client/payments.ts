@@ -70,6 +70,8 @@ export interface Bought {
   viewer: string;
   until_ms: number;
   files: { name: string; bytes: number; media_type: string; url: string; expires_at_ms: number }[];
+  /** Paths of the receipts, the latest first. */
+  receipts: string[];
 }
 
 export interface Subscription {
@@ -103,6 +105,8 @@ export interface Ticket {
   token_expires_at_ms: number;
   until_ms: number;
   viewer: string;
+  /** Paths of the receipts of what was paid here, the latest first. */
+  receipts: string[];
 }
 
 export interface Payout {

@@ -1,7 +1,6 @@
 /** Files that are played in the room, for those who rule it: begun, paused, sought in, ended. */
-import { asRefused, Refused, refusalOf } from './errors';
+import { type Access, ask } from './access';
 import type { MessageId, Playing } from './protocol';
-import type { Access } from './uploads';
 
 /** A file that is played, as the server tells it. */
 export interface Player {
@@ -24,37 +23,22 @@ export interface PlayerChange {
 }
 
 export class Players {
-  /** `access` is that of the room's files, beside which players are. */
+  /** `access` is that of who is in the room. */
   constructor(private readonly access: () => Access | undefined) {}
 
   /** Plays a file of the room to all. @throws Refused */
   async play(file: MessageId): Promise<Player> {
-    return (await this.#ask('play', 'POST', { file })).json();
+    return (await ask(this.access(), 'POST', 'play', { file })).json();
   }
 
   /** Resolves once it is done. @throws Refused */
   async change(id: string, change: PlayerChange): Promise<Player> {
-    return (await this.#ask(`play/${encodeURIComponent(id)}`, 'PATCH', change)).json();
+    return (await ask(this.access(), 'PATCH', `play/${encodeURIComponent(id)}`, change)).json();
   }
 
   /** @throws Refused */
   async stop(id: string): Promise<void> {
-    await this.#ask(`play/${encodeURIComponent(id)}`, 'DELETE');
-  }
-
-  async #ask(path: string, method: 'POST' | 'PATCH' | 'DELETE', body?: object): Promise<Response> {
-    const access = this.access();
-    if (!access) throw new Refused('disconnected');
-    const url = access.url.replace(/files$/, path);
-    const type = body && { 'Content-Type': 'application/json' };
-    const init = { method, headers: { ...access.headers, ...type } };
-    try {
-      const response = await fetch(url, body ? { ...init, body: JSON.stringify(body) } : init);
-      if (response.ok) return response;
-      throw refusalOf(response.status, await response.text().catch(() => ''));
-    } catch (error) {
-      throw asRefused(error);
-    }
+    await ask(this.access(), 'DELETE', `play/${encodeURIComponent(id)}`);
   }
 }
 

@@ -2,9 +2,8 @@
  * Recordings of a room as this client has them, for its owner and admins: what there is, and addresses to
  * fetch it by. Begun and ended over the data channel.
  */
-import { asRefused, Refused, refusalOf } from './errors';
+import { type Access, ask, linkTo } from './access';
 import type { ClientMessage, EndReason } from './protocol';
-import type { Access } from './uploads';
 
 /** One file of a recording. */
 export interface RecordedFile {
@@ -64,31 +63,17 @@ export class Recordings {
 
   /** Newest first. @throws Refused */
   async list(): Promise<readonly Recording[]> {
-    const response = await this.#ask('', 'GET');
+    const response = await ask(this.access(), 'GET', 'recordings');
     return ((await response.json()) as { recordings: Recording[] }).recordings;
   }
 
   /** @throws Refused */
   async delete(id: string): Promise<void> {
-    await this.#ask(`/${id}`, 'DELETE');
+    await ask(this.access(), 'DELETE', `recordings/${id}`);
   }
 
   /** The address of a file for a download or a player; it holds for some minutes. @throws Refused */
-  async link(id: string, name: string): Promise<string> {
-    const response = await this.#ask(`/${id}/files/${encodeURIComponent(name)}/link`, 'POST');
-    const { url } = (await response.json()) as { url: string };
-    return new URL(url, response.url).href;
-  }
-
-  async #ask(path: string, method: 'GET' | 'POST' | 'DELETE'): Promise<Response> {
-    const access = this.access();
-    if (!access) throw new Refused('disconnected');
-    try {
-      const response = await fetch(`${access.url}${path}`, { method, headers: access.headers });
-      if (response.ok) return response;
-      throw refusalOf(response.status, await response.text().catch(() => ''));
-    } catch (error) {
-      throw asRefused(error);
-    }
+  link(id: string, name: string): Promise<string> {
+    return linkTo(this.access(), `recordings/${id}/files/${encodeURIComponent(name)}`);
   }
 }

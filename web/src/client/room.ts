@@ -61,16 +61,12 @@ export class Room extends Emitter<RoomEvents> {
     this.#relays = new Relays(this.#address);
     void this.#relays.servers();
     this.chat = new Chat((message) => this.request(message));
-    this.players = new Players(() => accessTo('files', this.#address, this.#link?.session));
-    this.streams = new Streams(() => accessTo('files', this.#address, this.#link?.session));
-    this.files = new Files(
-      () => accessTo('files', this.#address, this.#link?.session),
-      (message) => this.request(message),
-    );
-    this.recordings = new Recordings(
-      () => accessTo('recordings', this.#address, this.#link?.session),
-      (message) => this.request(message),
-    );
+    const access = () => accessTo(this.#address, this.#link?.session);
+    const request = (message: ClientMessage) => this.request(message);
+    this.players = new Players(access);
+    this.streams = new Streams(access);
+    this.files = new Files(access, request);
+    this.recordings = new Recordings(access, request);
     this.local.on('change', (source) => void this.#publishChange(source));
     this.#reconnector = new Reconnector({
       restart: () => this.#restart(),
@@ -217,7 +213,7 @@ export class Room extends Emitter<RoomEvents> {
     await this.#link.restart();
     this.#setStatus({ phase: 'connected' });
     this.chat.resend();
-    this.files.uploads.reconnected();
+    this.files.reconnected();
   }
 
   async #rejoin(): Promise<void> {
@@ -313,7 +309,7 @@ export class Room extends Emitter<RoomEvents> {
     this.emit('slots', undefined);
     this.#viewing.planSoon();
     this.chat.resend();
-    this.files.uploads.reconnected();
+    this.files.reconnected();
   }
 
   #refused(refused: Refused): void {

@@ -2,8 +2,9 @@
  * The HTTP part: one POST to get in, PATCH to restart ICE, DELETE to leave. Everything else goes over the
  * `control` channel. Holds the session's address, which is a capability: it is never shown or logged.
  */
+
+import type { Access } from './access';
 import { asRefused, Refused, refusalOf } from './errors';
-import type { Access } from './uploads';
 
 export interface Address {
   /** Where the API is; the page's own origin by default. */
@@ -81,16 +82,12 @@ function roomUrl(address: Pick<Address, 'base' | 'room'>): string {
 }
 
 /**
- * Where files or recordings are sent and fetched, and as whom: the session says who we are in the room. By
- * the node that has the session, which need not be the one that the page came from.
+ * Where a room is asked about, and as whom: the session says who we are in the room. By the node that has the
+ * session, which need not be the one that the page came from.
  */
-export function accessTo(
-  what: 'files' | 'recordings',
-  address: Address,
-  session: Session | undefined,
-): Access | undefined {
+export function accessTo(address: Address, session: Session | undefined): Access | undefined {
   if (!session) return undefined;
-  const url = `${roomUrl({ base: new URL(session.url).origin, room: address.room })}/${what}`;
+  const url = roomUrl({ base: new URL(session.url).origin, room: address.room });
   return { url, headers: { ...headers(address.token), 'Antiphon-Session': session.id } };
 }
 

@@ -2,8 +2,7 @@
  * Streams of a room, for those who rule it: HLS for ordinary players, pushes to other services. And for those
  * who watch: where a stream is played from.
  */
-import { asRefused, Refused, refusalOf } from './errors';
-import type { Access } from './uploads';
+import { type Access, ask } from './access';
 
 /** A push as the server tells it; its key is never told. */
 export interface Restream {
@@ -18,47 +17,32 @@ export interface Restream {
 }
 
 export class Streams {
-  /** `access` is that of the room's files, beside which streams are. */
+  /** `access` is that of who is in the room. */
   constructor(private readonly access: () => Access | undefined) {}
 
   /** Streams the room by HLS. @throws Refused */
   async startHls(): Promise<void> {
-    await this.#ask('hls', 'POST');
+    await ask(this.access(), 'POST', 'hls');
   }
 
   /** @throws Refused */
   async stopHls(): Promise<void> {
-    await this.#ask('hls', 'DELETE');
+    await ask(this.access(), 'DELETE', 'hls');
   }
 
   /** Pushes the room to an RTMP address with a key. @throws Refused */
   async push(url: string): Promise<Restream> {
-    return (await this.#ask('restreams', 'POST', { url })).json();
+    return (await ask(this.access(), 'POST', 'restreams', { url })).json();
   }
 
   /** @throws Refused */
   async pushes(): Promise<Restream[]> {
-    return (await this.#ask('restreams', 'GET')).json();
+    return (await ask(this.access(), 'GET', 'restreams')).json();
   }
 
   /** @throws Refused */
   async endPush(id: string): Promise<void> {
-    await this.#ask(`restreams/${encodeURIComponent(id)}`, 'DELETE');
-  }
-
-  async #ask(path: string, method: 'GET' | 'POST' | 'DELETE', body?: object): Promise<Response> {
-    const access = this.access();
-    if (!access) throw new Refused('disconnected');
-    const url = access.url.replace(/files$/, path);
-    const type = body && { 'Content-Type': 'application/json' };
-    const init = { method, headers: { ...access.headers, ...type } };
-    try {
-      const response = await fetch(url, body ? { ...init, body: JSON.stringify(body) } : init);
-      if (response.ok) return response;
-      throw refusalOf(response.status, await response.text().catch(() => ''));
-    } catch (error) {
-      throw asRefused(error);
-    }
+    await ask(this.access(), 'DELETE', `restreams/${encodeURIComponent(id)}`);
   }
 }
 

@@ -11,6 +11,7 @@ import {
   Upload,
   type UrlStorage,
 } from 'tus-js-client';
+import type { Access } from './access';
 import { Emitter } from './emitter';
 import { asRefused, type Refused, refusalOf } from './errors';
 
@@ -35,13 +36,6 @@ export interface LeftBehind {
   readonly name: string;
   readonly size: number;
   readonly storageKey: string;
-}
-
-/** Where and as whom files are sent, as it is now. */
-export interface Access {
-  /** `/v1/rooms/{room}/files`, in full. */
-  url: string;
-  headers: Record<string, string>;
 }
 
 interface UploadEvents {
@@ -78,13 +72,18 @@ export class Uploads extends Emitter<UploadEvents> {
     super();
   }
 
+  get #url(): string | undefined {
+    const room = this.access()?.url;
+    return room && `${room}/files`;
+  }
+
   get all(): readonly Sending[] {
     return this.#entries.map(({ state }) => state);
   }
 
   /** Sends a file; one that was begun before goes on. */
   add(file: File): void {
-    const url = this.access()?.url;
+    const url = this.#url;
     if (!url) return;
     const key = this.#nextKey++;
     const state: Sending = {
@@ -150,7 +149,7 @@ export class Uploads extends Emitter<UploadEvents> {
 
   /** What earlier pages left behind of this room. */
   async leftBehind(): Promise<readonly LeftBehind[]> {
-    const url = this.access()?.url;
+    const url = this.#url;
     const known: PreviousUpload[] = (await this.#storage?.findAllUploads()) ?? [];
     const now = new Set(this.#entries.map(({ state }) => `${state.name} ${state.size}`));
     return known.flatMap(({ metadata, size, urlStorageKey, uploadUrl }) => {

@@ -19,9 +19,12 @@ export async function copy(text: string): Promise<boolean> {
 }
 
 /** Where a room's stream is watched. */
-export async function copyWatchLink(room: string): Promise<void> {
+export async function copyWatchLink(room: string, isPrivate: boolean): Promise<void> {
   const link = `${roomLink(room)}?watch=hls`;
-  toast((await copy(link)) ? 'Link copied. Whoever has it can watch.' : `The link is ${link}`);
+  const words = isPrivate
+    ? 'Link copied. It opens to who was invited.'
+    : 'Link copied. Whoever has it can watch.';
+  toast((await copy(link)) ? words : `The link is ${link}`);
 }
 
 export async function copyRoomLink(room: string): Promise<void> {

@@ -1,7 +1,7 @@
 /** Sending files: drop them anywhere on the room, paste or choose them, and watch, hold or stop them. */
 import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
-import type { LeftBehind, Sending } from '../client';
+import { type LeftBehind, type Sending, SMALL_FILE_BYTES_MAX } from '../client';
 import { Icon } from './icons';
 import { percent, readableSize, remaining } from './measures';
 import type { Session } from './session';
@@ -98,7 +98,10 @@ export function AttachButton({ session }: { session: Session }) {
   );
 }
 
-function words(file: Sending): string {
+function words(file: Sending, offline: boolean): string {
+  // What is large goes by another way, which may be there.
+  if (offline && file.size <= SMALL_FILE_BYTES_MAX && file.why === undefined)
+    return `${readableSize(file.size)} · Will be sent when connected again`;
   switch (file.state) {
     case 'waiting':
       return `${readableSize(file.size)} · waiting`;
@@ -116,7 +119,7 @@ function words(file: Sending): string {
 }
 
 function Row({ session, file }: { session: Session; file: Sending }) {
-  const { uploads } = session.room.files;
+  const { files } = session.room;
   const held = file.state === 'paused' || file.state === 'failed';
   return (
     <li class={`sending ${file.state}`} data-testid="file-upload" data-state={file.state}>
@@ -124,17 +127,17 @@ function Row({ session, file }: { session: Session; file: Sending }) {
         {file.name}
       </p>
       <p class="sending-words" role={file.state === 'failed' ? 'alert' : undefined}>
-        {words(file)}
+        {words(file, session.status.value.phase === 'reconnecting')}
       </p>
       <div class="sending-tools">
-        {file.state !== 'storing' && (
+        {(held || (file.state !== 'storing' && file.size > SMALL_FILE_BYTES_MAX)) && (
           <button
             type="button"
             class="icon-button small"
             data-testid={held ? 'file-resume' : 'file-pause'}
             aria-label={`${held ? 'Go on with' : 'Pause'} ${file.name}`}
             title={held ? 'Go on' : 'Pause'}
-            onClick={() => (held ? uploads.resume(file.key) : uploads.pause(file.key))}
+            onClick={() => (held ? files.resume(file) : files.uploads.pause(file.key))}
           >
             <Icon name={held ? 'play' : 'pause'} />
           </button>
@@ -145,7 +148,7 @@ function Row({ session, file }: { session: Session; file: Sending }) {
           data-testid="file-cancel"
           aria-label={`Do not send ${file.name}`}
           title="Do not send"
-          onClick={() => uploads.cancel(file.key)}
+          onClick={() => files.cancel(file)}
         >
           <Icon name="close" />
         </button>

@@ -4,7 +4,7 @@ import { useEffect } from 'preact/hooks';
 import type { Challenge } from '../client';
 import { Dialog } from './dialog';
 import { Icon } from './icons';
-import { PayInvoice } from './paywall';
+import { PayInvoice, Receipts } from './paywall';
 import { roomClaim } from './prefs';
 import { countdown } from './price';
 import type { Session } from './session';
@@ -106,6 +106,7 @@ export function PaidTimeChip({ session, paid }: { session: Session; paid: PaidTi
             }}
             onAgain={() => void renew()}
           />
+          <Receipts paths={paid.receipts.value} />
         </Dialog>
       )}
     </>

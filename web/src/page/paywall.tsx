@@ -168,6 +168,24 @@ export function PayInvoice({ room, content, challenge, onPaid, onAgain }: Props)
   );
 }
 
+/** Receipts of what was paid, to be kept. */
+export function Receipts({ paths }: { paths: string[] }) {
+  if (paths.length === 0) return null;
+  return (
+    <p class="quiet">
+      {paths.length === 1 ? 'Receipt: ' : 'Receipts: '}
+      {paths.map((path, at) => (
+        <span key={path}>
+          {at > 0 && ', '}
+          <a href={path} download data-testid="receipt">
+            {at === 0 ? 'the latest' : `${at} before`}
+          </a>
+        </span>
+      ))}
+    </p>
+  );
+}
+
 /** The door of a room that costs money. */
 export function Paywall(props: Props & { onLook: () => void; children?: ComponentChildren }) {
   const { room, challenge } = props;

@@ -19,9 +19,12 @@ const LAYOUTS: { kind: Exclude<Layout['kind'], 'custom'>; label: string; icon: I
   { kind: 'picture_in_picture', label: 'Picture in picture', icon: 'corner' },
 ];
 
-/** Shows how one gets the room now; a press on what is wanted already does nothing. */
+/**
+ * Shows how one gets the room now; a press on what is wanted already does nothing. Who chose for themselves
+ * can go back to what the room has, or their connection carries.
+ */
 export function ModeSwitch({ session }: { session: Session }) {
-  const { mode: now } = session.delivery.value;
+  const { mode: now, reason } = session.delivery.value;
   const wanted = session.wantedMode.value;
   const roomMode = session.state.value?.mode ?? wanted;
   return (
@@ -46,7 +49,7 @@ export function ModeSwitch({ session }: { session: Session }) {
           </button>
         );
       })}
-      {wanted !== roomMode && (
+      {(wanted !== roomMode || reason === 'chosen') && (
         <button
           type="button"
           class="follow"

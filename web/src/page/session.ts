@@ -57,6 +57,12 @@ const NO_MIX: Partial<Record<ModeReason, string>> = {
   unavailable: 'The server cannot mix this room now. You get everyone’s own picture.',
 };
 
+/** Why one has the mix without having chosen it. */
+const MOVED_TO_MIX: Partial<Record<ModeReason, string>> = {
+  downlink: 'Your connection does not carry everyone’s pictures, so you get them mixed into one.',
+  device: 'This device does not keep up with everyone’s pictures, so you get them mixed into one.',
+};
+
 const wideWindow = matchMedia('(min-width: 1000px)');
 
 export class Session {
@@ -229,7 +235,7 @@ export class Session {
       toast('You may not send files here.', 'problem');
       return;
     }
-    for (const file of all) void this.attempt(this.room.files.send(file));
+    for (const file of all) this.room.files.send(file);
     this.panel.value = 'chat';
   }
 
@@ -262,9 +268,11 @@ export class Session {
     room.on('stats', (stats) => {
       this.stats.value = stats;
     });
-    room.on('delivery', ({ reason }) => {
+    room.on('delivery', ({ mode, reason }) => {
       const words = NO_MIX[reason];
       if (words) toast(words, 'problem');
+      const moved = mode === 'mcu' && MOVED_TO_MIX[reason];
+      if (moved) toast(moved, 'note');
     });
     room.on('refused', (refused) => {
       // The mix is all that is taken back later; the rest is no news to a person.
@@ -290,8 +298,8 @@ export class Session {
       const message = room.chat.log.messages.find((one) => one.id === id);
       if (message?.identity !== this.me.value && this.panel.value !== 'chat') this.unread.value += 1;
     });
-    room.files.uploads.on('change', () => {
-      this.sending.value = room.files.uploads.all;
+    room.files.onSending(() => {
+      this.sending.value = room.files.sending;
     });
     room.local.on('change', () => {
       this.local.value += 1;

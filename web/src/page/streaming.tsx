@@ -63,6 +63,7 @@ export function StreamSheet({ session, onClose }: { session: Session; onClose: (
     await look();
     return done;
   };
+  const isPrivate = session.state.value?.access === 'private';
   const push = async (event: Event) => {
     event.preventDefault();
     if (await act(streams.push(url.value.trim()))) url.value = '';
@@ -70,7 +71,10 @@ export function StreamSheet({ session, onClose }: { session: Session; onClose: (
   return (
     <Dialog title="Stream this room" onClose={onClose}>
       <section class="streaming">
-        <p>Anyone with the link sees and hears the room a few seconds later, in the page or in a player.</p>
+        <p>
+          {isPrivate ? 'Who was invited' : 'Anyone with the link'} sees and hears the room a few seconds
+          later, in the page or in a player.
+        </p>
         <div class="card-actions">
           <button
             type="button"
@@ -83,7 +87,11 @@ export function StreamSheet({ session, onClose }: { session: Session; onClose: (
             {hls ? 'Stop the stream' : 'Start the stream'}
           </button>
           {hls && (
-            <button type="button" class="button" onClick={() => void copyWatchLink(session.as.room)}>
+            <button
+              type="button"
+              class="button"
+              onClick={() => void copyWatchLink(session.as.room, isPrivate)}
+            >
               <Icon name="link" /> Copy the link to watch
             </button>
           )}

@@ -41,6 +41,7 @@ export class PaidTime {
   /** Access ends then (ms since the Unix epoch). */
   readonly until = signal<number | undefined>(undefined);
   readonly offer = signal<Offer | undefined>(undefined);
+  readonly receipts = signal<string[]>([]);
   readonly #timer: ReturnType<typeof setInterval>;
 
   constructor(
@@ -48,6 +49,7 @@ export class PaidTime {
     ticket: Ticket,
   ) {
     this.until.value = ticket.until_ms;
+    this.receipts.value = ticket.receipts;
     this.#timer = setInterval(() => void this.refresh(), LOOK_EVERY_MS);
   }
 
@@ -56,6 +58,7 @@ export class PaidTime {
     if (found?.ticket) {
       this.session.room.setToken(found.ticket.token);
       this.until.value = found.ticket.until_ms;
+      this.receipts.value = found.ticket.receipts;
     }
   }
 

@@ -10,8 +10,12 @@ import { roomToken } from './prefs';
 
 /** How often the delay is read. */
 const EVERY_MS = 500;
-/** A stream that is not there yet is asked for again after this. */
+/** A stream that is not there yet, or that broke, is asked for again after this. */
 const AGAIN_MS = 2_000;
+/** A picture that stands for so long when no more comes is the last one, whatever a player waits for. */
+const STANDS_MS = 2_000;
+/** After one that ended it is looked this often for the next: its room moved, or its owner began anew. */
+const NEXT_MS = 5_000;
 
 type Phase = 'starting' | 'playing' | 'refused' | 'ended';
 
@@ -26,6 +30,13 @@ interface Watching {
   /** Seconds from the capture of what is shown to now. */
   delay(): number | undefined;
   stop(): void;
+}
+
+/** Whether there is a stream that has not ended. */
+async function isStreamed(url: string, headers: Headers): Promise<boolean> {
+  const answer = await fetch(url, { headers }).catch(() => undefined);
+  const { state }: { state?: string } = answer?.ok ? await answer.json() : {};
+  return state === 'starting' || state === 'live';
 }
 
 /** Plays into `video`; tells what becomes of it. */
@@ -54,26 +65,66 @@ async function watch(video: HTMLVideoElement, room: string, tell: (phase: Phase)
     },
   });
   let again: ReturnType<typeof setTimeout> | undefined;
+  let standing: ReturnType<typeof setTimeout> | undefined;
+  let stopped = false;
+  // Whether its playlist has an end.
+  let isOver = false;
+  const load = () => {
+    clearTimeout(again);
+    isOver = false;
+    hls.loadSource(url);
+  };
+  const next = async () => {
+    const headers = new Headers(token ? { Authorization: `Bearer ${token}` } : undefined);
+    const isOn = await isStreamed(url.replace(/\/index\.m3u8$/, ''), headers);
+    // Another look may have found it meanwhile.
+    if (stopped || !isOver) return;
+    if (isOn) {
+      tell('starting');
+      load();
+    } else {
+      again = setTimeout(() => void next(), NEXT_MS);
+    }
+  };
+  const end = () => {
+    isOver = true;
+    tell('ended');
+    clearTimeout(again);
+    void next();
+  };
+  const moves = () => {
+    clearTimeout(standing);
+    standing = setTimeout(() => {
+      if (isOver && !video.paused) end();
+    }, STANDS_MS);
+  };
   hls.on(Hls.Events.ERROR, (_, data) => {
     if (!data.fatal) return;
     const status = data.response?.code ?? 0;
     if (status === 401 || status === 403) return tell('refused');
     if (data.type === Hls.ErrorTypes.MEDIA_ERROR) return hls.recoverMediaError();
-    tell('starting');
+    tell(isOver ? 'ended' : 'starting');
     clearTimeout(again);
-    again = setTimeout(() => hls.loadSource(url), AGAIN_MS);
+    again = setTimeout(() => (isOver ? void next() : load()), AGAIN_MS);
   });
-  hls.on(Hls.Events.BUFFERED_TO_END, () => tell('ended'));
+  hls.on(Hls.Events.LEVEL_UPDATED, (_, { details }) => {
+    isOver = !details.live;
+    moves();
+  });
+  video.addEventListener('timeupdate', moves);
+  video.addEventListener('ended', end);
   video.addEventListener('playing', () => tell('playing'));
   hls.attachMedia(video);
-  hls.loadSource(url);
+  load();
   return {
     delay: () => {
       const date = hls.playingDate;
       return date === null ? undefined : (Date.now() - date.getTime()) / 1000;
     },
     stop: () => {
+      stopped = true;
       clearTimeout(again);
+      clearTimeout(standing);
       hls.destroy();
     },
   };

@@ -7,53 +7,19 @@ use super::*;
 use crate::core::chat::RoomHistory;
 use crate::core::feed::{LINE_PICTURE, LINE_SOUND, lines, sources};
 use crate::core::format::Format;
-use crate::core::ids::{Identity, RoomName, SessionId};
-use crate::core::mix::colour::Colour;
-use crate::core::mix::layout::Layout;
-use crate::core::protocol::{Access, Grant, Kind, Mode, RoomState, ServerMessage};
+use crate::core::ids::{Identity, SessionId};
+use crate::core::protocol::{Grant, Kind, ServerMessage};
+use crate::core::room::fixtures::{KEYFRAME, settings};
 use crate::core::room::{Arrival, Forward, Output, Settings};
 use crate::core::track::SlotLine;
-
-/// A key frame of 640 by 360 in VP8 (RFC 7741).
-const START_OF_KEY: [u8; 14] = [0x10, 0x10, 0, 0, 0x9d, 0x01, 0x2a, 0x80, 0x02, 0x68, 0x01, 0, 0, 0];
 
 fn now() -> Now {
     Now { instant: Instant::now(), unix_ms: 7 }
 }
 
 fn room(change: impl FnOnce(&mut Settings)) -> Room {
-    let state = RoomState {
-        name: RoomName::parse("feeds").unwrap(),
-        mode: Mode::Sfu,
-        layout: Layout::Grid,
-        background: Colour::default(),
-        has_backdrop: false,
-        hls: false,
-        restreams: 0,
-        e2ee: false,
-        access: Access::Open,
-        locked: false,
-        lobby: false,
-        participants_max: 2,
-        opened_at_ms: 0,
-        recording: None,
-        recording_consent: Default::default(),
-    };
-    let mut settings = Settings {
-        state,
-        publishers_max: 1,
-        viewers_max: 10,
-        video_bps_max: 5_000_000,
-        messages_per_second: 1_000.0,
-        chat_chars_max: 100,
-        empty_after: Duration::from_secs(60),
-        resume_within: Duration::from_secs(15),
-        initial_estimate_bps: 5_000_000,
-        first_is_admin: false,
-        mix: None,
-        may_record: true,
-        epoch: 1,
-    };
+    let mut settings = Settings { publishers_max: 1, ..settings("feeds") };
+    settings.state.participants_max = 2;
     change(&mut settings);
     let mut room = Room::new(now(), settings);
     room.handle_restored(now(), RoomHistory::default());
@@ -112,7 +78,7 @@ fn outputs(room: &mut Room) -> Vec<Output> {
 fn send(room: &mut Room, from: ParticipantKey, line: u8, format: Format, number: u64) -> Vec<Forward> {
     let later = Now { instant: now().instant + Duration::from_millis(200) * number as u32, unix_ms: 207 };
     room.handle_timeout(later);
-    let payload: Arc<[u8]> = Arc::from(&START_OF_KEY[..]);
+    let payload: Arc<[u8]> = Arc::from(&KEYFRAME[..]);
     let arrival = Arrival {
         line,
         encoding: 0,

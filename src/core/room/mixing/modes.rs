@@ -47,7 +47,9 @@ impl Room {
         };
         let advised = participant.advice.reason().map(|_| Mode::Mcu);
         let mode = participant.mode_wish.or(advised).unwrap_or(self.state.mode);
-        follows && participant.is_person() && participant.may_receive() && mode == Mode::Mcu
+        // A branch has no mix for its lodgers, whom the home calls home for it.
+        let is_here = participant.via.is_none() && participant.lodger.is_none();
+        follows && is_here && participant.is_person() && participant.may_receive() && mode == Mode::Mcu
     }
 
     /// Takes note of how somebody fares, who may be better off with the mix.

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use super::*;
 use crate::core::chat::RoomHistory;
-use crate::core::ids::{RoomName, ShardId};
+use crate::core::ids::ShardId;
 use crate::core::mix::LINE_SOUND;
 use crate::core::mix::backdrop::{self, Backdrop};
 use crate::core::mix::colour::Colour;
-use crate::core::mix::layout::Layout;
 use crate::core::protocol::ModeReason;
-use crate::core::protocol::{Access, PublishedTrack, RoomChange, RoomState};
 use crate::core::protocol::{ClientMessage, Request, SlotState};
+use crate::core::protocol::{PublishedTrack, RoomChange, RoomState};
 use crate::core::relay::Upstream;
+use crate::core::room::fixtures::{MEMBER, settings};
 use crate::core::room::{Arrival, Forward, Settings};
 use crate::core::stream::{Takers, Track};
 
@@ -47,38 +47,8 @@ struct World {
 impl World {
     /// Two members who send sound and picture and receive one voice and two pictures.
     fn new() -> Self {
-        let state = RoomState {
-            name: RoomName::parse("mixed").unwrap(),
-            mode: Mode::Sfu,
-            layout: Layout::Grid,
-            background: Colour::default(),
-            has_backdrop: false,
-            hls: false,
-            restreams: 0,
-            e2ee: false,
-            access: Access::Open,
-            locked: false,
-            lobby: false,
-            participants_max: 10,
-            opened_at_ms: 0,
-            recording: None,
-            recording_consent: Default::default(),
-        };
-        let settings = Settings {
-            state,
-            publishers_max: 10,
-            viewers_max: 10,
-            video_bps_max: 5_000_000,
-            messages_per_second: 1_000.0,
-            chat_chars_max: 100,
-            empty_after: Duration::from_secs(60),
-            resume_within: Duration::from_secs(15),
-            initial_estimate_bps: 5_000_000,
-            first_is_admin: true,
-            mix: Some(MixSettings::default()),
-            may_record: true,
-            epoch: 1,
-        };
+        let settings =
+            Settings { first_is_admin: true, mix: Some(MixSettings::default()), ..settings("mixed") };
         let now = Instant::now();
         let room = Room::new(Now { instant: now, unix_ms: 0 }, settings);
         let (orders, told, people) = (Vec::new(), Vec::new(), Vec::new());
@@ -105,14 +75,7 @@ impl World {
         let entrant = Entrant {
             identity: Identity::parse(name).unwrap(),
             name: name.to_owned(),
-            grant: Grant {
-                publish: true,
-                subscribe: true,
-                chat: true,
-                files: true,
-                admin: false,
-                lowest_layer: false,
-            },
+            grant: MEMBER,
             part: Part::Member,
             session: SessionId(self.people.len() as u128 + 1),
             has_token: false,
@@ -507,7 +470,7 @@ fn csrcs_mean_the_same_in_a_branch_as_at_home() {
     let mut branch = Room::new_branch(stamp, ShardId(1), settings);
     while let Some(output) = world.room.poll_output() {
         if let Output::Downstream { news, .. } = output {
-            branch.handle_downstream(stamp, news);
+            branch.handle_downstream(stamp, ShardId(0).into(), news);
         }
     }
     let csrcs = |room: &Room| -> Vec<(String, u32)> {

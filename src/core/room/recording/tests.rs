@@ -6,17 +6,12 @@ use super::*;
 use crate::core::chat::RoomHistory;
 use crate::core::event::Event;
 use crate::core::format::Format;
-use crate::core::ids::RoomName;
 use crate::core::mix::MixSettings;
-use crate::core::mix::colour::Colour;
-use crate::core::mix::layout::Layout;
-use crate::core::protocol::{Access, Mode, PublishedTrack, Request, RoomChange, RoomState, Source};
+use crate::core::protocol::{PublishedTrack, Request, RoomChange, Source};
 use crate::core::recording::RecordingId;
+use crate::core::room::fixtures::{KEYFRAME, MEMBER, settings};
 use crate::core::room::{Arrival, Forward, Settings};
 use crate::core::track::PublishedLine;
-
-/// One packet, one key frame of 640 × 360 (RFC 7741 §4.2, RFC 6386 §9.1).
-const KEYFRAME: [u8; 12] = [0x10, 0x10, 0, 0, 0x9d, 0x01, 0x2a, 0x80, 0x02, 0x68, 0x01, 0];
 
 struct World {
     room: Room,
@@ -32,38 +27,9 @@ struct World {
 
 impl World {
     fn new(rule: ConsentRule) -> Self {
-        let state = RoomState {
-            name: RoomName::parse("recorded").unwrap(),
-            mode: Mode::Sfu,
-            layout: Layout::Grid,
-            background: Colour::default(),
-            has_backdrop: false,
-            e2ee: false,
-            access: Access::Open,
-            locked: false,
-            lobby: false,
-            participants_max: 10,
-            opened_at_ms: 0,
-            hls: false,
-            restreams: 0,
-            recording: None,
-            recording_consent: rule,
-        };
-        let settings = Settings {
-            state,
-            publishers_max: 10,
-            viewers_max: 10,
-            video_bps_max: 5_000_000,
-            messages_per_second: 1_000.0,
-            chat_chars_max: 100,
-            empty_after: Duration::from_secs(60),
-            resume_within: Duration::from_secs(15),
-            initial_estimate_bps: 5_000_000,
-            first_is_admin: true,
-            mix: Some(MixSettings::default()),
-            may_record: true,
-            epoch: 1,
-        };
+        let mut settings =
+            Settings { first_is_admin: true, mix: Some(MixSettings::default()), ..settings("recorded") };
+        settings.state.recording_consent = rule;
         let now = Instant::now();
         let room = Room::new(Now { instant: now, unix_ms: 1_000 }, settings);
         let mut world = Self {
@@ -88,23 +54,21 @@ impl World {
     }
 
     fn join(&mut self, name: &str) {
+        self.join_in_layers(name, &[]);
+    }
+
+    fn join_in_layers(&mut self, name: &str, rids: &[&str]) {
         let line = |mid: &str, kind| PublishedLine { mid: Mid::from(mid), kind, rids: Vec::new() };
+        let rids = rids.iter().map(|rid| (*rid).into()).collect();
         let entrant = Entrant {
             identity: Identity::parse(name).unwrap(),
             name: name.to_uppercase(),
-            grant: Grant {
-                publish: true,
-                subscribe: true,
-                chat: true,
-                files: true,
-                admin: false,
-                lowest_layer: false,
-            },
+            grant: MEMBER,
             part: Part::Member,
             session: SessionId(self.people.len() as u128 + 1),
             has_token: false,
             returns: false,
-            lines: vec![line("a", Kind::Audio), line("v", Kind::Video)],
+            lines: vec![line("a", Kind::Audio), PublishedLine { rids, ..line("v", Kind::Video) }],
             slots: Vec::new(),
             seed: 7,
         };
@@ -166,11 +130,15 @@ impl World {
 
     /// A key frame of somebody's; the packets of the recorder.
     fn packet(&mut self, key: ParticipantKey) -> Vec<Forward> {
+        self.packet_in_layer(key, 0)
+    }
+
+    fn packet_in_layer(&mut self, key: ParticipantKey, encoding: u8) -> Vec<Forward> {
         self.seq_no += 1;
         let payload: Arc<[u8]> = KEYFRAME.as_slice().into();
         let arrival = Arrival {
             line: 1,
-            encoding: 0,
+            encoding,
             format: Format::VP8,
             seq_no: self.seq_no,
             rtp_time: self.seq_no as u32 * 3_000,
@@ -431,4 +399,43 @@ fn a_room_of_ciphertext_or_a_node_that_does_not_is_not_recorded() {
     assert_eq!(world.start(true, true).unwrap_err().code, Code::Unavailable);
     world.room.settings.may_record = false;
     assert_eq!(world.start(true, false).unwrap_err().code, Code::Unavailable);
+}
+
+#[test]
+fn the_best_layer_that_flows_is_recorded_and_none_is_waited_for() {
+    let mut world = World::new(ConsentRule::Notice);
+    world.join_in_layers("cleo", &["q", "h", "f"]);
+    let cleo = *world.people.last().unwrap();
+    world.start(true, false).unwrap();
+    world.hear(FromRecorder::Ready);
+    // All rest, as nobody watches.
+    world.pass(3_000);
+    let active = |world: &World| {
+        let told = world.told.iter().rev().find_map(|(_, message)| match message {
+            ServerMessage::Layers { active, .. } => Some(active.join("")),
+            _ => None,
+        });
+        told.unwrap_or_default()
+    };
+    let flows = |world: &mut World, encodings: &[u8], ms: u64| -> Vec<u8> {
+        let mut taken = Vec::new();
+        for _ in 0..ms / 100 {
+            for encoding in encodings {
+                let forwards = world.packet_in_layer(cleo, *encoding);
+                taken.extend(forwards.iter().map(|_| *encoding));
+            }
+            world.pass(100);
+        }
+        taken.dedup();
+        taken
+    };
+    assert_eq!(flows(&mut world, &[0], 300), [0], "the lowest is there first");
+    assert!(active(&world).contains('f'), "and the top one is wanted: {}", active(&world));
+    assert_eq!(flows(&mut world, &[0], 6_000), [0], "for as long as it takes");
+    assert!(active(&world).contains('f'), "{}", active(&world));
+    assert_eq!(flows(&mut world, &[0, 1], 500), [0, 1]);
+    assert_eq!(flows(&mut world, &[0, 1, 2], 500), [1, 2]);
+    assert_eq!(flows(&mut world, &[0, 1], 800), [1], "what is gone is gone on without, soon");
+    let (forward, seat) = (world.packet_in_layer(cleo, 1), world.room.recorder_seat().unwrap());
+    assert_eq!(world.room.slot_encoding(seat, forward[0].slot), Some(1));
 }

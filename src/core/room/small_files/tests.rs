@@ -1,55 +1,22 @@
 //! Files by parts, and what is said from outside the room.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::*;
 use crate::core::chat::{ChatCommand, RoomHistory};
 use crate::core::files::FileState;
-use crate::core::ids::{Identity, RoomName, SessionId};
-use crate::core::mix::colour::Colour;
-use crate::core::mix::layout::Layout;
+use crate::core::ids::{Identity, SessionId};
 use crate::core::participant::{Entrant, Part};
-use crate::core::protocol::{Access, ClientMessage, Grant, Mode, Request, RoomState, ServerMessage};
-use crate::core::room::{Now, Settings};
+use crate::core::protocol::{ClientMessage, Grant, Request, ServerMessage};
+use crate::core::room::Now;
+use crate::core::room::fixtures::{MEMBER, settings};
 
 fn now() -> Now {
     Now { instant: Instant::now(), unix_ms: 7 }
 }
 
 fn room() -> Room {
-    let state = RoomState {
-        name: RoomName::parse("files").unwrap(),
-        mode: Mode::Sfu,
-        layout: Layout::Grid,
-        background: Colour::default(),
-        has_backdrop: false,
-        hls: false,
-        restreams: 0,
-        e2ee: false,
-        access: Access::Open,
-        locked: false,
-        lobby: false,
-        participants_max: 10,
-        opened_at_ms: 0,
-        recording: None,
-        recording_consent: Default::default(),
-    };
-    let settings = Settings {
-        state,
-        publishers_max: 10,
-        viewers_max: 10,
-        video_bps_max: 5_000_000,
-        messages_per_second: 1_000.0,
-        chat_chars_max: 100,
-        empty_after: Duration::from_secs(60),
-        resume_within: Duration::from_secs(15),
-        initial_estimate_bps: 5_000_000,
-        first_is_admin: false,
-        mix: None,
-        may_record: true,
-        epoch: 1,
-    };
-    Room::new(now(), settings)
+    Room::new(now(), settings("files"))
 }
 
 /// Somebody in the room, with or without the `files` grant.
@@ -57,7 +24,7 @@ fn join(room: &mut Room, name: &str, files: bool) -> ParticipantKey {
     let entrant = Entrant {
         identity: Identity::parse(name).unwrap(),
         name: name.to_owned(),
-        grant: Grant { publish: true, subscribe: true, chat: true, files, admin: false, lowest_layer: false },
+        grant: Grant { files, ..MEMBER },
         part: Part::Member,
         session: SessionId(1),
         has_token: false,
@@ -80,10 +47,21 @@ fn send(
     size_bytes: u32,
     bytes: &[u8],
 ) -> (String, Option<SmallFile>) {
+    send_at(room, key, id, size_bytes, (None, bytes))
+}
+
+fn send_at(
+    room: &mut Room,
+    key: ParticipantKey,
+    id: &str,
+    size_bytes: u32,
+    (offset, bytes): (Option<u32>, &[u8]),
+) -> (String, Option<SmallFile>) {
     let message = ClientMessage::FileSend {
         id: MessageId::parse(id).unwrap(),
         name: "../a.txt".into(),
         size_bytes,
+        offset,
         data: STANDARD.encode(bytes),
     };
     room.handle_request(now(), key, Request { request: Some(1), message });
@@ -119,6 +97,23 @@ fn parts_become_a_file_that_is_answered_when_it_is_kept() {
     room.handle_kept(&file.asker, Ok(()));
     let Some(Output::Tell(_, message)) = room.poll_output() else { panic!("it is answered") };
     assert_eq!(*message, ServerMessage::Ok { request: Some(1) });
+}
+
+#[test]
+fn a_part_that_is_sent_again_is_there_once_and_one_without_its_beginning_is_refused() {
+    let mut room = room();
+    room.handle_restored(now(), RoomHistory::default());
+    let ann = join(&mut room, "ann", true);
+    let mut part = |id, offset, bytes| send_at(&mut room, ann, id, 8, (Some(offset), bytes));
+    assert_eq!(part("f1", 0, b"hello"), ("ok".into(), None));
+    assert_eq!(part("f1", 0, b"hello"), ("ok".into(), None), "its answer got lost");
+    let (_, file) = part("f1", 5, b" al");
+    assert_eq!(file.expect("it is whole").bytes, b"hello al");
+    // Two at once: the second drops the first, whose end is not taken for a file.
+    assert_eq!(part("f2", 0, b"hello"), ("ok".into(), None));
+    assert_eq!(part("f3", 0, b"hello"), ("ok".into(), None));
+    assert_eq!(part("f2", 5, b" al"), ("wrong_offset".into(), None));
+    assert_eq!(part("f2", u32::MAX, b"").0, "wrong_offset");
 }
 
 #[test]
