@@ -17,7 +17,8 @@ export PATH="$PWD/.tools/bin:$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 
 say() { echo "setup: $*" >&2; }
 die() { echo "setup: $*" >&2; exit 1; }
-have() { command -v "$1" >/dev/null 2>&1; }
+# Programs only: functions here are named as what they bring.
+have() { type -P "$1" >/dev/null; }
 # at_least HAVE WANT: compares versions.
 at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
 

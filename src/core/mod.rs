@@ -6,6 +6,7 @@
 pub mod audit;
 pub mod bandwidth;
 pub mod breaker;
+pub mod captured;
 pub mod chat;
 pub mod depacketize;
 pub mod event;

@@ -194,11 +194,6 @@ impl Reception {
         self.report = Some((now, report));
     }
 
-    /// What the sender has told of its clock last.
-    pub fn sender_report(&self) -> Option<&SenderReport> {
-        self.report.as_ref().map(|(_, report)| report)
-    }
-
     /// What is to be reported of the stream `ssrc`, since the last time. `None` before its first packet.
     pub fn poll_report(&mut self, now: Instant, ssrc: u32) -> Option<ReportBlock> {
         let highest = self.next.checked_sub(1)?;

@@ -19,11 +19,12 @@ pub use self::header::{Header, Meanings, Values};
 use super::negotiate::PayloadType;
 use super::srtp::RtpOpener;
 use super::srtp::keys::KeySlot;
+use crate::core::captured::CaptureClock;
 use crate::core::format::Format;
 use crate::core::payload::VIDEO_CLOCK_RATE;
 use crate::core::protocol::Kind;
 use crate::core::reception::Reception;
-use crate::core::rtcp::{Arrivals, SenderReport, unix_us_of_ntp, write};
+use crate::core::rtcp::{Arrivals, SenderReport, write};
 use crate::core::track::PublishedLine;
 
 /// Sources of one peer, several for each of its lines. Full: the one that was silent longest is forgotten.
@@ -61,9 +62,8 @@ pub struct Incoming<'a> {
     pub marker: bool,
     pub payload: Arc<[u8]>,
     pub values: Values<'a>,
-    /// When its media was captured by its sender's clock, in microseconds since the Unix epoch; by its latest
-    /// report (RFC 3550 §6.4.1), so `None` before that. Senders that count from when they were started are
-    /// long before that epoch, which does no harm.
+    /// When its media was captured by its sender's clock, in microseconds since the Unix epoch
+    /// ([`CaptureClock`]).
     pub captured_us: Option<i64>,
 }
 
@@ -96,6 +96,7 @@ struct Stream {
     /// In Hz.
     clock_rate: u32,
     reception: Reception,
+    clock: CaptureClock,
     heard_at: Instant,
 }
 
@@ -199,7 +200,8 @@ impl Ingress {
         let clock_rate = known.map_or(VIDEO_CLOCK_RATE, |known| known.format.codec.clock_rate());
         let asks = role == Role::Media && known.is_some_and(|known| known.is_resent);
         let (ssrc, reception) = (header.ssrc, Reception::new(asks));
-        let stream = Stream { ssrc, line, encoding, role, clock_rate, reception, heard_at: now };
+        let clock = CaptureClock::default();
+        let stream = Stream { ssrc, line, encoding, role, clock_rate, reception, clock, heard_at: now };
         if self.streams.len() < STREAMS_MAX {
             self.streams.push(stream);
             return Ok(self.streams.len() - 1);
@@ -256,6 +258,9 @@ impl Ingress {
         if stream.role == Role::Media {
             let since_start = now.saturating_duration_since(self.start);
             stream.reception.note_time(since_start, header.rtp_time, stream.clock_rate);
+            if let Some(ntp_time) = header.values.captured_at {
+                stream.clock.handle_packet(header.rtp_time, ntp_time);
+            }
             if self.report_at.is_none() {
                 self.report_at = Some(now + REPORT_INTERVAL);
                 self.alarm_at(now + REPORT_INTERVAL);
@@ -285,7 +290,6 @@ impl Ingress {
         let pt = header.payload_type;
         let known = self.negotiated.payload_types.iter().find(|known| *known.pt == pt);
         let format = known.ok_or(Untaken::Unknown)?.format;
-        let report = stream.reception.sender_report();
         Ok(Incoming {
             line: stream.line,
             encoding: stream.encoding,
@@ -295,7 +299,7 @@ impl Ingress {
             marker: header.marker,
             payload,
             values: header.values,
-            captured_us: report.and_then(|report| captured_us(report, header.rtp_time, stream.clock_rate)),
+            captured_us: stream.clock.captured_us(header.rtp_time, stream.clock_rate),
         })
     }
 
@@ -333,6 +337,7 @@ impl Ingress {
         let stream = self.streams.iter_mut().find(|stream| stream.ssrc == report.ssrc);
         if let Some(stream) = stream {
             stream.reception.handle_sender_report(now, *report);
+            stream.clock.handle_report(report);
         }
     }
 
@@ -443,12 +448,6 @@ fn unpadded(payload: Arc<[u8]>) -> Result<Arc<[u8]>, Untaken> {
     let padding = payload.last().copied().map_or(0, usize::from);
     let len = payload.len().checked_sub(padding).filter(|_| padding > 0).ok_or(Untaken::Malformed)?;
     Ok(Arc::from(&payload[..len]))
-}
-
-fn captured_us(report: &SenderReport, rtp_time: u32, clock_rate: u32) -> Option<i64> {
-    // Both wrap; a packet is not hours from its report.
-    let ticks = rtp_time.wrapping_sub(report.rtp_time) as i32;
-    unix_us_of_ntp(report.ntp_time).checked_add(i64::from(ticks) * 1_000_000 / i64::from(clock_rate))
 }
 
 #[cfg(test)]

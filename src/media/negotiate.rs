@@ -280,7 +280,7 @@ fn bad_offer(reason: &str) -> Refusal {
 /// Not the orientation of a camera (3GPP TS 26.114 §7.4.5): who is not answered that turns its pictures
 /// itself, so that they are upright for whoever decodes them: mixer, recordings, streams, players that know
 /// nothing of it.
-fn extensions() -> [(u8, Extension); 8] {
+fn extensions() -> [(u8, Extension); 9] {
     [
         (1, Extension::AudioLevel),
         (2, Extension::AbsoluteSendTime),
@@ -289,6 +289,7 @@ fn extensions() -> [(u8, Extension); 8] {
         (10, Extension::RtpStreamId),
         (11, Extension::RepairedRtpStreamId),
         (12, Extension::with_serializer(dependency::URI, DependencyDescriptorSerializer)),
+        (13, Extension::AbsoluteCaptureTime),
         (14, Extension::PlayoutDelay),
     ]
 }

@@ -1,6 +1,6 @@
 /** The offer's codecs: what is forwarded, and nothing else. */
 import { expect, test } from 'vitest';
-import { isOffered, wantDescriptor } from '../src/client/codecs';
+import { isOffered, wantCaptureTime, wantDescriptor } from '../src/client/codecs';
 
 const offered = (mimeType: string, sdpFmtpLine?: string) =>
   isOffered({ mimeType, ...(sdpFmtpLine !== undefined && { sdpFmtpLine }) });
@@ -23,7 +23,7 @@ test('rare variants and telephone codecs are not', () => {
   expect(offered('video/H264', 'packetization-mode=1;profile-level-id=f4001f')).toBe(false);
 });
 
-test('the dependency descriptor is asked for where the browser lets one ask', () => {
+test('header extensions are asked for where the browser lets one ask', () => {
   const known = [
     { uri: 'urn:ietf:params:rtp-hdrext:sdes:mid', direction: 'sendrecv' },
     {
@@ -41,5 +41,7 @@ test('the dependency descriptor is asked for where the browser lets one ask', ()
   };
   wantDescriptor(transceiver as unknown as RTCRtpTransceiver);
   expect(wanted.map(({ direction }) => direction)).toEqual(['sendrecv', 'sendrecv', 'stopped']);
+  wantCaptureTime(transceiver as unknown as RTCRtpTransceiver);
+  expect(wanted.map(({ direction }) => direction)).toEqual(['sendrecv', 'stopped', 'sendrecv']);
   expect(() => wantDescriptor({} as RTCRtpTransceiver)).not.toThrow();
 });

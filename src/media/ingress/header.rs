@@ -42,6 +42,9 @@ pub struct Values<'a> {
     pub orientation: Option<u8>,
     pub playout_delay: Option<[u8; 3]>,
     pub descriptor: Option<&'a [u8]>,
+    /// When its media was captured by its sender's clock, as seconds since 1900 and their fractions, 32
+    /// bits each (abs-capture-time).
+    pub captured_at: Option<u64>,
 }
 
 /// What an extension means.
@@ -55,6 +58,7 @@ enum Meaning {
     Orientation,
     PlayoutDelay,
     Descriptor,
+    CaptureTime,
 }
 
 /// What a peer means by its ids; those of one bundle agree (RFC 8843 §9.1).
@@ -78,6 +82,7 @@ impl Meanings {
             (Extension::VideoOrientation.as_uri(), Meaning::Orientation),
             (Extension::PlayoutDelay.as_uri(), Meaning::PlayoutDelay),
             (dependency::URI, Meaning::Descriptor),
+            (Extension::AbsoluteCaptureTime.as_uri(), Meaning::CaptureTime),
         ];
         for (id, extension) in media.remote_extmap().iter() {
             let known = uris.iter().find(|(uri, _)| *uri == extension.as_uri());
@@ -189,9 +194,18 @@ impl<'a> Values<'a> {
             (Some(Meaning::Orientation), &[orientation, ..]) => self.orientation = Some(orientation),
             (Some(Meaning::PlayoutDelay), &[a, b, c]) => self.playout_delay = Some([a, b, c]),
             (Some(Meaning::Descriptor), [_, ..]) => self.descriptor = Some(value),
+            (Some(Meaning::CaptureTime), _) => self.captured_at = captured_at(value),
             _ => {}
         }
     }
+}
+
+/// By the clock of whoever captured it, and where that is not the sender, how far that clock is ahead of
+/// the sender's.
+fn captured_at(value: &[u8]) -> Option<u64> {
+    let (captured_at, rest) = value.split_first_chunk()?;
+    let ahead = rest.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+    Some(u64::from_be_bytes(*captured_at).wrapping_sub(ahead))
 }
 
 #[cfg(test)]
@@ -209,6 +223,7 @@ mod tests {
             meanings.set(4, Meaning::Mid);
             meanings.set(10, Meaning::Rid);
             meanings.set(11, Meaning::RepairedRid);
+            meanings.set(13, Meaning::CaptureTime);
             meanings.set(200, Meaning::Descriptor);
             meanings
         }
@@ -258,6 +273,20 @@ mod tests {
         let header = Header::read(&bytes, &meanings()).unwrap();
         assert_eq!(header.values.descriptor, Some(&[5; 20][..]));
         assert_eq!((header.values.transport_seq_no, header.values.mid), (Some(9), None));
+    }
+
+    #[test]
+    fn the_time_of_capture_is_its_sender_s() {
+        let captured = |value: &[u8]| {
+            let mut extension = vec![0xd0 | (value.len() - 1) as u8];
+            extension.extend(value);
+            let bytes = packet(0x90, ONE_BYTE_PROFILE, &extension, &[]);
+            Header::read(&bytes, &meanings()).unwrap().values.captured_at
+        };
+        assert_eq!(captured(&[0, 0, 0, 9, 0x80, 0, 0, 0]), Some(9 << 32 | 1 << 31));
+        let a_second_behind = [0, 0, 0, 9, 0, 0, 0, 0, 255, 255, 255, 255, 0, 0, 0, 0];
+        assert_eq!(captured(&a_second_behind), Some(10 << 32));
+        assert_eq!(captured(&[0, 0, 0, 9]), None);
     }
 
     #[test]

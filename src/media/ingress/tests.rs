@@ -204,6 +204,11 @@ fn reports_and_clocks_follow_the_sender_s_reports() {
     ingress.handle_sender_report(now, &report);
     let sealed = packet(5, 111, 12, MID_A, b"sound", &sealer);
     assert_eq!(ingress.receive(now, &sealed).expect("taken").captured_us, Some(5_040_000));
+    // A packet that says it itself knows better.
+    let mut extensions = vec![0xd7];
+    extensions.extend(crate::core::rtcp::ntp_time(5_030_000).to_be_bytes());
+    let sealed = packet(5, 111, 13, &extensions, b"sound", &sealer);
+    assert_eq!(ingress.receive(now, &sealed).expect("taken").captured_us, Some(5_030_000));
     let at = now + REPORT_INTERVAL;
     let told = feedback(&mut ingress, at);
     let mut blocks = Vec::new();
@@ -213,7 +218,7 @@ fn reports_and_clocks_follow_the_sender_s_reports() {
         }
     });
     let [block] = blocks[..] else { panic!("{blocks:?}") };
-    assert_eq!((block.ssrc, block.lost, block.highest_seq_no), (5, 1, 12));
+    assert_eq!((block.ssrc, block.lost, block.highest_seq_no), (5, 1, 13));
     assert_eq!((block.last_report, block.delay_since_last_report), ((ntp_time >> 16) as u32, 65_536));
     assert_eq!(ingress.poll_timeout(), Some(at + REPORT_INTERVAL));
     let later = at + 2 * REPORTED_FOR;

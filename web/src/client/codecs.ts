@@ -42,6 +42,7 @@ export function narrowCodecs(transceiver: RTCRtpTransceiver, kind: Kind): void {
 }
 
 const DESCRIPTOR = 'https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension';
+const CAPTURE_TIME = 'http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time';
 
 /** The RTP header extensions control API, which not every browser has yet. */
 interface HeaderExtensions {
@@ -54,14 +55,26 @@ interface HeaderExtensions {
  * it no decoder gets more than the lowest spatial layer of scalable AV1.
  */
 export function wantDescriptor(transceiver: RTCRtpTransceiver): void {
+  wantExtension(transceiver, DESCRIPTOR);
+}
+
+/**
+ * Asks to tell with packets when their sound was captured, which Chromium can and does not offer by itself.
+ * Its reports have the moment of sending instead, so that recordings and mixes would have its sound late.
+ */
+export function wantCaptureTime(transceiver: RTCRtpTransceiver): void {
+  wantExtension(transceiver, CAPTURE_TIME);
+}
+
+function wantExtension(transceiver: RTCRtpTransceiver, wanted: string): void {
   const extended: HeaderExtensions = transceiver as RTCRtpTransceiver & HeaderExtensions;
   const all = extended.getHeaderExtensionsToNegotiate?.();
-  const descriptor = all?.find(({ uri }) => uri === DESCRIPTOR);
-  if (!all || !descriptor) return;
-  descriptor.direction = 'sendrecv';
+  const extension = all?.find(({ uri }) => uri === wanted);
+  if (!all || !extension) return;
+  extension.direction = 'sendrecv';
   try {
     extended.setHeaderExtensionsToNegotiate?.(all);
   } catch {
-    // Scalable AV1 will be seen at its lowest layer.
+    // What it would have told is not known then.
   }
 }

@@ -2,7 +2,7 @@
  * One `RTCPeerConnection` as a room wants it: two data channels, one sending m-line for each source, and the
  * receive slots, all offered at once, so that nothing later needs another offer but an ICE restart.
  */
-import { narrowCodecs, wantDescriptor } from './codecs';
+import { narrowCodecs, wantCaptureTime, wantDescriptor } from './codecs';
 import { compactOffer, preferOpusDtx, restartFragment, spliceFragment } from './fragment';
 import { CONTROL_LABEL, type Kind, LOSSY_LABEL, PROTOCOL, type Source } from './protocol';
 
@@ -76,7 +76,9 @@ export class Peer {
     if (send) {
       for (const source of SOURCES) {
         const init: RTCRtpTransceiverInit = { direction: 'sendonly', sendEncodings: ENCODINGS[source] };
-        this.sending.set(source, this.#line(KINDS[source], init));
+        const line = this.#line(KINDS[source], init);
+        if (KINDS[source] === 'audio') wantCaptureTime(line);
+        this.sending.set(source, line);
       }
     }
     const video = Math.min(slots.video, VIDEO_SLOTS_MAX);
