@@ -68,6 +68,8 @@ export class Peer {
   readonly receiving: RTCRtpTransceiver[] = [];
   /** RIDs that the server wants of a source; absent until it has said so. */
   readonly wanted = new Map<Source, ReadonlySet<string>>();
+  /** The last change of each source's encodings. */
+  readonly #tuned = new Map<Source, Promise<void>>();
 
   constructor(slots: SlotCounts, send: boolean, config: RTCConfiguration = {}) {
     this.pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle', ...config });
@@ -141,8 +143,19 @@ export class Peer {
     await this.#tune(source);
   }
 
-  /** Sets each encoding's scale by the picture's size, and turns on those that exist and are wanted. */
-  async #tune(source: Source): Promise<void> {
+  /**
+   * Sets each encoding's scale by the picture's size, and turns on those that exist and are wanted. One change
+   * after the other: browsers refuse one that begins while another is under way, and what it was to turn on would
+   * stay off.
+   */
+  #tune(source: Source): Promise<void> {
+    const before = this.#tuned.get(source) ?? Promise.resolve();
+    const tuned = before.catch(() => undefined).then(() => this.#setEncodings(source));
+    this.#tuned.set(source, tuned);
+    return tuned;
+  }
+
+  async #setEncodings(source: Source): Promise<void> {
     const wanted = this.wanted.get(source);
     const sender = this.sending.get(source)?.sender;
     const parameters = sender?.getParameters();
