@@ -3,13 +3,15 @@
 # its own, and load tools, each on another core, in network namespaces joined by a veth pair. What arrives is handled on the
 # core of the thread that reads it (receive flow steering), as a network card with as many queues would have it. A single
 # tool that many shards send to has the other half's cores for that, as all shards would wait for one queue otherwise.
+# Of a core that runs two threads one is used: two shards on one core would cost more each, and say nothing of shards.
 #
 #   SECONDS_EACH=5     measured seconds of each run
 #   ANTIPHON=...       another build's binary for the server, to compare with; TOOL=... for the tools
 
 die() { echo "bench: $*" >&2; exit 1; }
 [ "$(id -u)" = 0 ] || die "network namespaces need root"
-half=$(($(nproc) / 2))
+mapfile -t cores < <(cut -d , -f 1 /sys/devices/system/cpu/cpu[0-9]*/topology/thread_siblings_list | cut -d - -f 1 | sort -nu)
+half=$((${#cores[@]} / 2))
 [ "$half" -gt 1 ] || die "shards and load tools on cores of their own need four cores or more"
 seconds=${SECONDS_EACH:-5}
 antiphon=${ANTIPHON:-target/release/antiphon}
@@ -23,16 +25,15 @@ stop() {
 }
 trap 'stop; network_down; rm -rf "$data"' EXIT
 network_up
-# Two threads of one core are not two cores.
-echo "bench: core 0 shares its hardware with $(cat /sys/devices/system/cpu/cpu0/topology/thread_siblings_list)" >&2
+echo "bench: $(nproc) threads, of which one each of cores ${cores[*]} is used" >&2
 
-# flows NETNS INTERFACE FIRST LAST FLOWS: what arrives there is handled on these cores, so many flows each where it is read,
+# flows NETNS INTERFACE FLOWS CORE...: what arrives there is handled on these cores, so many flows each where it is read,
 # and with none any flow on any of them.
 flows() {
   local mask=0 core
-  for ((core = $3; core <= $4; core++)); do mask=$((mask | 1 << core)); done
+  for core in "${@:4}"; do mask=$((mask | 1 << core)); done
   ip netns exec "$1" sh -c "printf '%x' $mask >/sys/class/net/$2/queues/rx-0/rps_cpus
-    echo $5 >/sys/class/net/$2/queues/rx-0/rps_flow_cnt"
+    echo $3 >/sys/class/net/$2/queues/rx-0/rps_flow_cnt"
 }
 echo 32768 >/proc/sys/net/core/rps_sock_flow_entries
 # Many cores send at once to the one of a load tool; what waits there for it must not be lost.
@@ -43,14 +44,15 @@ echo 30000 >/proc/sys/net/core/netdev_max_backlog
 run() {
   local name=$1 count=$2 tools=$3 number
   shift 3
-  flows $server_netns bench0 0 $((count - 1)) 32768
+  local shards=("${cores[@]:0:count}") readers=("${cores[@]:half}")
+  flows $server_netns bench0 32768 "${shards[@]}"
   if [ "$tools" -lt "$count" ]; then
-    flows $tool_netns bench1 "$half" $((half + count - 1)) 0
+    flows $tool_netns bench1 0 "${readers[@]:0:count}"
   else
-    flows $tool_netns bench1 "$half" $((half + tools - 1)) 32768
+    flows $tool_netns bench1 32768 "${readers[@]:0:tools}"
   fi
   SHARDS=$count antiphon_config $http "$data" >"$data/antiphon.toml"
-  ip netns exec $server_netns taskset -c "0-$((count - 1))" \
+  ip netns exec $server_netns taskset -c "$(IFS=,; echo "${shards[*]}")" \
     "$antiphon" serve --config "$data/antiphon.toml" 2>"$data/log" &
   server=$!
   local deadline=$((SECONDS + 20)) url=http://$server_address:$http jobs=()
@@ -59,7 +61,7 @@ run() {
     sleep 0.2
   done
   for ((number = 0; number < tools; number++)); do
-    ip netns exec $tool_netns taskset -c $((half + number)) "$tool" bench forward --url "$url" \
+    ip netns exec $tool_netns taskset -c "${readers[number]}" "$tool" bench forward --url "$url" \
       --server-pid "$server" --join-rate 100 --seconds "$seconds" "$@" >"$data/run.$number.json" &
     jobs+=($!)
   done

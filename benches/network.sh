@@ -8,12 +8,14 @@
 #
 # After `network_up`: $server_address is where servers listen, ${in_server[@]} and ${in_tool[@]} start a command on
 # its side and core. Without root, `ip` or a second core it says so, and everything is on loopback and its cores.
-# `NETWORK=loopback` asks for that. `network_down` removes all of it.
+# `NETWORK=loopback` asks for that. `network_down` removes all of it. `TOOL_CORE=8` has the tool on another core than 1,
+# where 0 and 1 are two threads of one.
 
 server_address=127.0.0.1
 server_interface=lo
 in_server=() in_tool=()
 network=loopback
+tool_core=${TOOL_CORE:-1}
 server_netns=antiphon-bench-server tool_netns=antiphon-bench-tool
 
 # steer NETNS INTERFACE CORE: lets this core handle what arrives there.
@@ -23,7 +25,7 @@ steer() {
 
 network_up() {
   if [ "$(nproc)" -gt 1 ] && command -v taskset >/dev/null; then
-    in_server=(taskset -c 0) in_tool=(taskset -c 1)
+    in_server=(taskset -c 0) in_tool=(taskset -c "$tool_core")
   fi
   if [ "${NETWORK:-veth}" = loopback ]; then return; fi
   if [ "$(id -u)" != 0 ] || [ "$(nproc)" = 1 ] || ! command -v ip >/dev/null || ! command -v taskset >/dev/null; then
@@ -42,12 +44,12 @@ network_up() {
     ip -n "${netns%:*}" link set "${netns#*:}" up
   done
   steer $server_netns bench0 0
-  steer $tool_netns bench1 1
+  steer $tool_netns bench1 "$tool_core"
   # The bare limit is one process, so it stays on one side: on this one's loopback, with its receivers' work steered away.
-  steer $tool_netns lo 1
+  steer $tool_netns lo "$tool_core"
   server_address=10.199.0.1 server_interface=bench0 network=veth
   in_server=(ip netns exec $server_netns taskset -c 0)
-  in_tool=(ip netns exec $tool_netns taskset -c 1)
+  in_tool=(ip netns exec $tool_netns taskset -c "$tool_core")
 }
 
 network_down() {

@@ -30,7 +30,7 @@ say() { echo "bench-peers: $*" >&2; }
 network_up
 bare_cores=() in_bare=()
 if [ "$network" = veth ]; then in_bare=(ip netns exec "$tool_netns"); fi
-if [ ${#in_tool[@]} -gt 0 ]; then bare_cores=(--core 0 --receiver-core 1); fi
+if [ ${#in_tool[@]} -gt 0 ]; then bare_cores=(--core 0 --receiver-core "$tool_core"); fi
 
 # What can be measured here.
 servers=()

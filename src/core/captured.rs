@@ -60,8 +60,8 @@ mod tests {
             packets: 1,
             octets: 1,
         };
-        clock.handle_report(&report(5_020_000));
-        assert_eq!(clock.captured_us(0, 48_000), Some(5_000_000));
+        clock.handle_report(&report(5_000_000));
+        assert_eq!(clock.captured_us(1_920, 48_000), Some(5_020_000));
         clock.handle_packet(u32::MAX, ntp_time(5_000_000));
         assert_eq!(clock.captured_us(959, 48_000), Some(5_020_000));
         clock.handle_report(&report(9_000_000));

@@ -153,6 +153,14 @@ impl Encoding {
         self.woken_at = Some(now);
     }
 
+    /// Its publisher goes on after a pause of its own, with what it was told to send.
+    pub fn expect(&mut self, now: Instant) {
+        self.missing_since = None;
+        if self.told_active {
+            self.woken_at = Some(now);
+        }
+    }
+
     /// Nobody takes it: its publisher may rest it.
     pub fn rest(&mut self, now: Instant) {
         self.told_active = false;
@@ -270,9 +278,14 @@ impl Track {
         wanted.fold(0, |mask, (index, _)| mask | 1u32 << index)
     }
 
+    /// Nothing of it is to be forwarded: muted by its publisher or by an admin.
+    pub fn is_hushed(&self) -> bool {
+        self.muted || self.silenced
+    }
+
     /// Worth a slot.
     pub fn is_shown(&self) -> bool {
-        !self.muted && !self.silenced && self.format.is_some()
+        !self.is_hushed() && self.format.is_some()
     }
 }
 

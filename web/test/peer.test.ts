@@ -1,5 +1,5 @@
 /**
- * Simulcast by the size of the camera, the fullest encoding being the whole picture, and by what is wanted of it.
+ * Simulcast by the size of the camera, the fullest encoding being the whole picture, and by what is wanted.
  */
 import { afterEach, expect, test, vi } from 'vitest';
 import { Peer, scales } from '../src/client/peer';

@@ -83,27 +83,21 @@ impl Room {
                 slot.target = Some(Layer { encoding: 0, spatial: u8::MAX });
                 continue;
             }
-            let mut layers = offers(now, track);
-            if !slot.described && track.format.is_some_and(|format| format.codec == Codec::Av1) {
-                layers.truncate(track.encodings.len());
+            if track.is_hushed() {
+                // It begins anew: what is asked for meanwhile would be given up on.
+                (slot.target, slot.current) = (None, None);
+                continue;
             }
-            if lowest {
-                layers.truncate(1);
-            }
+            let layers = offers_to(now, slot, track, lowest);
             offered.push((index, priority(slot, track, *on_air), layers));
         }
         let demands: Vec<Demand<'_, usize>> = offered
             .iter()
             .map(|(index, priority, layers)| {
-                let slot = &participant.slots[*index];
-                let current = slot.current.map(|layer| usize::from(layer.index()));
-                Demand {
-                    slot: *index,
-                    priority: *priority,
-                    max_height: slot.wish.max_height,
-                    current,
-                    layers,
-                }
+                let Slot { wish, current, .. } = &participant.slots[*index];
+                let current = current.map(|layer| usize::from(layer.index()));
+                let max_height = wish.max_height;
+                Demand { slot: *index, priority: *priority, max_height, current, layers }
             })
             .collect();
         let allocation = participant.allocator.allocate(now, audio_bps, &demands);
@@ -114,8 +108,10 @@ impl Room {
             let Some(track_key) = slot.track else { continue };
             let Some(track) = tracks.get(track_key.0 as usize).and_then(Option::as_ref) else { continue };
             slot.target = choice.map(|layer| Layer::of(layer, track.encodings.len() == 1));
-            if participant.part == Part::Recorder && track.encodings.len() > 1 {
-                take_best_that_flows(now, (track_key, track), slot, &mut wanted);
+            match participant.part {
+                _ if track.encodings.len() == 1 => {}
+                Part::Recorder => take_best_that_flows(now, (track_key, track), slot, &mut wanted),
+                _ => begin_with_what_flows(now, (track_key, track), slot, &mut wanted),
             }
             let Some(target) = slot.target else {
                 slot.current = None;
@@ -350,6 +346,32 @@ fn take_best_that_flows(
     wanted.extend(better.map(|encoding| (key, encoding, Need::Awake)));
 }
 
+/// A slot that gets nothing yet does not wait for an encoding that may take its publisher seconds to send: it
+/// begins with the best below it that flows, and where none does with the lowest, which comes first. What was
+/// meant is woken beside the one that flows; beside one that is woken too it would only hold it up.
+fn begin_with_what_flows(
+    now: Instant,
+    (key, track): (TrackKey, &Track),
+    slot: &mut Slot,
+    wanted: &mut Vec<(TrackKey, u8, Need)>,
+) {
+    let Some(meant) = slot.target.map(|target| target.encoding).filter(|_| slot.current.is_none()) else {
+        return;
+    };
+    let newest = track.encodings.iter().filter_map(Encoding::heard_at).max();
+    let flows = |index: &u8| track.encodings[usize::from(*index)].flows(now, newest);
+    if meant == 0 || flows(&meant) {
+        return;
+    }
+    let flowing = (0..meant).rev().find(flows);
+    let first = flowing.or_else(|| Some(0).filter(|_| track.encodings[0].is_alive(now)));
+    let Some(first) = first else { return };
+    slot.target = Some(Layer::of(first.into(), false));
+    if flowing.is_some() {
+        wanted.push((key, meant, Need::Awake));
+    }
+}
+
 fn priority(slot: &Slot, track: &Track, on_air: Option<ParticipantKey>) -> Priority {
     if slot.wish.pinned.is_some() || track.source == Source::Screen {
         Priority::Pinned
@@ -358,6 +380,18 @@ fn priority(slot: &Slot, track: &Track, on_air: Option<ParticipantKey>) -> Prior
     } else {
         Priority::Other
     }
+}
+
+/// What there is of a track for this slot; `lowest` where its participant gets no more than that.
+fn offers_to(now: Instant, slot: &Slot, track: &mut Track, lowest: bool) -> Vec<LayerOffer> {
+    let mut layers = offers(now, track);
+    if !slot.described && track.format.is_some_and(|format| format.codec == Codec::Av1) {
+        layers.truncate(track.encodings.len());
+    }
+    if lowest {
+        layers.truncate(1);
+    }
+    layers
 }
 
 /// What there is of a track. One that has gone quiet altogether, such as a screen where nothing moves or a
@@ -400,3 +434,6 @@ fn sent_offers(now: Instant, track: &mut Track) -> Vec<LayerOffer> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -209,7 +209,7 @@ impl Room {
             kind: slot.kind,
             participant: owner.map(|owner| owner.identity.clone()),
             source: track.map(|track| track.source),
-            paused: track.is_some() && slot.target.is_none(),
+            paused: track.is_some_and(|track| !track.is_hushed()) && slot.target.is_none(),
         })
     }
 

@@ -46,13 +46,13 @@ impl Room {
         if !lines.is_empty() && !is_publisher {
             self.admit_publisher()?;
         }
-        self.name_tracks(key, &lines);
+        self.name_tracks(now, key, &lines);
         self.announce(key);
         self.settle(now);
         Ok(())
     }
 
-    fn name_tracks(&mut self, key: ParticipantKey, lines: &[(usize, &PublishedTrack)]) {
+    fn name_tracks(&mut self, now: Instant, key: ParticipantKey, lines: &[(usize, &PublishedTrack)]) {
         let Some(participant) = self.participant_mut(key) else { return };
         participant.names_tracks = true;
         for line in 0..participant.lines.len() {
@@ -66,15 +66,19 @@ impl Room {
                 continue;
             };
             let Some(track) = self.track_mut(track_key) else { continue };
-            let unmuted = track.muted && !told.muted;
+            let (unmuted, changes) = (track.muted && !told.muted, track.muted != told.muted);
             track.source = told.source;
             track.muted = told.muted;
             track.height_told = told.height;
             if unmuted {
                 track.silenced = false;
+                track.encodings.iter_mut().for_each(|encoding| encoding.expect(now));
             }
             if told.muted {
                 self.speakers.remove(track_key);
+            }
+            if changes {
+                self.stale_slots();
             }
         }
     }

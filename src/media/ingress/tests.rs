@@ -206,9 +206,9 @@ fn reports_and_clocks_follow_the_sender_s_reports() {
     assert_eq!(ingress.receive(now, &sealed).expect("taken").captured_us, Some(5_040_000));
     // A packet that says it itself knows better.
     let mut extensions = vec![0xd7];
-    extensions.extend(crate::core::rtcp::ntp_time(5_030_000).to_be_bytes());
+    extensions.extend(crate::core::rtcp::ntp_time(6_000_000).to_be_bytes());
     let sealed = packet(5, 111, 13, &extensions, b"sound", &sealer);
-    assert_eq!(ingress.receive(now, &sealed).expect("taken").captured_us, Some(5_030_000));
+    assert_eq!(ingress.receive(now, &sealed).expect("taken").captured_us, Some(6_000_000));
     let at = now + REPORT_INTERVAL;
     let told = feedback(&mut ingress, at);
     let mut blocks = Vec::new();

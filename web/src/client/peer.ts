@@ -144,9 +144,9 @@ export class Peer {
   }
 
   /**
-   * Sets each encoding's scale by the picture's size, and turns on those that exist and are wanted. One change
-   * after the other: browsers refuse one that begins while another is under way, and what it was to turn on would
-   * stay off.
+   * Sets each encoding's scale by the picture's size, and turns on those that exist and are wanted. One
+   * change after the other: browsers refuse one that begins while another is under way, and what it was to
+   * turn on would stay off.
    */
   #tune(source: Source): Promise<void> {
     const before = this.#tuned.get(source) ?? Promise.resolve();
