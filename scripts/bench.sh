@@ -5,7 +5,7 @@
 #
 #   PACKET_PATH=0      leaves criterion out
 #   SECONDS_EACH=20    measured seconds of each run
-#   ANTIPHON=...       another build's binary, to compare with; NETWORK=loopback, SHARDS=1
+#   ANTIPHON=...       another build's binary, to compare with; TOOL=... for the load tool; NETWORK=loopback, SHARDS=1
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source benches/network.sh
@@ -14,6 +14,7 @@ source benches/antiphon.sh
 seconds=${SECONDS_EACH:-20}
 http=${HTTP_PORT:-17880}
 antiphon=${ANTIPHON:-target/release/antiphon}
+tool=${TOOL:-target/release/antiphon}
 data=$(mktemp -d)
 server=
 stop() {
@@ -38,7 +39,7 @@ run() {
     kill -0 "$server" 2>/dev/null && [ $SECONDS -lt $deadline ] || { cat "$data/log" >&2; exit 1; }
     sleep 0.2
   done
-  "${in_tool[@]}" target/release/antiphon bench forward --url "$url" --server-pid "$server" "$@"
+  "${in_tool[@]}" "$tool" bench forward --url "$url" --server-pid "$server" "$@"
   stop
 }
 
