@@ -9,8 +9,8 @@ use crate::core::format::Format;
 use crate::core::ids::SessionId;
 use crate::core::participant::Entrant;
 use crate::core::protocol::{ClientMessage, PublishedTrack, Request, SlotWish};
-use crate::core::room::fixtures::{KEYFRAME, MEMBER, settings};
-use crate::core::room::{Arrival, Now};
+use crate::core::room::Now;
+use crate::core::room::fixtures::{KEYFRAME, MEMBER, keyframe, settings};
 use crate::core::track::{PublishedLine, SlotLine};
 
 /// Ann has a camera in three encodings; Bob watches.
@@ -76,18 +76,7 @@ impl World {
             for encoding in sent {
                 self.seq_no += 1;
                 let payload: Arc<[u8]> = KEYFRAME.as_slice().into();
-                let arrival = Arrival {
-                    line: 0,
-                    encoding,
-                    format: Format::VP8,
-                    seq_no: self.seq_no,
-                    rtp_time: self.seq_no as u32 * 3_000,
-                    marker: true,
-                    payload: &payload,
-                    descriptor: None,
-                    audio_level: None,
-                    rare: None,
-                };
+                let arrival = keyframe(0, encoding, self.seq_no, &payload);
                 let mut forwards = Vec::new();
                 self.room.handle_rtp(self.now, self.ann, &arrival, &mut forwards);
                 self.drain();

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use super::*;
 use crate::core::chat::RoomHistory;
 use crate::core::event::Event;
-use crate::core::format::Format;
 use crate::core::mix::MixSettings;
 use crate::core::protocol::{PublishedTrack, Request, RoomChange, Source};
 use crate::core::recording::RecordingId;
-use crate::core::room::fixtures::{KEYFRAME, MEMBER, settings};
-use crate::core::room::{Arrival, Forward, Settings};
+use crate::core::room::fixtures::{KEYFRAME, MEMBER, keyframe, settings};
+use crate::core::room::{Forward, Settings};
 use crate::core::track::PublishedLine;
 
 struct World {
@@ -136,18 +135,7 @@ impl World {
     fn packet_in_layer(&mut self, key: ParticipantKey, encoding: u8) -> Vec<Forward> {
         self.seq_no += 1;
         let payload: Arc<[u8]> = KEYFRAME.as_slice().into();
-        let arrival = Arrival {
-            line: 1,
-            encoding,
-            format: Format::VP8,
-            seq_no: self.seq_no,
-            rtp_time: self.seq_no as u32 * 3_000,
-            marker: true,
-            payload: &payload,
-            descriptor: None,
-            audio_level: None,
-            rare: None,
-        };
+        let arrival = keyframe(1, encoding, self.seq_no, &payload);
         let mut forwards = Vec::new();
         self.room.handle_rtp(self.now, key, &arrival, &mut forwards);
         self.drain();
