@@ -77,15 +77,17 @@ const TOLD: f64 = 0.02;
 const RTT_INITIAL: Duration = Duration::from_millis(100);
 const RTT_MAX: Duration = Duration::from_secs(2);
 
-/// One packet that the peer's transport-wide feedback speaks of, in order of sequence number.
+/// One packet that the peer's transport-wide feedback speaks of, in order of sequence number. Times are within 2^60
+/// microseconds of zero, so that no difference of them overflows.
 #[derive(Debug, Clone, Copy)]
 pub struct PacketReport {
-    pub sent_at: Instant,
+    /// By the sender's clock in microseconds, with an arbitrary zero.
+    pub sent_us: i64,
     /// On the wire, with IP and UDP.
     pub bytes: u32,
-    /// By the receiver's clock, with an arbitrary zero; `None` where it is lost so far. A packet told lost
-    /// may be told again as arrived, in a later feedback.
-    pub arrived: Option<Duration>,
+    /// Likewise by the receiver's clock; `None` where it is lost so far. A packet told lost may be told again as
+    /// arrived, in a later feedback.
+    pub arrived_us: Option<i64>,
     /// The probe it belongs to.
     pub probe: Option<u32>,
 }
@@ -102,7 +104,6 @@ pub struct Probe {
 /// See the module. One for each subscriber.
 #[derive(Debug)]
 pub struct Estimator {
-    epoch: Instant,
     estimate_bps: f64,
     told_bps: u64,
     queue: Queue,
@@ -130,7 +131,6 @@ impl Estimator {
     pub fn new(now: Instant, initial_bps: u64) -> Self {
         let initial_bps = initial_bps.clamp(FLOOR_BPS, CAP_BPS);
         Self {
-            epoch: now,
             estimate_bps: initial_bps as f64,
             told_bps: initial_bps,
             queue: Queue::default(),
@@ -285,13 +285,8 @@ impl Estimator {
         for report in reports {
             self.loss.push(report);
             self.probing.handle_report(report);
-            if let Some(arrived) = report.arrived {
-                let arrived_us = micros(arrived);
-                let sent_us = match report.sent_at.checked_duration_since(self.epoch) {
-                    Some(since) => micros(since),
-                    None => -micros(self.epoch.saturating_duration_since(report.sent_at)),
-                };
-                self.arrivals.push((arrived_us, arrived_us - sent_us, report.bytes));
+            if let Some(arrived_us) = report.arrived_us {
+                self.arrivals.push((arrived_us, arrived_us - report.sent_us, report.bytes));
             }
         }
         self.loss.flush(self.usage == Usage::Calm);
@@ -389,9 +384,4 @@ impl Estimator {
         let delivered_bps = self.delivery.rate_bps(DELIVERY_LONG_US).unwrap_or(0.0);
         Some(result_bps.max(delivered_bps).min(self.estimate_bps))
     }
-}
-
-/// Whole microseconds, far from the limits of the type so that differences do not overflow.
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX).min(i64::MAX / 8)
 }

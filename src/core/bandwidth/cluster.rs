@@ -19,7 +19,7 @@ const PACKETS_MAX: usize = 1_024;
 /// How long after its last packet was due the feedback of a probe may come, besides two round trips.
 const PATIENCE: Duration = Duration::from_millis(700);
 /// A probe is over with a packet sent so long after its last one.
-const OVER_AFTER: Duration = Duration::from_millis(100);
+const OVER_AFTER_US: i64 = 100_000;
 
 #[derive(Debug, Clone, Copy)]
 struct Sample {
@@ -51,8 +51,9 @@ pub struct Cluster {
     probe: Probe,
     aim_bps: f64,
     ends_by: Instant,
-    start: Option<(Instant, Duration)>,
-    last_sent: Option<Instant>,
+    /// When its first packet was sent and arrived, each by its own clock.
+    start_us: Option<(i64, i64)>,
+    last_sent_us: Option<i64>,
     probe_bytes: u64,
     samples: Vec<Sample>,
     over: bool,
@@ -63,8 +64,16 @@ impl Cluster {
     pub fn new(now: Instant, probe: Probe, aim_bps: f64, rtt: Duration) -> Self {
         let length = Duration::from_secs_f64(f64::from(probe.bytes) * 8.0 / (probe.rate_bps as f64).max(1.0));
         let ends_by = now + length.min(Duration::from_secs(2)) + rtt * 2 + PATIENCE;
-        let (start, last_sent) = (None, None);
-        Self { probe, aim_bps, ends_by, start, last_sent, probe_bytes: 0, samples: Vec::new(), over: false }
+        Self {
+            probe,
+            aim_bps,
+            ends_by,
+            start_us: None,
+            last_sent_us: None,
+            probe_bytes: 0,
+            samples: Vec::new(),
+            over: false,
+        }
     }
 
     /// When to give up waiting.
@@ -78,13 +87,10 @@ impl Cluster {
         if self.over || (self.samples.is_empty() && !of_probe) {
             return;
         }
-        let (sent, arrived) = *self.start.get_or_insert((report.sent_at, report.arrived.unwrap_or_default()));
-        let sent_us = apart_us(
-            report.sent_at.saturating_duration_since(sent),
-            sent.saturating_duration_since(report.sent_at),
-        );
-        let arrived_us =
-            report.arrived.map(|at| apart_us(at.saturating_sub(arrived), arrived.saturating_sub(at)));
+        let (first_sent_us, first_arrived_us) =
+            *self.start_us.get_or_insert((report.sent_us, report.arrived_us.unwrap_or_default()));
+        let sent_us = (report.sent_us - first_sent_us) as f64;
+        let arrived_us = report.arrived_us.map(|at_us| (at_us - first_arrived_us) as f64);
         let missing = |sample: &&mut Sample| {
             sample.arrived_us.is_none() && sample.sent_us == sent_us && sample.bytes == report.bytes
         };
@@ -98,10 +104,10 @@ impl Cluster {
             self.samples.push(Sample { sent_us, arrived_us, bytes: report.bytes, of_probe });
             if of_probe {
                 self.probe_bytes += u64::from(report.bytes);
-                self.last_sent = self.last_sent.max(Some(report.sent_at));
+                self.last_sent_us = self.last_sent_us.max(Some(report.sent_us));
             }
         }
-        let past = self.last_sent.is_some_and(|last| report.sent_at > last + OVER_AFTER);
+        let past = self.last_sent_us.is_some_and(|last_us| report.sent_us > last_us + OVER_AFTER_US);
         let complete = self.probe_bytes >= u64::from(self.probe.bytes);
         self.over = past || (complete && self.samples.iter().all(|sample| sample.arrived_us.is_some()));
     }
@@ -151,11 +157,6 @@ impl Cluster {
     }
 }
 
-/// Microseconds between two times, of which one of both differences is zero.
-fn apart_us(ahead: Duration, behind: Duration) -> f64 {
-    (ahead.as_secs_f64() - behind.as_secs_f64()) * 1e6
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,12 +170,11 @@ mod tests {
         for index in 0..20 {
             let sent_s = index as f64 * 0.004;
             free_s = free_s.max(sent_s) + 8_000.0 / path_bps;
-            let arrived = (index % lost != lost - 1).then(|| Duration::from_secs_f64(5.0 + free_s));
-            let sent_at = start + Duration::from_secs_f64(sent_s);
-            cluster.push(&PacketReport { sent_at, bytes: 1_000, arrived, probe: Some(7) });
+            let arrived_us = (index % lost != lost - 1).then_some(((5.0 + free_s) * 1e6) as i64);
+            let sent_us = (sent_s * 1e6) as i64;
+            cluster.push(&PacketReport { sent_us, bytes: 1_000, arrived_us, probe: Some(7) });
         }
-        let sent_at = start + Duration::from_millis(300);
-        cluster.push(&PacketReport { sent_at, bytes: 1_000, arrived: None, probe: None });
+        cluster.push(&PacketReport { sent_us: 300_000, bytes: 1_000, arrived_us: None, probe: None });
         cluster.outcome(start, inherent).expect("all packets are known")
     }
 

@@ -7,16 +7,15 @@
 //! [`HOPELESS`] while the rate stays as it is.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
 
 use super::PacketReport;
 
 /// A packet may come so much later than one sent after it before it is lost.
-const REORDERING: Duration = Duration::from_millis(60);
+const REORDERING_US: i64 = 60_000;
 /// Packets that wait for that; bounds the memory. The oldest is judged before its time.
 const PENDING_MAX: usize = 512;
 /// Time of sending that one window covers at least.
-const WINDOW: Duration = Duration::from_millis(150);
+const WINDOW_US: i64 = 150_000;
 /// And packets.
 const WINDOW_PACKETS: u32 = 10;
 /// Windows kept: about ten seconds.
@@ -37,14 +36,14 @@ const HOPELESS: f64 = 0.35;
 
 #[derive(Debug, Clone, Copy)]
 struct Pending {
-    sent_at: Instant,
+    sent_us: i64,
     bytes: u32,
     arrived: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Window {
-    span: Duration,
+    span_us: i64,
     packets: u32,
     lost: u32,
     bytes: u64,
@@ -64,11 +63,11 @@ impl Window {
     }
 
     fn rate_bps(&self, bytes: u64) -> f64 {
-        bytes as f64 * 8.0 / self.span.max(Duration::from_millis(50)).as_secs_f64()
+        bytes as f64 * 8e6 / self.span_us.max(50_000) as f64
     }
 
     fn add(&mut self, other: &Self) {
-        self.span += other.span;
+        self.span_us += other.span_us;
         self.packets += other.packets;
         self.lost += other.lost;
         self.bytes += other.bytes;
@@ -80,12 +79,12 @@ impl Window {
 #[derive(Debug, Default)]
 pub struct Loss {
     open: Window,
-    open_from: Option<Instant>,
+    open_from_us: Option<i64>,
     windows: VecDeque<Window>,
     /// The newest packets, which may still come.
     pending: VecDeque<Pending>,
     /// Sending time of the last packet of the last feedback.
-    seen_until: Option<Instant>,
+    seen_until_us: Option<i64>,
     calm: f64,
     calm_windows: u32,
     /// Windows closed since `congestion` was last asked.
@@ -96,29 +95,30 @@ impl Loss {
     /// The next packet that feedback speaks of. One of before that feedback was told lost, and has arrived
     /// after all.
     pub fn push(&mut self, report: &PacketReport) {
-        if report.arrived.is_some() && self.seen_until.is_some_and(|until| report.sent_at <= until) {
+        if report.arrived_us.is_some()
+            && self.seen_until_us.is_some_and(|until_us| report.sent_us <= until_us)
+        {
             let missing = |pending: &&mut Pending| {
-                !pending.arrived && pending.sent_at == report.sent_at && pending.bytes == report.bytes
+                !pending.arrived && pending.sent_us == report.sent_us && pending.bytes == report.bytes
             };
             if let Some(pending) = self.pending.iter_mut().find(missing) {
                 pending.arrived = true;
                 return;
             }
         }
-        let (sent_at, bytes, arrived) = (report.sent_at, report.bytes, report.arrived.is_some());
-        if self.seen_until.is_some_and(|until| sent_at < until) {
+        let (sent_us, bytes, arrived) = (report.sent_us, report.bytes, report.arrived_us.is_some());
+        if self.seen_until_us.is_some_and(|until_us| sent_us < until_us) {
             self.take_back(report);
             return;
         }
-        self.pending.push_back(Pending { sent_at, bytes, arrived });
+        self.pending.push_back(Pending { sent_us, bytes, arrived });
     }
 
     /// All packets of a feedback have been pushed. `calm`: the queue is empty, so what is lost is inherent.
     pub fn flush(&mut self, calm: bool) {
-        self.seen_until = self.pending.back().map(|pending| pending.sent_at).max(self.seen_until);
-        while let (Some(pending), Some(until)) = (self.pending.front().copied(), self.seen_until)
-            && (until.saturating_duration_since(pending.sent_at) >= REORDERING
-                || self.pending.len() > PENDING_MAX)
+        self.seen_until_us = self.pending.back().map(|pending| pending.sent_us).max(self.seen_until_us);
+        while let (Some(pending), Some(until_us)) = (self.pending.front().copied(), self.seen_until_us)
+            && (until_us - pending.sent_us >= REORDERING_US || self.pending.len() > PENDING_MAX)
         {
             self.pending.pop_front();
             self.judge(pending, calm);
@@ -126,13 +126,13 @@ impl Loss {
     }
 
     fn judge(&mut self, packet: Pending, calm: bool) {
-        let from = *self.open_from.get_or_insert(packet.sent_at);
-        let span = packet.sent_at.saturating_duration_since(from);
-        if span >= WINDOW && self.open.packets >= WINDOW_PACKETS {
+        let from_us = *self.open_from_us.get_or_insert(packet.sent_us);
+        let span_us = (packet.sent_us - from_us).max(0);
+        if span_us >= WINDOW_US && self.open.packets >= WINDOW_PACKETS {
             // A pause of the sender is not part of the rate.
-            let span = span.min(WINDOW * 4);
-            self.close(Window { span, ..self.open }, calm);
-            self.open_from = Some(packet.sent_at);
+            let span_us = span_us.min(WINDOW_US * 4);
+            self.close(Window { span_us, ..self.open }, calm);
+            self.open_from_us = Some(packet.sent_us);
         }
         self.open.packets += 1;
         self.open.bytes += u64::from(packet.bytes);
@@ -146,7 +146,7 @@ impl Loss {
     fn take_back(&mut self, report: &PacketReport) {
         let windows = std::iter::once(&mut self.open).chain(self.windows.iter_mut().rev().take(2));
         if let Some(window) = windows.into_iter().find(|window| window.lost > 0)
-            && report.arrived.is_some()
+            && report.arrived_us.is_some()
         {
             window.lost -= 1;
             window.arrived_bytes += u64::from(report.bytes);

@@ -194,9 +194,9 @@ fn feed(estimator: &mut Estimator, start: Instant, now: Instant) {
         .rev()
         .map(|before| now - Duration::from_millis(before * 10))
         .map(|sent_at| PacketReport {
-            sent_at,
+            sent_us: (sent_at - start).as_micros() as i64,
             bytes: 250,
-            arrived: Some(sent_at - start + Duration::from_millis(1_030)),
+            arrived_us: Some((sent_at - start).as_micros() as i64 + 1_030_000),
             probe: None,
         })
         .collect();

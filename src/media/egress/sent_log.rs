@@ -35,6 +35,8 @@ enum Fate {
 #[derive(Debug)]
 pub struct SentLog {
     epoch: Instant,
+    /// When the newest packet was sent, and the low 32 bits of its microseconds: most are sent with another.
+    pushed: (Instant, u32),
     /// Of the next packet; the wire carries its low 16 bits.
     next: u64,
     /// The last ones, ending at `next`.
@@ -48,7 +50,14 @@ impl SentLog {
     /// `first`: low 16 bits of the first packet's number.
     pub fn new(epoch: Instant, first: u16) -> Self {
         let next = 0x1_0000 | u64::from(first);
-        Self { epoch, next, entries: VecDeque::new(), reference: None, reports: Vec::new() }
+        Self {
+            epoch,
+            pushed: (epoch, 0),
+            next,
+            entries: VecDeque::new(),
+            reference: None,
+            reports: Vec::new(),
+        }
     }
 
     fn us_since_epoch(&self, now: Instant) -> u64 {
@@ -61,7 +70,10 @@ impl SentLog {
         if self.entries.len() >= ENTRIES_MAX {
             self.entries.pop_front();
         }
-        let now_us = self.us_since_epoch(now) as u32;
+        if self.pushed.0 != now {
+            self.pushed = (now, self.us_since_epoch(now) as u32);
+        }
+        let now_us = self.pushed.1;
         let old = |entry: &Entry| now_us.wrapping_sub(entry.sent_us) > AGE_MAX.as_micros() as u32;
         while self.entries.front().is_some_and(old) {
             self.entries.pop_front();
@@ -85,7 +97,7 @@ impl SentLog {
         self.reports.clear();
         let now_us = self.us_since_epoch(now);
         let base_us = self.reference_us(report);
-        let mut newest = None;
+        let mut newest_us = None;
         let oldest = self.next - self.entries.len() as u64;
         for (number, arrived_us) in report.packets() {
             // The packet of this number that was sent last.
@@ -99,16 +111,15 @@ impl SentLog {
                 continue;
             }
             let age_us = (now_us as u32).wrapping_sub(entry.sent_us);
-            let sent_at = self.epoch + Duration::from_micros(now_us.saturating_sub(u64::from(age_us)));
+            let sent_us = now_us.saturating_sub(u64::from(age_us));
             if arrived_us.is_some() {
                 entry.fate = Fate::Arrived;
-                newest = newest.max(Some(sent_at));
+                newest_us = newest_us.max(Some(sent_us));
             }
-            let arrived = arrived_us.map(|us| Duration::from_micros((base_us + us).max(0) as u64));
             self.reports.push(PacketReport {
-                sent_at,
+                sent_us: sent_us as i64,
                 bytes: u32::from(entry.bytes),
-                arrived,
+                arrived_us: arrived_us.map(|us| base_us + us),
                 probe: if of_probe { latest_id(probe, entry.probe) } else { None },
             });
         }
@@ -116,15 +127,17 @@ impl SentLog {
         while self.entries.front().is_some_and(|entry| entry.fate == Fate::Arrived) {
             self.entries.pop_front();
         }
-        (&self.reports, newest)
+        (&self.reports, newest_us.map(|us| self.epoch + Duration::from_micros(us)))
     }
 
     /// The report's reference on a clock that does not wrap. Its zero lies an hour before the first report,
     /// so that none is negative.
     fn reference_us(&mut self, report: &TransportCc<'_>) -> i64 {
         const ZERO_US: i64 = 3_600_000_000;
+        // More than any connection lasts: a receiver that goes on ahead has its own clock stopped there.
+        const FAR_US: i64 = 1 << 59;
         let (last, last_us) = *self.reference.get_or_insert((report.reference, ZERO_US));
-        let us = last_us + report.reference_us_since(last);
+        let us = (last_us + report.reference_us_since(last)).min(FAR_US);
         if us > last_us {
             self.reference = Some((report.reference, us));
         }
@@ -160,12 +173,12 @@ mod tests {
         bytes
     }
 
-    fn handle(log: &mut SentLog, now: Instant, bytes: &[u8]) -> Vec<(u32, Option<Duration>)> {
+    fn handle(log: &mut SentLog, now: Instant, bytes: &[u8]) -> Vec<(u32, Option<i64>)> {
         let mut all = Vec::new();
         rtcp::read(bytes, |feedback| {
             let Feedback::TransportCc(report) = feedback else { panic!("{feedback:?}") };
             let (reports, _) = log.handle_report(now, None, &report);
-            all.extend(reports.iter().map(|report| (report.bytes, report.arrived)));
+            all.extend(reports.iter().map(|report| (report.bytes, report.arrived_us)));
         });
         all
     }
@@ -178,12 +191,11 @@ mod tests {
             (0..5).map(|n| log.push(now, 100 + n, None)).collect::<Vec<_>>(),
             [0xfffe, 0xffff, 0, 1, 2]
         );
-        let ms = Duration::from_millis;
-        let zero = Duration::from_secs(3_600);
+        let ms = |ms: i64| 3_600_000_000 + ms * 1_000;
         let first = handle(&mut log, now, &report(0xfffe, 10, &[true, false, true]));
-        assert_eq!(first, [(100, Some(zero + ms(1))), (101, None), (102, Some(zero + ms(2)))]);
+        assert_eq!(first, [(100, Some(ms(1))), (101, None), (102, Some(ms(2)))]);
         let second = handle(&mut log, now, &report(0xfffe, 11, &[true, true, true, false, true]));
-        assert_eq!(second, [(101, Some(zero + ms(66))), (103, None), (104, Some(zero + ms(68)))]);
+        assert_eq!(second, [(101, Some(ms(66))), (103, None), (104, Some(ms(68)))]);
         assert_eq!(handle(&mut log, now, &report(3, 12, &[true, true])), [], "never sent");
     }
 
@@ -195,7 +207,7 @@ mod tests {
         log.push(now, 2, None);
         let before = handle(&mut log, now, &report(0, 0xff_ffff, &[true]));
         let after = handle(&mut log, now, &report(1, 0, &[true]));
-        assert_eq!(after[0].1.unwrap() - before[0].1.unwrap(), Duration::from_millis(64));
+        assert_eq!(after[0].1.unwrap() - before[0].1.unwrap(), 64_000);
     }
 
     #[test]
@@ -236,9 +248,8 @@ mod tests {
         rtcp::read(&bytes, |feedback| {
             let Feedback::TransportCc(report) = feedback else { panic!("{feedback:?}") };
             let (reports, newest) = log.handle_report(later, Some(0x1_0301), &report);
-            let sent = reports[0].sent_at.saturating_duration_since(epoch).as_micros();
-            assert_eq!((sent, reports[0].probe), (5 * 3_600_000_000, Some(0x1_02fe)));
-            assert_eq!(newest, Some(reports[0].sent_at));
+            assert_eq!((reports[0].sent_us, reports[0].probe), (5 * 3_600_000_000, Some(0x1_02fe)));
+            assert_eq!(newest, Some(now));
         });
     }
 }

@@ -319,12 +319,10 @@ impl Run {
                 .map(|(seq, arrived_ms)| {
                     let sent = self.sent[seq];
                     PacketReport {
-                        sent_at: self.start + Duration::from_millis(sent.at_ms),
+                        sent_us: sent.at_ms as i64 * 1_000,
                         bytes: sent.bytes,
                         // Receivers tell times in steps of 250 microseconds.
-                        arrived: arrived_ms.map(|at_ms| {
-                            Duration::from_micros((at_ms * 4.0).round() as u64 * 250 + 77_000_000)
-                        }),
+                        arrived_us: arrived_ms.map(|at_ms| (at_ms * 4.0).round() as i64 * 250 + 77_000_000),
                         probe: sent.probe,
                     }
                 })
