@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// Packets that come more often than this are taken together, and ticks of a shard that has little to do
 /// begin at least so far apart. What it adds to a packet's way is half of this on average.
-const GATHER_MAX: Duration = Duration::from_millis(1);
+const GATHER_MAX: Duration = Duration::from_micros(1_500);
 /// The same for a shard with much to do: most of its time goes into packets, and a wake-up more or less is
 /// nothing beside them, but who has to wait for a tick waits for all packets of the tick as well.
 const GATHER_MIN: Duration = Duration::from_micros(200);

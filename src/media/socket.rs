@@ -1,20 +1,23 @@
 //! The UDP sockets of one shard, one for each address family or address listened on, all on the shard's
 //! port, and beside each of them, where the system can, one that RTCP comes to ([`super::steering`]).
 //!
-//! Receives batches (GRO, `recvmmsg`) through `quinn-udp`, and sends runs (GSO), many with one call
-//! ([`super::batch`]), by `quinn-udp` where that cannot be. A full send buffer drops the run and counts it:
-//! WebRTC recovers what is worth recovering, and the shard never waits.
+//! They are waited for to be readable, and never for room to send, which would wake the shard after each
+//! datagram that has left. Receives batches (GRO, `recvmmsg`) through `quinn-udp`, and sends runs (GSO),
+//! many with one call ([`super::batch`]), by `quinn-udp` where that cannot be. A full send buffer drops the
+//! run and counts it: WebRTC recovers what is worth recovering, and the shard never waits to send.
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::task::{Wake, Waker};
 use std::time::Instant;
 
+use mio::net::UdpSocket;
+use mio::{Events, Interest, Poll, Token};
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use smallvec::SmallVec;
 use socket2::{Domain, Socket, Type};
-use tokio::io::Interest;
-use tokio::net::UdpSocket;
 
 use super::batch::{self, Batch};
 use super::outbox::Run;
@@ -25,6 +28,9 @@ use super::steering;
 const BUFFER_BYTES: usize = 65_536;
 /// Asked of the kernel; it grants what `net.core.rmem_max` and `wmem_max` allow.
 const KERNEL_BUFFER_BYTES: usize = 4 << 20;
+
+/// The doorbell; no socket has this number.
+const DOORBELL: Token = Token(usize::MAX);
 
 /// Looks for RTCP after the last datagram of an address: at the highest rate of looking, half a minute of
 /// them, within which everyone who is connected has to answer for consent (RFC 7675 §5.1).
@@ -54,7 +60,9 @@ struct Bound {
     local: SocketAddr,
     /// What the kernel cuts a message into that does not say it; 0 where it is left whole.
     segment_bytes: usize,
-    /// The last look at `socket` brought something.
+    /// It may have something to read: it has become readable, and no look has found it empty since.
+    is_readable: bool,
+    /// The last look at `socket` brought something, and nothing was waited for since.
     is_lively: bool,
     /// Looks at `rtcp` that may bring something: everyone who is connected here says so from time to time.
     rtcp_looks: u32,
@@ -63,7 +71,7 @@ struct Bound {
 impl Bound {
     /// Whether a look at `socket` may bring something, by what is known without asking the kernel.
     fn may_have_media(&self) -> bool {
-        self.is_lively || self.socket.try_io(Interest::READABLE, || Ok(())).is_ok()
+        self.is_lively || self.is_readable
     }
 
     /// Whether the kernel makes a run's datagrams out of its bytes, by what it was told last.
@@ -88,8 +96,25 @@ impl Bound {
     }
 }
 
+/// Ends a wait of the shard's from another thread.
+struct Doorbell(mio::Waker);
+
+impl Wake for Doorbell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // Refused only while it rings already.
+        let _ = self.0.wake();
+    }
+}
+
 pub struct MediaSocket {
     bound: Vec<Bound>,
+    poll: Poll,
+    events: Events,
+    doorbell: Waker,
     buffers: Vec<Vec<u8>>,
     metas: [RecvMeta; BATCH_SIZE],
     local_ips: Vec<IpAddr>,
@@ -106,14 +131,17 @@ pub struct Received {
 }
 
 impl MediaSocket {
-    /// Takes over sockets from [`bind`]; must run inside the shard's runtime. `local_ips` are this machine's.
+    /// Takes over sockets from [`bind`]. `local_ips` are this machine's.
     ///
     /// # Errors
-    /// The kernel refuses what a UDP socket needs.
+    /// The kernel refuses what a UDP socket or waiting for it needs.
     pub fn new(listening: Vec<Listening>, local_ips: Vec<IpAddr>) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let doorbell = Waker::from(Arc::new(Doorbell(mio::Waker::new(poll.registry(), DOORBELL)?)));
         let mut bound = Vec::new();
         for Listening { media, rtcp } in listening {
-            let socket = UdpSocket::from_std(media)?;
+            let mut socket = UdpSocket::from_std(media);
+            poll.registry().register(&mut socket, Token(bound.len()), Interest::READABLE)?;
             let state = prepare(&socket)?;
             let rtcp = rtcp.map(|rtcp| prepare(&rtcp).map(|state| (rtcp, state))).transpose()?;
             let local = socket.local_addr()?;
@@ -123,27 +151,38 @@ impl MediaSocket {
                 rtcp,
                 local,
                 segment_bytes: 0,
+                // Something may have come before it was watched.
+                is_readable: true,
                 is_lively: false,
                 rtcp_looks: 0,
             });
         }
         let buffers = vec![vec![0; BUFFER_BYTES]; BATCH_SIZE];
         let (metas, routes) = ([RecvMeta::default(); BATCH_SIZE], Routes::default());
-        Ok(Self { bound, buffers, metas, local_ips, routes, dropped_runs: 0 })
+        let events = Events::with_capacity(bound.len() + 1);
+        Ok(Self { bound, poll, events, doorbell, buffers, metas, local_ips, routes, dropped_runs: 0 })
     }
 
-    /// Waits until a socket may have something to read. RTCP that is kept apart is not waited for.
-    pub async fn readable(&self) -> io::Result<()> {
-        match self.bound.as_slice() {
-            [] => std::future::pending().await,
-            [only] => only.socket.readable().await,
-            [one, other] => tokio::select! {
-                ready = one.socket.readable() => ready,
-                ready = other.socket.readable() => ready,
-            },
-            all => {
-                let waits = all.iter().map(|bound| Box::pin(bound.socket.readable()));
-                futures_util::future::select_all(waits).await.0
+    /// Ends [`MediaSocket::wait`], from wherever it is woken, also if that comes first.
+    pub fn doorbell(&self) -> &Waker {
+        &self.doorbell
+    }
+
+    /// Waits until a socket may have something to read, the doorbell rings, or `until`, whichever is first.
+    /// RTCP that is kept apart is not waited for.
+    pub fn wait(&mut self, until: Instant) {
+        if self.bound.iter().any(|bound| bound.is_readable) {
+            return;
+        }
+        let timeout = until.saturating_duration_since(Instant::now());
+        // An error is a signal's: the wait was a short one.
+        let _ = self.poll.poll(&mut self.events, Some(timeout));
+        for bound in &mut self.bound {
+            bound.is_lively = false;
+        }
+        for event in &self.events {
+            if let Some(bound) = self.bound.get_mut(event.token().0) {
+                bound.is_readable = true;
             }
         }
     }
@@ -161,10 +200,8 @@ impl MediaSocket {
             let Bound { socket, state, local, .. } = bound;
             // An error is an ICMP report or an empty socket; neither concerns any one peer.
             let count = receive(state, (&*socket).into(), &mut self.buffers, &mut self.metas).unwrap_or(0);
-            if count < BATCH_SIZE {
-                // That was all: the next to come makes the socket ready anew.
-                let _ = socket.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
-            }
+            // Less than a batch was all: the next to come makes it readable anew.
+            bound.is_readable &= count == BATCH_SIZE;
             hand_over(&self.metas[..count], &self.buffers, *local, &mut each);
             bound.is_lively = count > 0;
             if count > 0 {
@@ -346,8 +383,8 @@ mod tests {
     use super::*;
     use crate::media::outbox::Outbox;
 
-    #[tokio::test]
-    async fn runs_leave_together_and_arrive_as_they_were() {
+    #[test]
+    fn runs_leave_together_and_arrive_as_they_were() {
         let ip = IpAddr::from([127, 0, 0, 1]);
         let listening = bind(&[ip], 0).expect("a port is free");
         let mut socket = MediaSocket::new(listening, vec![ip]).expect("sockets");
@@ -372,8 +409,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn rtcp_comes_apart_and_all_else_does_not() {
+    #[test]
+    fn rtcp_comes_apart_and_all_else_does_not() {
         let ip = IpAddr::from([127, 0, 0, 1]);
         let listening = bind(&[ip], 0).expect("a port is free");
         let mut socket = MediaSocket::new(listening, vec![ip]).expect("sockets");
@@ -389,7 +426,7 @@ mod tests {
         }
         let mut media: Vec<Vec<u8>> = Vec::new();
         while media.len() < others.len() {
-            socket.readable().await.expect("readable");
+            socket.wait(Instant::now() + std::time::Duration::from_secs(10));
             socket.recv_batch(|datagram| media.push(datagram.bytes.to_vec()));
         }
         assert_eq!(media, others);

@@ -5,6 +5,7 @@
 //! in, a moment in which more of it comes ([`super::pace`]).
 
 use std::io;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
@@ -28,8 +29,9 @@ const RELAY_QUEUE_DEPTH: usize = 2_048;
 const RELAYS_PER_TICK_MAX: usize = 64;
 /// Commands taken in one tick; media goes on meanwhile.
 const COMMANDS_PER_TICK_MAX: usize = 64;
-/// RTCP that is kept apart waits for the next tick, at most so long: where sound flows one comes anyway.
-const RTCP_WITHIN: Duration = Duration::from_millis(20);
+/// RTCP that is kept apart waits for the next tick, at most so long. Where sound flows one comes within
+/// 20 ms, a little more or less: this waits for it.
+const RTCP_WITHIN: Duration = Duration::from_millis(30);
 /// And so long while packets are lost, which are to come again soon.
 const RTCP_WITHIN_LOSSY: Duration = Duration::from_millis(10);
 /// And is looked for no more often than this.
@@ -50,11 +52,27 @@ pub struct Inbox {
     relays: mpsc::Receiver<Relay>,
 }
 
+/// What another thread has for a shard.
+enum Message {
+    Command(Command),
+    Relay(Relay),
+}
+
 impl Inbox {
     pub fn new() -> (ShardHandle, Self) {
         let (commands, commands_of) = mailbox::control(QUEUE_DEPTH);
         let (relays, relays_of) = mailbox::control(RELAY_QUEUE_DEPTH);
         (ShardHandle { commands, relays }, Self { commands: commands_of, relays: relays_of })
+    }
+
+    /// What came first, and `None` when the last handle outside the siblings is gone; while there is nothing,
+    /// `doorbell` is woken for the next.
+    fn poll(&mut self, doorbell: &Waker) -> Poll<Option<Message>> {
+        let mut context = Context::from_waker(doorbell);
+        if let Poll::Ready(Some(relay)) = self.relays.poll_recv(&mut context) {
+            return Poll::Ready(Some(Message::Relay(relay)));
+        }
+        self.commands.poll_recv(&mut context).map(|command| command.map(Message::Command))
     }
 
     /// What a shard would take next.
@@ -93,7 +111,7 @@ impl ShardHandle {
 /// handle outside `siblings` is gone. `siblings` are all shards of the node, by their ids.
 ///
 /// # Errors
-/// The system gives no thread, no runtime, or not the sockets' features.
+/// The system gives no thread, or not the sockets' features.
 pub fn spawn(
     around: Surroundings,
     sockets: Vec<Listening>,
@@ -101,17 +119,13 @@ pub fn spawn(
     inbox: Inbox,
     siblings: Siblings,
 ) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let name = format!("shard-{}", around.id.0);
-    let socket = {
-        let _inside = runtime.enter();
-        MediaSocket::new(sockets, around.reach.local_ips.clone())?
-    };
+    let socket = MediaSocket::new(sockets, around.reach.local_ips.clone())?;
     std::thread::Builder::new().name(name).spawn(move || {
         if let Some(core) = core {
             core_affinity::set_for_current(core);
         }
-        runtime.block_on(Worker::new(around, socket, inbox, siblings).run());
+        Worker::new(around, socket, inbox, siblings).run();
     })?;
     Ok(())
 }
@@ -152,26 +166,19 @@ impl Worker {
         }
     }
 
-    async fn run(mut self) {
+    fn run(mut self) {
         let mut more = false;
         loop {
             let (mut command, mut relay) = (None, None);
             match self.pace.next() {
                 _ if more => {}
                 Wait::Until(at) => pause_until(at),
-                Wait::Readiness => {
-                    let wake_at = self.wake_at();
-                    tokio::select! {
-                        biased;
-                        _ = self.socket.readable() => {}
-                        received = self.inbox.relays.recv() => relay = received,
-                        received = self.inbox.commands.recv() => match received {
-                            Some(received) => command = Some(received),
-                            None => return,
-                        },
-                        () = tokio::time::sleep_until(wake_at.into()) => {}
-                    }
-                }
+                Wait::Readiness => match self.inbox.poll(self.socket.doorbell()) {
+                    Poll::Ready(Some(Message::Command(received))) => command = Some(received),
+                    Poll::Ready(Some(Message::Relay(received))) => relay = Some(received),
+                    Poll::Ready(None) => return,
+                    Poll::Pending => self.socket.wait(self.wake_at()),
+                },
             }
             let began = Instant::now();
             more = self.tick(began, command, relay);
@@ -180,10 +187,6 @@ impl Worker {
             self.pace.handle_work(began, took);
             if began >= self.reported_at + REPORT_INTERVAL {
                 self.report(began);
-            }
-            if more {
-                // Let the runtime look at its timers and readiness, too.
-                tokio::task::yield_now().await;
             }
         }
     }
