@@ -1,14 +1,14 @@
 //! What one connection sends: media, resends, probes and RTCP, from one place, sealed by the one holder of
 //! the key ([`srtp::Sealer`]).
 //!
-//! Media is not paced here: its publisher has paced
-//! it, and what the path cannot carry is not sent at all ([`crate::core::layers`]). Packets gather in
-//! [`Egress::push`] and leave in [`Egress::flush`], so that those of one receiver follow each other and leave
-//! in one GSO send.
+//! Media is not paced here: its publisher has paced it, and what the path cannot carry is not sent at all
+//! ([`crate::core::layers`]). Packets gather by [`Egress::push`] in the shard's [`Queue`] and leave in
+//! [`Egress::flush`], so that those of one receiver follow each other and leave in one GSO send.
 
 mod feedback;
 mod packet;
 mod probing;
+mod queue;
 mod sent_log;
 mod stream;
 
@@ -19,10 +19,12 @@ use std::time::{Duration, Instant};
 use str0m::rtp::RedDecoder;
 
 pub use packet::{ExtensionIds, Framing, Passed};
+pub use queue::Queue;
 pub use stream::StreamLine;
 
 use self::packet::{Lane, Packet};
 use self::probing::Probing;
+use self::queue::Waiting;
 use self::sent_log::SentLog;
 use self::stream::Stream;
 use super::negotiate::PayloadType;
@@ -84,6 +86,15 @@ pub struct EgressLines {
     pub initial_estimate_bps: u64,
 }
 
+/// A packet for one of the receiver's slots.
+pub struct Forwarded<'a> {
+    pub slot: u16,
+    pub format: Format,
+    pub rewritten: Rewritten,
+    pub payload: &'a Arc<[u8]>,
+    pub passed: &'a Passed,
+}
+
 struct Protection {
     sealer: Sealer,
     /// Of the peer's RTCP.
@@ -100,7 +111,7 @@ pub struct Egress {
     streams: Vec<Stream>,
     payload_types: Vec<PayloadType>,
     cname: String,
-    queue: Vec<(u16, Packet)>,
+    waiting: Waiting,
     resends: VecDeque<(u16, u16)>,
     sent: SentLog,
     estimator: Estimator,
@@ -154,7 +165,7 @@ impl Egress {
             streams: streams.collect(),
             payload_types: lines.payload_types,
             cname: lines.cname,
-            queue: Vec::new(),
+            waiting: Waiting::default(),
             resends: VecDeque::new(),
             sent: SentLog::new(now, seed as u16),
             estimator: Estimator::new(now, lines.initial_estimate_bps),
@@ -170,21 +181,14 @@ impl Egress {
         }
     }
 
-    /// Queues a packet for its slot until [`Egress::flush`]. False where this peer cannot take it: it is not
+    /// Queues a packet until [`Egress::flush`]. False where this peer cannot take it: it is not
     /// connected, knows no such format, or has too much waiting.
     #[inline]
-    pub fn push(
-        &mut self,
-        now: Instant,
-        slot: u16,
-        format: Format,
-        rewritten: Rewritten,
-        payload: &Arc<[u8]>,
-        passed: &Passed,
-    ) -> bool {
+    pub fn push(&mut self, queue: &mut Queue, now: Instant, packet: Forwarded<'_>) -> bool {
+        let Forwarded { slot, format, rewritten, payload, passed } = packet;
         let Some(stream) = self.streams.get_mut(usize::from(slot)) else { return false };
         let Some(payload_type) = stream.payload_type(format, &self.payload_types) else { return false };
-        if self.queue.len() >= QUEUE_MAX || self.protection.is_none() && self.keys.get().is_none() {
+        if self.waiting.len() >= QUEUE_MAX || self.protection.is_none() && self.keys.get().is_none() {
             return false;
         }
         let payload = if format == Format::RED && payload_type.format == Format::OPUS {
@@ -196,28 +200,31 @@ impl Egress {
             Arc::clone(payload)
         };
         let Passed { audio_level, rare, made_at, .. } = passed;
-        self.queue.push((
-            slot,
-            Packet {
-                index: rewritten.seq_no,
-                rtp_time: rewritten.rtp_time,
-                payload_type: *payload_type.pt,
-                marker: rewritten.marker,
-                payload,
-                patch: rewritten.patch,
-                passed: Passed {
-                    audio_level: *audio_level,
-                    descriptor: rewritten.dd,
-                    rare: rare.clone(),
-                    made_at: *made_at,
-                },
-                transport_seq_no: 0,
-                sent_at: now,
-                names_mid: false,
-                begins: rewritten.begins,
+        let packet = Packet {
+            index: rewritten.seq_no,
+            rtp_time: rewritten.rtp_time,
+            payload_type: *payload_type.pt,
+            marker: rewritten.marker,
+            payload,
+            patch: rewritten.patch,
+            passed: Passed {
+                audio_level: *audio_level,
+                descriptor: rewritten.dd,
+                rare: rare.clone(),
+                made_at: *made_at,
             },
-        ));
+            transport_seq_no: 0,
+            sent_at: now,
+            names_mid: false,
+            begins: rewritten.begins,
+        };
+        queue.push(&mut self.waiting, slot, packet);
         true
+    }
+
+    /// Gives up what waits.
+    pub fn discard(&mut self, queue: &mut Queue) {
+        while queue.pop(&mut self.waiting).is_some() {}
     }
 
     /// Makes contexts of the keys once they are there.
@@ -244,17 +251,15 @@ impl Egress {
     }
 
     /// Sends what waits.
-    pub fn flush(&mut self, now: Instant, wire: &mut Wire<'_>) {
+    pub fn flush(&mut self, queue: &mut Queue, now: Instant, wire: &mut Wire<'_>) {
         self.protect();
         self.allowance.refill(now, self.estimator.estimate_bps());
         if !self.resends.is_empty() {
             self.resend_all(now, wire);
         }
-        let mut queue = std::mem::take(&mut self.queue);
-        for (slot, packet) in queue.drain(..) {
+        while let Some((slot, packet)) = queue.pop(&mut self.waiting) {
             self.send(now, slot, packet, wire);
         }
-        self.queue = queue;
         self.run_probe(now, wire);
         self.report(now, wire);
     }

@@ -17,6 +17,7 @@ mod recorder;
 mod relays;
 mod silence;
 mod streams;
+mod timers;
 mod worker;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -24,13 +25,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use self::timers::Timers;
 use super::demux::Demux;
 use super::far::FarRoutes;
 use super::negotiate::Reach;
 use super::outbox::Outbox;
 use super::peer::{Peer, PeerIndex, RoomIndex};
 use super::relay::Relay;
-use super::wheel::Wheel;
 use super::wire::TcpConnections;
 use crate::core::chat::{HistoryRange, MessagePage, RoomHistory};
 use crate::core::event::{Appended, Event, EventId};
@@ -43,6 +44,7 @@ use crate::core::relay::Cargo;
 use crate::core::room::{Forward, Now, ParticipantKey, Room, SlotKey};
 use crate::core::stats::RoomStats;
 use crate::mailbox::{ControlSender, Inlet, LossySender};
+use crate::media::egress::Queue;
 
 pub use commands::{Command, Granted, IceChange, Join, RoomCommand};
 pub use feeds::FeedJoin;
@@ -53,12 +55,6 @@ pub use worker::WorkerLink;
 
 /// Deadlines this close are met in the same tick: one wake-up instead of many.
 const SLACK: Duration = Duration::from_micros(500);
-/// Timers of engines are not urgent to the millisecond, and met together they cost one wake-up.
-const ENGINE_SLOT: Duration = Duration::from_millis(5);
-/// Those of egresses are: a probe is a rate.
-const EGRESS_SLOT: Duration = Duration::from_millis(1);
-/// Those of rooms, and others that can wait, are met together.
-const COARSE_SLOT: Duration = Duration::from_millis(20);
 /// Turns of one peer within a tick; the rest waits for the next, so that no peer starves the others.
 const TURNS_MAX: usize = 128;
 /// A closing connection gets this long to deliver its last message.
@@ -198,14 +194,6 @@ pub struct Surroundings {
     pub start: Instant,
 }
 
-impl Surroundings {
-    /// At this time or after it, when everyone's timers are met that can wait.
-    fn coarsely(&self, at: Instant) -> Instant {
-        let slots = at.saturating_duration_since(self.start).as_micros().div_ceil(COARSE_SLOT.as_micros());
-        self.start + COARSE_SLOT * u32::try_from(slots).unwrap_or(u32::MAX)
-    }
-}
-
 /// Where a branch has its home, and the way there.
 pub enum Home {
     Shard(ShardId),
@@ -251,11 +239,8 @@ pub struct Shard {
     rooms_by_name: BTreeMap<RoomName, RoomIndex>,
     demux: Demux<PeerIndex>,
     tcp: TcpConnections,
-    /// Of the peers' engines.
-    peer_timers: Wheel,
-    /// Of what they are sent and told.
-    egress_timers: Wheel,
-    room_timers: Wheel,
+    timers: Timers,
+    queue: Queue,
     outbox: Outbox,
     relays: VecDeque<Outgoing>,
     far: FarRoutes,
@@ -284,9 +269,8 @@ impl Shard {
             rooms_by_name: BTreeMap::new(),
             demux: Demux::new(),
             tcp: TcpConnections::new(),
-            peer_timers: Wheel::new(around.start, ENGINE_SLOT),
-            egress_timers: Wheel::new(around.start, EGRESS_SLOT),
-            room_timers: Wheel::new(around.start, COARSE_SLOT),
+            timers: Timers::new(around.start),
+            queue: Queue::default(),
             outbox: Outbox::default(),
             relays: VecDeque::new(),
             far: FarRoutes::default(),
@@ -324,26 +308,19 @@ impl Shard {
 
     /// When to call [`Shard::handle_timeout`] next.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let timers = [&self.peer_timers, &self.egress_timers, &self.room_timers];
         let silence = (!self.rooms_by_name.is_empty()).then_some(self.check_silence_at);
-        timers.into_iter().filter_map(Wheel::next_deadline).chain(silence).min()
+        self.timers.poll_timeout().into_iter().chain(silence).min()
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
         self.check_silence(now);
-        let mut due = Vec::new();
-        self.peer_timers.expire(now, |key| due.push(PeerIndex(key)));
-        for peer in due {
+        for peer in self.timers.expire_engines(now) {
             self.mark_dirty(peer);
         }
-        let mut due = Vec::new();
-        self.egress_timers.expire(now, |key| due.push(PeerIndex(key)));
-        for peer in due {
+        for peer in self.timers.expire_egresses(now) {
             self.handle_egress_timeout(now, peer);
         }
-        let mut due = Vec::new();
-        self.room_timers.expire(now, |key| due.push(RoomIndex(key)));
-        for index in due {
+        for index in self.timers.expire_rooms(now) {
             let stamp = self.stamp(now);
             if let Some(seat) = self.seat_mut(index) {
                 seat.room.handle_timeout(stamp);
@@ -440,10 +417,10 @@ impl Shard {
 
     /// Forgets a connection. Its participant stays in the room until the room lets go.
     fn drop_peer(&mut self, index: PeerIndex) {
-        let Some(peer) = self.peers.get_mut(index.0 as usize).and_then(Option::take) else { return };
+        let Some(mut peer) = self.peers.get_mut(index.0 as usize).and_then(Option::take) else { return };
+        peer.egress.discard(&mut self.queue);
         self.demux.remove(peer.serial);
-        self.peer_timers.clear(index.0);
-        self.egress_timers.clear(index.0);
+        self.timers.forget(index);
         if let Some(seat) = self.seat_mut(peer.room)
             && let Some(place) = seat.peers.get_mut(peer.who.0 as usize)
             && *place == Some(index)

@@ -378,15 +378,12 @@ impl Server for Node {
         let datagram = Datagram { source, destination: SERVER.into(), bytes: contents };
         let shard = self.served_by.get(&source).copied().unwrap_or(0);
         self.shards[shard].handle_datagram(now, datagram);
-        self.settle(now);
+        self.handle_timeout(now);
     }
 
     fn handle_timeout(&mut self, now: Instant) {
-        for shard in &mut self.shards {
-            if shard.poll_timeout().is_some_and(|at| at <= now) {
-                shard.handle_timeout(now);
-            }
-        }
+        // As a shard's thread does in each tick, whatever it was woken for.
+        self.shards.iter_mut().for_each(|shard| shard.handle_timeout(now));
         self.settle(now);
     }
 

@@ -86,8 +86,7 @@ impl Shard {
                         let at = peer.closing_at.map_or(at, |closing| closing.min(at));
                         // Of one who has joined and sends nothing none is urgent.
                         let is_calm = peer.asked_at.is_none() && !peer.publishes();
-                        let at = if is_calm { self.around.coarsely(at) } else { at };
-                        self.peer_timers.set(index.0, at);
+                        self.timers.set_engine(index, at, is_calm);
                         self.close_if_due(now, index);
                         return;
                     }
@@ -99,7 +98,7 @@ impl Shard {
             }
         }
         // Still busy after its share: on with it in the next tick.
-        self.peer_timers.set(index.0, now);
+        self.timers.set_engine(index, now, false);
     }
 
     /// An ICE-TCP connection named a peer of this shard; `connection` takes its outgoing frames.

@@ -24,7 +24,7 @@ impl Shard {
                 tcp: &self.tcp,
                 dropped: &mut self.counters.dropped.buffer_full,
             };
-            peer.egress.flush(now, &mut wire);
+            peer.egress.flush(&mut self.queue, now, &mut wire);
             while peer.ingress.poll_feedback(now, &mut self.compound) {
                 peer.egress.send_rtcp(&mut self.compound, &mut wire);
             }
@@ -32,9 +32,9 @@ impl Shard {
             let at = peer.egress.poll_timeout(now).into_iter().chain(peer.ingress.poll_timeout()).min();
             match at {
                 // A probe is a rate; nothing else is urgent to the millisecond.
-                Some(at) if peer.egress.is_probing() => self.egress_timers.set(index.0, at),
-                Some(at) => self.egress_timers.set(index.0, self.around.coarsely(at)),
-                None => self.egress_timers.clear(index.0),
+                Some(at) if peer.egress.is_probing() => self.timers.probes.set(index.0, at),
+                Some(at) => self.timers.egresses.set(index.0, at),
+                None => self.timers.egresses.clear(index.0),
             }
             self.tell_estimate(now, index);
             if self.outbox.is_full() {

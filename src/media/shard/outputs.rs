@@ -25,7 +25,7 @@ impl Shard {
             let Some(seat) = self.seat_mut(index) else { return };
             let Some(output) = seat.room.poll_output() else {
                 let at = seat.room.poll_timeout();
-                self.room_timers.set(index.0, at);
+                self.timers.rooms.set(index.0, at);
                 return;
             };
             self.carry_out(now, index, output);
@@ -112,7 +112,7 @@ impl Shard {
 
     fn remove_room(&mut self, index: RoomIndex) {
         let Some(seat) = self.rooms.get_mut(index.0 as usize).and_then(Option::take) else { return };
-        self.room_timers.clear(index.0);
+        self.timers.rooms.clear(index.0);
         let room = seat.room.name().clone();
         self.rooms_by_name.remove(&room);
         let shard = self.around.id;

@@ -7,7 +7,7 @@ use super::{PeerIndex, Shard, worker};
 use crate::core::payload::DescriptorBytes;
 use crate::core::replay::{Contributors, Rare};
 use crate::core::room::{Arrival, Forward, Replayed};
-use crate::media::egress::Passed;
+use crate::media::egress::{Forwarded, Passed};
 use crate::media::ingress::{Untaken, Values};
 use crate::media::peer::RoomIndex;
 
@@ -69,7 +69,7 @@ impl Shard {
         if at <= now {
             self.mark_unsent(index);
         } else {
-            self.egress_timers.set_earlier(index.0, self.around.coarsely(at));
+            self.timers.egresses.set_earlier(index.0, at);
         }
     }
 
@@ -101,11 +101,17 @@ impl Shard {
                 continue;
             };
             let Some(receiver) = self.peers.get_mut(to.0 as usize).and_then(Option::as_mut) else { continue };
+            let queue = &mut self.queue;
+            let slot = slot.0;
             let sent = match &replayed {
-                None => receiver.egress.push(now, slot.0, format, rewritten, payload, passed),
+                None => {
+                    let packet = Forwarded { slot, format, rewritten, payload, passed };
+                    receiver.egress.push(queue, now, packet)
+                }
                 Some(Replayed { payload, rare, .. }) => {
-                    let passed = Passed { rare: rare.clone(), ..Passed::default() };
-                    receiver.egress.push(now, slot.0, format, rewritten, payload, &passed)
+                    let passed = &Passed { rare: rare.clone(), ..Passed::default() };
+                    let packet = Forwarded { slot, format, rewritten, payload, passed };
+                    receiver.egress.push(queue, now, packet)
                 }
             };
             if !sent {
