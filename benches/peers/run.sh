@@ -7,6 +7,7 @@
 #   SECONDS_EACH=15   measured seconds of each run
 #   SERVERS="..."     of antiphon livekit livekit-batch janus janus-threads mediasoup mediasoup-uring;
 #                     by default those of "antiphon livekit janus mediasoup" that are there
+#   ANTIPHON=...      another build's server, as target/profiled/antiphon
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source benches/network.sh

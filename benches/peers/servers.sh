@@ -84,7 +84,7 @@ start() {
       target=whip url=http://$server_address:17880
       rm -rf "$work/antiphon" && mkdir "$work/antiphon"
       antiphon_config 17880 "$work/antiphon" >"$work/antiphon.toml"
-      launch target/release/antiphon serve --config "$work/antiphon.toml"
+      launch "${ANTIPHON:-target/release/antiphon}" serve --config "$work/antiphon.toml"
       ready $url/readyz
       ;;
     janus | janus-threads)

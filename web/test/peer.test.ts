@@ -63,14 +63,13 @@ test('what is wanted while a track is put on a line is sent as well', async () =
   vi.stubGlobal('RTCPeerConnection', Connection);
   vi.stubGlobal('RTCRtpReceiver', { getCapabilities: () => undefined });
   const peer = new Peer({ audio: 0, video: 0 }, true);
-  const mid = peer.midOf('camera') ?? '';
-  const camera = senders[Number(mid)];
+  const camera = senders[Number(peer.midOf('camera'))];
   const track = { kind: 'video', getSettings: () => ({ width: 1280, height: 720 }) };
   await Promise.all([
-    peer.want(mid, []),
+    peer.want('camera', []),
     peer.carry('camera', track as unknown as MediaStreamTrack),
-    peer.want(mid, ['q']),
-    peer.want(mid, ['q', 'f']),
+    peer.want('camera', ['q']),
+    peer.want('camera', ['q', 'f']),
   ]);
   expect(camera?.sent).toEqual(['q', 'f']);
 });

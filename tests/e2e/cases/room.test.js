@@ -139,6 +139,33 @@ describe('four people in one room', () => {
     await finn.watches('Ben');
   });
 
+  test('who turns on a camera that the browser does not send is told so', { timeout: 60_000 }, async () => {
+    await ben.press('toggle-camera');
+    await until(
+      'the room knows that Ben’s camera is off',
+      async () => (await track('Ben', 'camera'))?.muted !== false,
+    );
+    await ben.page.evaluate(() => {
+      const replace = RTCRtpSender.prototype.replaceTrack;
+      RTCRtpSender.prototype.replaceTrack = () => {
+        RTCRtpSender.prototype.replaceTrack = replace;
+        return Promise.reject(new Error('no encoder is left'));
+      };
+    }, undefined);
+    await ben.press('toggle-camera');
+    await until('Ben is told so', async () =>
+      (await ben.text()).includes('Your browser does not send your camera: no encoder is left'),
+    );
+    // By then the refusal is over: the next time it is sent.
+    await ben.press('toggle-camera');
+    await until(
+      'the room knows that Ben’s camera is off again',
+      async () => (await track('Ben', 'camera'))?.muted !== false,
+    );
+    await ben.press('toggle-camera');
+    await finn.watches('Ben');
+  });
+
   test('a shared screen reaches everyone, and ends', { timeout: 90_000 }, async () => {
     await ada.press('share-screen');
     for (const person of [ben, cleo, finn]) await person.watches('Ada', { source: 'screen', seconds: 45 });

@@ -37,6 +37,8 @@ export interface RoomEvents {
   delivery: Delivery;
   /** The server took back what it had agreed to. */
   refused: Refused;
+  /** The browser does not send what it was given; `reason` is its own. */
+  unsent: { source: Source; reason: string };
   reaction: { identity: Identity; emoji: string };
   /** An admin silenced one of our tracks. */
   muted: { source: Source; by: Identity };

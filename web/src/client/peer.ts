@@ -136,9 +136,7 @@ export class Peer {
   }
 
   /** Pauses the encodings that nobody takes, as a `layers` message names them. */
-  async want(mid: string, active: readonly string[]): Promise<void> {
-    const source = SOURCES.find((one) => this.midOf(one) === mid);
-    if (!source) return;
+  async want(source: Source, active: readonly string[]): Promise<void> {
     this.wanted.set(source, new Set(active));
     await this.#tune(source);
   }

@@ -196,7 +196,25 @@ export class Room extends Emitter<RoomEvents> {
   }
 
   async #attach(peer: Peer): Promise<void> {
-    for (const source of SOURCES) await peer.carry(source, this.local.get(source)?.track ?? null);
+    for (const source of SOURCES) await this.#carry(peer, source);
+  }
+
+  async #carry(peer: Peer, source: Source): Promise<void> {
+    const carried = peer.carry(source, this.local.get(source)?.track ?? null);
+    await carried.catch((error) => this.#unsent(peer, source, error));
+  }
+
+  async #want(mid: string, active: readonly string[]): Promise<void> {
+    const peer = this.#link?.peer;
+    const source = SOURCES.find((one) => peer?.midOf(one) === mid);
+    if (!peer || !source) return;
+    await peer.want(source, active).catch((error) => this.#unsent(peer, source, error));
+  }
+
+  /** Tells what the browser refused, unless the connection is over: then all of it is refused. */
+  #unsent(peer: Peer, source: Source, error: unknown): void {
+    if (peer.pc.signalingState === 'closed') return;
+    this.emit('unsent', { source, reason: error instanceof Error ? error.message : String(error) });
   }
 
   #adopt(link: Link): void {
@@ -267,7 +285,7 @@ export class Room extends Emitter<RoomEvents> {
         if (message.request === undefined) this.#refused(new Refused(message.code, message.message));
         break;
       case 'layers':
-        this.#link?.peer.want(message.mid, message.active).catch(() => undefined);
+        void this.#want(message.mid, message.active);
         break;
       case 'muted':
         this.local.silence(message.source);
@@ -301,7 +319,7 @@ export class Room extends Emitter<RoomEvents> {
     this.#setStatus({ phase: 'connected' });
     this.#link?.watch();
     // Tracks may have come while the link was being opened.
-    if (this.#link) await this.#attach(this.#link.peer).catch(() => undefined);
+    if (this.#link) await this.#attach(this.#link.peer);
     this.#publish();
     if (this.#watchingStats) this.watchStats(true);
     // One that came in anew is not known to have chosen.
@@ -318,7 +336,7 @@ export class Room extends Emitter<RoomEvents> {
   }
 
   async #publishChange(source: Source): Promise<void> {
-    await this.#link?.peer.carry(source, this.local.get(source)?.track ?? null).catch(() => undefined);
+    if (this.#link) await this.#carry(this.#link.peer, source);
     this.#publish();
   }
 

@@ -278,6 +278,9 @@ export class Session {
       // The mix is all that is taken back later; the rest is no news to a person.
       if (refused.code === 'unavailable') this.#refused(refused);
     });
+    room.on('unsent', ({ source, reason }) => {
+      toast(`Your browser does not send your ${source.replace('-', ' ')}: ${reason}`, 'problem');
+    });
     room.on('recordingEnded', ({ reason, by }) => {
       const words =
         by && reason === 'stopped' ? `${this.nameOf(by)} stopped the recording.` : END_WORDS[reason];
