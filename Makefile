@@ -20,7 +20,7 @@ run: build ## Build for release and serve on http://127.0.0.1:7880, for this mac
 build: setup client ## Build target/release/antiphon, with the client inside
 	cargo build --release --locked
 
-build-profiled: setup client ## Build target/profiled/antiphon: a packet costs a tenth less, the build twice the time
+build-profiled: setup client ## Build target/profiled/antiphon: a packet costs some percent less, the build twice the time
 	scripts/profiled.sh
 
 client: setup web/dist/index.html

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds target/profiled/antiphon by what it does most: once to count that while rooms are forwarded, and once more with
-# the counts (profile-guided optimisation), which saves a tenth of a packet's cost (docs/PERFORMANCE.md). Twice as long as
+# the counts (profile-guided optimisation), which saves three to ten percent of a packet's cost (docs/PERFORMANCE.md). Twice as long as
 # a build, so it is no part of one.
 #
 #   SECONDS_EACH=10    seconds that each kind of room is forwarded
