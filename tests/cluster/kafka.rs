@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::path::Path;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use crate::network::Place;
 
@@ -24,14 +25,7 @@ impl Kafka {
     /// Starts one with more settings, as `scripts/kafka.sh` names them.
     pub fn with(place: Place, extra: Vec<(&'static str, String)>) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        // The controller has the next port.
-        let port = loop {
-            let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-            let port = free.local_addr().expect("its address").port();
-            if port < u16::MAX && TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
-                break port;
-            }
-        };
+        let port = free_ports();
         let kafka = Self { place, port, directory, extra };
         kafka.act("up");
         kafka
@@ -58,6 +52,17 @@ impl Kafka {
         let words = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "kafka.sh {what}: {words}");
     }
+}
+
+/// A port that is free, as is the next one, which the controller has. They are below those that the system
+/// gives to connections of other tests, which would take one before Kafka has started.
+fn free_ports() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = (std::process::id() % 600) as u16 * 20;
+    let next = || 20_000 + first.wrapping_add(NEXT.fetch_add(2, Ordering::Relaxed)) % 12_000;
+    let mut ports = std::iter::repeat_with(next);
+    let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    ports.by_ref().take(6_000).find(|port| is_free(*port) && is_free(*port + 1)).expect("two free ports")
 }
 
 impl Drop for Kafka {
