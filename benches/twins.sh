@@ -28,19 +28,6 @@ stop() {
 }
 trap 'stop; network_down; rm -rf "$data"' EXIT
 
-# serve BUILD PORT DATA-DIR: leaves its process in $served, once it answers.
-serve() {
-  mkdir -p "$3"
-  antiphon_config "$2" "$3" >"$3/antiphon.toml"
-  "${in_server[@]}" "$1" serve --config "$3/antiphon.toml" 2>"$3/log" &
-  served=$!
-  local deadline=$((SECONDS + 20))
-  until "${in_tool[@]}" curl -fsS -o /dev/null "http://$server_address:$2/readyz" 2>/dev/null; do
-    kill -0 "$served" 2>/dev/null && [ $SECONDS -lt $deadline ] || { cat "$3/log" >&2; exit 1; }
-    sleep 0.2
-  done
-}
-
 cost() { sed -n 's/.*"cpu_ns_per_forwarded_packet": *\([0-9.]*\).*/\1/p' "$1"; }
 
 network_up
@@ -48,9 +35,10 @@ for ((round = 0; round < ${ROUNDS:-6}; round++)); do
   tools=()
   for place in 0 1; do
     which=$(((place + round) % 2))
-    serve "${builds[which]}" $((17880 + 1000 * place)) "$data/$round.$which"
-    servers+=("$served")
-    ports[which]=$((17880 + 1000 * place)) pids[which]=$served
+    ports[which]=$((17880 + 1000 * place))
+    mkdir "$data/$round.$which"
+    antiphon_start "${builds[which]}" "${ports[which]}" "$data/$round.$which"
+    servers+=("$started") pids[which]=$started
   done
   for which in 0 1; do
     "${in_tool[@]}" "$tool" bench forward --url "http://$server_address:${ports[which]}" --server-pid "${pids[which]}" \

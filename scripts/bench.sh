@@ -26,20 +26,13 @@ trap 'stop; network_down; rm -rf "$data"' EXIT
 if [ "${PACKET_PATH:-1}" = 1 ]; then cargo bench --locked --bench packet_path -- --quick >&2; fi
 
 network_up
-antiphon_config "$http" "$data" >"$data/antiphon.toml"
-url=http://$server_address:$http
 
 # A fresh server for each run, so that its memory starts from nothing.
 run() {
   echo "bench: $*" >&2
-  "${in_server[@]}" "$antiphon" serve --config "$data/antiphon.toml" 2>"$data/log" &
-  server=$!
-  local deadline=$((SECONDS + 20))
-  until "${in_tool[@]}" curl -fsS -o /dev/null "$url/readyz" 2>/dev/null; do
-    kill -0 "$server" 2>/dev/null && [ $SECONDS -lt $deadline ] || { cat "$data/log" >&2; exit 1; }
-    sleep 0.2
-  done
-  "${in_tool[@]}" "$tool" bench forward --url "$url" --server-pid "$server" "$@"
+  antiphon_start "$antiphon" "$http" "$data"
+  server=$started
+  "${in_tool[@]}" "$tool" bench forward --url "http://$server_address:$http" --server-pid "$server" "$@"
   stop
 }
 

@@ -77,16 +77,16 @@ const TOLD: f64 = 0.02;
 const RTT_INITIAL: Duration = Duration::from_millis(100);
 const RTT_MAX: Duration = Duration::from_secs(2);
 
-/// One packet that the peer's transport-wide feedback speaks of, in order of sequence number. Times are within 2^60
-/// microseconds of zero, so that no difference of them overflows.
+/// One packet that the peer's transport-wide feedback speaks of, in order of sequence number. Times are within
+/// 2^60 microseconds of zero, so that no difference of them overflows.
 #[derive(Debug, Clone, Copy)]
 pub struct PacketReport {
     /// By the sender's clock in microseconds, with an arbitrary zero.
     pub sent_us: i64,
     /// On the wire, with IP and UDP.
     pub bytes: u32,
-    /// Likewise by the receiver's clock; `None` where it is lost so far. A packet told lost may be told again as
-    /// arrived, in a later feedback.
+    /// Likewise by the receiver's clock; `None` where it is lost so far. A packet told lost may be told again
+    /// as arrived, in a later feedback.
     pub arrived_us: Option<i64>,
     /// The probe it belongs to.
     pub probe: Option<u32>,

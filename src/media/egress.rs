@@ -19,7 +19,6 @@ use std::time::{Duration, Instant};
 use str0m::rtp::RedDecoder;
 
 pub use packet::{ExtensionIds, Framing, Passed};
-pub use queue::Queue;
 pub use stream::StreamLine;
 
 use self::packet::{Lane, Packet};
@@ -85,6 +84,9 @@ pub struct EgressLines {
     pub is_blind: bool,
     pub initial_estimate_bps: u64,
 }
+
+/// Packets of all peers of a shard that wait, each with its slot.
+pub type Queue = queue::Queue<(u16, Packet)>;
 
 /// A packet for one of the receiver's slots.
 pub struct Forwarded<'a> {
@@ -218,7 +220,7 @@ impl Egress {
             names_mid: false,
             begins: rewritten.begins,
         };
-        queue.push(&mut self.waiting, slot, packet);
+        queue.push(&mut self.waiting, (slot, packet));
         true
     }
 

@@ -380,6 +380,8 @@ fn unbound(ip: IpAddr) -> io::Result<Socket> {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::media::outbox::Outbox;
 
@@ -410,6 +412,27 @@ mod tests {
     }
 
     #[test]
+    fn what_has_left_wakes_nobody_and_the_doorbell_does() {
+        let ip = IpAddr::from([127, 0, 0, 1]);
+        let mut socket =
+            MediaSocket::new(bind(&[ip], 0).expect("a port is free"), vec![ip]).expect("sockets");
+        let peer = std::net::UdpSocket::bind((ip, 0)).expect("a port is free");
+        socket.recv_batch(|_| panic!("nothing was sent"));
+        let mut outbox = Outbox::default();
+        outbox.push(ip, peer.local_addr().expect("bound"), &[7; 100]);
+        socket.send(Instant::now(), outbox.runs());
+        // From now on there is room to send again.
+        peer.recv(&mut [0; 200]).expect("loopback delivers");
+        let until = Instant::now() + Duration::from_millis(30);
+        socket.wait(until);
+        assert!(Instant::now() >= until, "woken by what has left");
+        socket.doorbell().wake_by_ref();
+        let far = Instant::now() + Duration::from_secs(60);
+        socket.wait(far);
+        assert!(Instant::now() < far, "slept through the doorbell");
+    }
+
+    #[test]
     fn rtcp_comes_apart_and_all_else_does_not() {
         let ip = IpAddr::from([127, 0, 0, 1]);
         let listening = bind(&[ip], 0).expect("a port is free");
@@ -426,7 +449,7 @@ mod tests {
         }
         let mut media: Vec<Vec<u8>> = Vec::new();
         while media.len() < others.len() {
-            socket.wait(Instant::now() + std::time::Duration::from_secs(10));
+            socket.wait(Instant::now() + Duration::from_secs(10));
             socket.recv_batch(|datagram| media.push(datagram.bytes.to_vec()));
         }
         assert_eq!(media, others);
