@@ -10,6 +10,7 @@ source benches/network.sh
 source benches/antiphon.sh
 source benches/many_cores.sh
 
+[ "$half" -gt 2 ] || die "shards on cores of their own, and as many load tools, need six cores or more"
 if [ -z "${SHARDS:-}" ]; then
   SHARDS=1
   for ((count = 2; count < half - 1; count *= 2)); do SHARDS+=" $count"; done

@@ -1,20 +1,21 @@
 #!/usr/bin/env bash
-# One shard on one core under more and more load, from as many load tools as there are cores for them (benches/many_cores.sh):
-# what a packet costs, how late it is, and what is lost. One JSON object for each run.
+# One shard on one core under more and more load, from load tools on cores of their own (benches/many_cores.sh; with two cores
+# from one tool): what a packet costs, how late it is, and what is lost. One JSON object for each run.
 #
 #   ROUNDS=1               times that all of it is done
-#   LOADS="PUBLISHERS,VIEWERS,ROOMS ..."   rooms of each tool; by default up to about 90 % of a core
+#   LOADS="PUBLISHERS,VIEWERS,ROOMS ..."   rooms of all tools together; by default up to about 90 % of a core
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source benches/network.sh
 source benches/antiphon.sh
 source benches/many_cores.sh
 
-tools=$((half - 1))
-loads=${LOADS:-"1,50,1 3,3,8 3,3,11 3,3,12 1,70,2"}
+tools=$((half > 1 ? half - 1 : 1))
+loads=${LOADS:-"1,50,7 1,50,14 1,50,20 3,3,56 3,3,77"}
 for ((round = 0; round < ${ROUNDS:-1}; round++)); do
   for load in $loads; do
     IFS=, read -r publishers viewers rooms <<<"$load"
-    run "$((rooms * tools)) x $publishers x $viewers" 1 "$tools" --rooms "$rooms" --publishers "$publishers" --subscribers "$viewers"
+    each=$(((rooms + tools - 1) / tools))
+    run "$((each * tools)) x $publishers x $viewers" 1 "$tools" --rooms "$each" --publishers "$publishers" --subscribers "$viewers"
   done
 done

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sourced by the benches that need many cores, after network.sh and antiphon.sh: a server with some shards, each on a core of
+# Sourced by the benches of many cores, after network.sh and antiphon.sh: a server with some shards, each on a core of
 # its own, and load tools, each on another core, in network namespaces joined by a veth pair. What arrives is handled on the
 # core of the thread that reads it (receive flow steering), as a network card with as many queues would have it. A single
 # tool that many shards send to has the other half's cores for that, as all shards would wait for one queue otherwise.
@@ -12,7 +12,7 @@ die() { echo "bench: $*" >&2; exit 1; }
 [ "$(id -u)" = 0 ] || die "network namespaces need root"
 mapfile -t cores < <(cut -d , -f 1 /sys/devices/system/cpu/cpu[0-9]*/topology/thread_siblings_list | cut -d - -f 1 | sort -nu)
 half=$((${#cores[@]} / 2))
-[ "$half" -gt 1 ] || die "shards and load tools on cores of their own need four cores or more"
+[ "$half" -gt 0 ] || die "a shard and a load tool on cores of their own need two cores or more"
 seconds=${SECONDS_EACH:-5}
 antiphon=${ANTIPHON:-target/release/antiphon}
 tool=${TOOL:-$antiphon}

@@ -38,7 +38,7 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("node", &["*"]),
-    ("bench", &["config", "core", "telemetry"]),
+    ("bench", &["config", "core", "media", "telemetry"]),
     ("cluster", &["core", "config", "mailbox", "telemetry"]),
     (
         "control",

@@ -13,20 +13,22 @@ use str0m::channel::ChannelId;
 use str0m::format::Codec;
 use str0m::media::{KeyframeRequestKind, Mid};
 use str0m::net::{Protocol, Receive, Transmit};
-use str0m::rtp::{Extension, RtpPacket, Ssrc};
+use str0m::rtp::{Extension, Ssrc};
 use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcError};
 
+use super::keys;
 pub use super::offer::{Channel, Offer};
 use super::offer::{negotiated, rtc_config};
-use super::profile::{self, ProfileSlot};
-use super::reception::{Arrival, Slot};
+use super::reception::Slot;
 use super::source::{AudioSource, VideoSource};
-use super::stamp::Stamp;
 use crate::core::stats::srtp_profile_name;
+use crate::media::srtp::keys::KeySlot;
 
+mod direct;
 mod received;
 mod sending;
 
+use direct::Direct;
 pub use received::Received;
 use sending::Sending;
 
@@ -72,7 +74,9 @@ pub struct ChannelMessage {
 /// One connection to the server.
 pub struct Client {
     rtc: Rtc,
-    srtp_profile: ProfileSlot,
+    keys: KeySlot,
+    /// Takes media in the engine's place.
+    direct: Option<Direct>,
     local: SocketAddr,
     pending: Option<SdpPendingOffer>,
     clock_base: Instant,
@@ -134,12 +138,13 @@ impl Client {
         local: SocketAddr,
         timeline: bool,
     ) -> Result<Self, ClientError> {
-        let (mut rtc, srtp_profile) = profile::of_built(|| rtc_config().build(now));
+        let (mut rtc, keys) = keys::of_built(|| rtc_config().build(now));
         let candidate = Candidate::host(local, "udp").map_err(|_| ClientError::Address(local))?;
         rtc.add_local_candidate(candidate);
         Ok(Self {
             rtc,
-            srtp_profile,
+            keys,
+            direct: None,
             local,
             pending: None,
             clock_base,
@@ -164,6 +169,12 @@ impl Client {
         })
     }
 
+    /// Receives media past the engine, for a fraction of the cost. Only for a client that sends none, and
+    /// before it has an answer or an offer.
+    pub fn receive_directly(&mut self) {
+        self.direct = Some(Direct::new(self.keys.clone(), self.clock_base, self.local));
+    }
+
     fn empty_slot(&self) -> Slot {
         let mut slot = Slot::default();
         slot.playout.timeline = self.timeline.then(Vec::new);
@@ -175,10 +186,12 @@ impl Client {
     /// # Errors
     /// An answer that is no SDP, does not fit the offer, or refuses what was to be sent.
     pub fn accept_answer(&mut self, now: Instant, answer: &str) -> Result<(), ClientError> {
+        let described = answer;
         let answer =
             SdpAnswer::from_sdp_string(answer).map_err(|error| ClientError::Sdp(error.to_string()))?;
         let pending = self.pending.take().ok_or(ClientError::Refused("second answer"))?;
         self.rtc.sdp_api().accept_answer(pending, answer)?;
+        self.learn(now, described);
         if let Some(video) = &mut self.video {
             let pt = negotiated(&self.rtc, video.mid, Codec::Vp8).ok_or(ClientError::Refused("VP8"))?;
             video.pt = Some(pt);
@@ -195,10 +208,20 @@ impl Client {
     /// # Errors
     /// An offer that is no SDP, or that does not fit those before it.
     pub fn accept_offer(&mut self, now: Instant, offer: &str) -> Result<String, ClientError> {
+        let described = offer;
         let offer = SdpOffer::from_sdp_string(offer).map_err(|error| ClientError::Sdp(error.to_string()))?;
         let answer = self.rtc.sdp_api().accept_offer(offer)?.to_sdp_string();
+        self.learn(now, described);
         self.handle_timeout(now)?;
         Ok(answer)
+    }
+
+    fn learn(&mut self, now: Instant, described: &str) {
+        if let Some(direct) = &mut self.direct {
+            direct.learn(now, &self.rtc, described);
+            // The engine has something to do by it.
+            self.rtc_at = now;
+        }
     }
 
     /// Takes an ICE candidate of the server that came by itself, as `candidate:…`.
@@ -224,6 +247,10 @@ impl Client {
         datagram: &[u8],
     ) -> Result<(), ClientError> {
         self.waited = now.saturating_duration_since(arrived);
+        if self.direct.as_ref().is_some_and(|direct| direct.takes(datagram)) {
+            self.handle_directly(now, source, datagram);
+            return Ok(());
+        }
         let Ok(receive) = Receive::new(Protocol::Udp, source, self.local, datagram) else { return Ok(()) };
         self.rtc.handle_input(Input::Receive(now, receive))?;
         self.drain(now)
@@ -242,8 +269,12 @@ impl Client {
             }
             if now >= self.remb_at {
                 self.remb_at = now + REMB_INTERVAL;
-                self.estimate();
+                self.estimate(now);
             }
+        }
+        self.tell_directly(now);
+        if self.direct.is_some() && now < self.rtc_at {
+            return Ok(());
         }
         self.rtc.handle_input(Input::Timeout(now))?;
         self.drain(now)
@@ -257,7 +288,8 @@ impl Client {
         let video = self.video.as_ref().map(|video| video.source.next_at());
         let audio = self.audio.as_ref().map(|audio| audio.source.next_at());
         let playout = (!self.slots.is_empty()).then_some(self.playout_at);
-        [video, audio, playout].into_iter().flatten().fold(self.rtc_at, Instant::min)
+        let direct = self.direct.as_ref().and_then(Direct::timeout);
+        [video, audio, playout, direct].into_iter().flatten().fold(self.rtc_at, Instant::min)
     }
 
     /// The next datagram to send.
@@ -309,7 +341,7 @@ impl Client {
 
     /// What protects its media, as RFC 5764 names it; none before DTLS is done.
     pub fn srtp_profile(&self) -> Option<&'static str> {
-        self.srtp_profile.get().copied().map(srtp_profile_name)
+        self.keys.get().map(|keys| srtp_profile_name(keys.profile))
     }
 
     /// PLI and FIR that came for what this client sends.
@@ -354,8 +386,12 @@ impl Client {
     }
 
     fn ask_key_frames(&mut self, now: Instant) {
-        for slot in self.slots.values_mut() {
+        for (mid, slot) in &mut self.slots {
             if !slot.playout.wants_key_frame(now) {
+                continue;
+            }
+            if let Some(direct) = &mut self.direct {
+                direct.request_key_frame(now, *mid);
                 continue;
             }
             let Some(ssrc) = slot.ssrcs.last() else { continue };
@@ -366,11 +402,15 @@ impl Client {
     }
 
     /// Sends REMB for video that comes without transport-cc numbers, as browsers do.
-    fn estimate(&mut self) {
+    fn estimate(&mut self, now: Instant) {
         for (mid, slot) in &self.slots {
             let (Some(media), Some(ssrc)) = (self.rtc.media(*mid), slot.ssrcs.last()) else { continue };
             let numbered = media.remote_extmap().id_of(Extension::TransportSequenceNumber).is_some();
             if numbered || !media.kind().is_video() {
+                continue;
+            }
+            if let Some(direct) = &mut self.direct {
+                direct.limit_bitrate(now, *mid, REMB_BPS);
                 continue;
             }
             if let Some(stream) = self.rtc.direct_api().stream_rx(&Ssrc::from(*ssrc)) {
@@ -386,6 +426,8 @@ impl Client {
                     self.rtc_at = at;
                     return Ok(());
                 }
+                // It would report on media that it never saw.
+                Output::Transmit(transmit) if self.takes_directly(&transmit) => {}
                 Output::Transmit(transmit) => self.transmits.push_back(transmit),
                 Output::Event(event) => self.handle_event(now, event),
             }
@@ -428,32 +470,6 @@ impl Client {
             Event::Closed => self.closed = true,
             Event::IceConnectionStateChange(IceConnectionState::Disconnected) => self.closed = true,
             _ => {}
-        }
-    }
-
-    fn handle_rtp(&mut self, now: Instant, packet: &RtpPacket) {
-        self.keep(packet);
-        let Some(stamp) = Stamp::read(&packet.payload) else {
-            self.foreign_packets += 1;
-            return;
-        };
-        let ssrc = *packet.header.ssrc;
-        let Some(mid) = self.mid_of(ssrc) else {
-            self.foreign_packets += 1;
-            return;
-        };
-        let Some(slot) = self.slots.get_mut(&mid) else { return };
-        let at = packet.timestamp;
-        let marker = packet.header.marker;
-        let new = slot.handle(Arrival { seq_no: *packet.seq_no, ssrc, marker, stamp, at });
-        self.milestones.first_packet.get_or_insert(at);
-        if slot.playout.frames > 0 {
-            self.milestones.first_frame.get_or_insert(now);
-        }
-        if let Some(delays) = self.delays_ns.as_mut().filter(|_| new) {
-            let arrived = at.checked_sub(self.waited).unwrap_or(at);
-            let arrived_ns = arrived.saturating_duration_since(self.clock_base).as_nanos() as u64;
-            delays.push(arrived_ns.saturating_sub(stamp.sent_ns));
         }
     }
 

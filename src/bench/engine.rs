@@ -1,8 +1,8 @@
 //! The loop that drives all clients over real UDP: one thread, one epoll, one socket for each client.
 //!
-//! Datagrams are received singly and without GRO, so that a server's use of GSO is not flattered by a
-//! receiver that never splits its packets: on loopback the splitting is charged to the server, as a network
-//! card's driver would be. A socket that is full drops, as a network does.
+//! On loopback datagrams are received singly and without GRO: the splitting of a server's runs is charged to
+//! the server there, as to a network card's driver, and must not be left out. Elsewhere it is the receiver's
+//! affair, and runs are read whole. A socket that is full drops, as a network does.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -62,6 +62,8 @@ pub struct Engine {
     local: IpAddr,
     poll: Poll,
     events: Events,
+    /// Seats that have something to read, in this turn.
+    ready: Vec<usize>,
     wakes: BinaryHeap<Reverse<(Instant, usize)>>,
     buffer: Vec<u8>,
 }
@@ -79,6 +81,7 @@ impl Engine {
             local,
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
+            ready: Vec::new(),
             wakes: BinaryHeap::new(),
             buffer: vec![0; 65_536],
         })
@@ -120,6 +123,9 @@ impl Engine {
         // A smaller buffer than asked for is no failure; what it loses is counted as loss.
         let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER_LEN);
         receive::note_times(&socket)?;
+        if !self.local.is_loopback() {
+            receive::join_runs(&socket)?;
+        }
         let seat = self.seats.len();
         self.poll.registry().register(&mut socket, Token(seat), Interest::READABLE)?;
         let (client, made) =
@@ -186,11 +192,15 @@ impl Engine {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
-        for event in &self.events {
-            let Token(seat) = event.token();
+        self.ready.clear();
+        self.ready.extend(self.events.iter().map(|event| event.token().0));
+        for at in 0..self.ready.len() {
+            let seat = self.ready[at];
             if let Some(place) = self.seats.get_mut(seat) {
                 place.receive(seat, &mut self.buffer, &mut self.wakes, &mut self.traffic);
             }
+            // Who sends is not to wait for all who receive: they would send at once then, which no people do.
+            self.wake();
         }
         Ok(())
     }
@@ -225,17 +235,21 @@ impl Seat {
     fn receive(&mut self, seat: usize, buffer: &mut [u8], wakes: &mut Wakes, traffic: &mut Traffic) {
         // Readiness is told once: read until there is nothing left.
         while let Ok(received) = receive::receive(&self.socket, buffer) {
-            traffic.received += 1;
-            traffic.received_bytes += received.len as u64;
-            self.received_bytes += received.len as u64;
-            self.received_packets += 1;
-            if self.failure.is_some() {
-                continue;
+            let Received { len, datagram_len, source, arrived, now } = received;
+            let Some(run) = buffer.get(..len) else { continue };
+            let mut handled = Ok(());
+            for datagram in run.chunks(datagram_len) {
+                traffic.received += 1;
+                traffic.received_bytes += datagram.len() as u64;
+                self.received_bytes += datagram.len() as u64;
+                self.received_packets += 1;
+                if self.failure.is_none() && handled.is_ok() {
+                    handled = self.client.handle_datagram(now, arrived, source, datagram);
+                }
             }
-            let Received { len, source, arrived, now } = received;
-            let Some(datagram) = buffer.get(..len) else { continue };
-            let handled = self.client.handle_datagram(now, arrived, source, datagram);
-            self.settle(seat, now, handled, wakes, traffic);
+            if self.failure.is_none() {
+                self.settle(seat, now, handled, wakes, traffic);
+            }
         }
     }
 

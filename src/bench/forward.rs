@@ -185,6 +185,9 @@ impl<'a> Run<'a> {
             let (seat, offer) = self.crowd.engine.add(offer)?;
             (seat, Some(offer))
         };
+        if publisher.is_none() {
+            self.crowd.engine.seats[seat].client.receive_directly();
+        }
         self.places.push(Place { room, publisher });
         let role = if publisher.is_some() { Role::Publisher(number) } else { Role::Viewer(number) };
         let (run, publishers, encodings) = (self.number, self.args.publishers, self.encodings());

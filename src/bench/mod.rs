@@ -1,6 +1,7 @@
 //! Measures servers: clients with synthetic media, as a load tool (`antiphon bench`) and for tests.
 //!
-//! Independent of the server's code: what it knows of a server is what goes over the wire.
+//! What it knows of a server is what goes over the wire. Clients are independent of the server's code, except
+//! for viewers of the load tool, which receive by its ingress (`client/direct.rs`).
 
 use clap::Subcommand;
 
@@ -13,12 +14,12 @@ pub mod crowd;
 pub mod engine;
 pub mod forward;
 pub mod join;
+mod keys;
 pub mod offer;
 pub mod person;
 mod phase;
 pub mod plot;
 pub mod process;
-pub mod profile;
 pub mod receive;
 pub mod reception;
 pub mod report;

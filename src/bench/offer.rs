@@ -10,7 +10,7 @@ use str0m::format::Codec;
 use str0m::media::{Direction, MediaKind, Mid, Pt, Simulcast, SimulcastLayer};
 use str0m::{Rtc, RtcConfig};
 
-use super::profile::watched;
+use super::keys::watched;
 use super::source::{AudioSource, VideoSource};
 use crate::core::protocol::{CONTROL_LABEL, LOSSY_LABEL, PROTOCOL};
 

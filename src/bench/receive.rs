@@ -1,7 +1,8 @@
 //! Receives datagrams with the time at which the kernel had them.
 //!
 //! How long they then waited for the load tool is the tool's own affair, and must not be taken for latency
-//! of the server.
+//! of the server. Nor is how they are read: what left as one run (GSO) comes as one (GRO) where nothing on
+//! the way has split it.
 
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::cmsg_space;
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt::ReceiveTimestampns,
+    sockopt::UdpGroSegment,
 };
 use nix::sys::time::TimeSpec;
 
@@ -21,6 +23,8 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Copy)]
 pub struct Received {
     pub len: usize,
+    /// Of each of the datagrams that it holds, but for the last, which may be shorter.
+    pub datagram_len: usize,
     pub source: SocketAddr,
     /// When the kernel had it; when it was read where the kernel does not say.
     pub arrived: Instant,
@@ -36,25 +40,39 @@ pub fn note_times(socket: &impl AsFd) -> io::Result<()> {
     Ok(setsockopt(socket, ReceiveTimestampns, &true)?)
 }
 
-/// Reads one datagram.
+/// Has the kernel hand over as one what came as one run.
+///
+/// # Errors
+/// It does not know how.
+pub fn join_runs(socket: &impl AsFd) -> io::Result<()> {
+    Ok(setsockopt(socket, UdpGroSegment, &true)?)
+}
+
+/// Reads one datagram, or one run of them.
 ///
 /// # Errors
 /// There is none, or the socket is broken.
 pub fn receive(socket: &impl AsRawFd, buffer: &mut [u8]) -> io::Result<Received> {
-    let mut space = cmsg_space!(TimeSpec);
+    let mut space = cmsg_space!(TimeSpec, i32);
     let mut slices = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::empty();
     let message = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut slices, Some(&mut space), flags)?;
     let now = Instant::now();
-    let came = message.cmsgs()?.find_map(|control| match control {
-        ControlMessageOwned::ScmTimestampns(at) => Some(Duration::from(at)),
-        _ => None,
-    });
+    let (mut came, mut datagram_len) = (None, message.bytes);
+    for control in message.cmsgs()? {
+        match control {
+            ControlMessageOwned::ScmTimestampns(at) => came = Some(Duration::from(at)),
+            ControlMessageOwned::UdpGroSegments(len) => datagram_len = usize::try_from(len).unwrap_or(0),
+            _ => {}
+        }
+    }
+    // None is as good as an empty one, of which there is no run.
+    let datagram_len = datagram_len.max(1);
     let waited = came.and_then(|came| SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + came).ok());
     let waited = waited.filter(|waited| *waited < WAIT_MAX).unwrap_or_default();
     let source = message.address.as_ref().and_then(address).ok_or(io::ErrorKind::InvalidData)?;
     let arrived = now.checked_sub(waited).unwrap_or(now);
-    Ok(Received { len: message.bytes, source, arrived, now })
+    Ok(Received { len: message.bytes, datagram_len, source, arrived, now })
 }
 
 fn address(from: &SockaddrStorage) -> Option<SocketAddr> {

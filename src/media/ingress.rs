@@ -34,8 +34,9 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// On a stream that was silent for longer nothing is reported.
 const REPORTED_FOR: Duration = Duration::from_secs(5);
 /// Between two messages with arrivals: the sender's estimate takes no more than a few of them to see that
-/// its path fills up.
-const ARRIVALS_INTERVAL: Duration = Duration::from_millis(50);
+/// its path fills up. They go at moments of the peer's own: counted from the last message, those of all who
+/// were once held up together would go together for ever.
+pub const ARRIVALS_INTERVAL: Duration = Duration::from_millis(50);
 /// Room in a datagram of feedback after which another begins.
 const COMPOUND_BYTES: usize = 400;
 
@@ -55,6 +56,8 @@ pub struct Incoming<'a> {
     /// Index of the line, and of the encoding within it.
     pub line: u8,
     pub encoding: u8,
+    /// Its source's, also where it came as a resend.
+    pub ssrc: u32,
     pub format: Format,
     /// Extended.
     pub seq_no: u64,
@@ -122,13 +125,15 @@ pub struct Ingress {
     /// As whom we report.
     ssrc: u32,
     arrivals_at: Option<Instant>,
+    /// When arrivals were told last. A packet may be taken later than it came.
+    told_at: Instant,
     report_at: Option<Instant>,
     /// Something has become due earlier than was known.
     alarm: Option<Instant>,
 }
 
 impl Ingress {
-    /// `ssrc`: as whom we report.
+    /// `ssrc`: as whom we report. Arrivals are told at whole multiples of [`ARRIVALS_INTERVAL`] from `now`.
     pub fn new(now: Instant, negotiated: IngressLines, ssrc: u32) -> Self {
         Self {
             negotiated,
@@ -140,6 +145,7 @@ impl Ingress {
             start: now,
             ssrc,
             arrivals_at: None,
+            told_at: now,
             report_at: None,
             alarm: None,
         }
@@ -147,6 +153,11 @@ impl Ingress {
 
     pub fn lines(&self) -> &[PublishedLine] {
         &self.negotiated.lines
+    }
+
+    /// Lines have been negotiated after those before, which are what they were.
+    pub fn renegotiate(&mut self, negotiated: IngressLines) {
+        self.negotiated = negotiated;
     }
 
     /// Takes one RTP packet as it came.
@@ -272,10 +283,17 @@ impl Ingress {
         if let Some(seq_no) = header.values.transport_seq_no {
             self.arrivals.note(now, seq_no);
             if self.arrivals_at.is_none() {
-                self.arrivals_at = Some(now + ARRIVALS_INTERVAL);
-                self.alarm_at(now + ARRIVALS_INTERVAL);
+                let at = self.next_arrivals(now.max(self.told_at));
+                self.arrivals_at = Some(at);
+                self.alarm_at(at);
             }
         }
+    }
+
+    fn next_arrivals(&self, now: Instant) -> Instant {
+        let interval_ns = ARRIVALS_INTERVAL.as_nanos() as u64;
+        let since_ns = now.saturating_duration_since(self.start).as_nanos() as u64;
+        now + Duration::from_nanos(interval_ns - since_ns % interval_ns)
     }
 
     #[inline]
@@ -293,6 +311,7 @@ impl Ingress {
         Ok(Incoming {
             line: stream.line,
             encoding: stream.encoding,
+            ssrc: stream.ssrc,
             format,
             seq_no,
             rtp_time: header.rtp_time,
@@ -401,6 +420,7 @@ impl Ingress {
         if out.len() <= COMPOUND_BYTES && self.arrivals_at.is_some_and(|at| at <= now) {
             let of = self.streams.get(self.latest).map_or(0, |stream| stream.ssrc);
             self.arrivals.write(self.ssrc, of, out);
+            self.told_at = now;
             if self.arrivals.is_empty() {
                 self.arrivals_at = None;
             }

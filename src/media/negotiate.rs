@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use str0m::change::{SdpAnswer, SdpOffer};
 use str0m::config::{CryptoProvider, DtlsCert, DtlsVersion};
-use str0m::media::{Direction, Mid, Pt, Rids};
+use str0m::media::{Direction, Media, Mid, Pt, Rids};
 use str0m::net::{Protocol, TcpType};
 use str0m::rtp::Extension;
 use str0m::{Candidate, IceCreds, Rtc};
@@ -98,25 +98,19 @@ pub fn accept(
     let Offer { text: offer, parsed } = offer;
     let (mut negotiator, _) = build(now, identity, reach, creds.clone());
     let answer = accept_by_engine(&mut negotiator, parsed)?.to_sdp_string();
-    let (published, slots) = lines(&negotiator, &answer);
+    let slots = slots(&negotiator, &answer);
     let payload_types = payload_types(&negotiator);
     let streams = streams(&mut negotiator, now, &slots)?;
     let is_blind =
         streams.iter().all(|stream| stream.framing.ids.transport_cc == 0) && !offer.contains("goog-remb");
     let cname =
         slots.first().and_then(|slot| negotiator.media(slot.mid)).map(|media| media.cname().to_owned());
-    let mut meanings = Meanings::default();
-    let media = published.iter().filter_map(|line| negotiator.media(line.mid));
-    media.for_each(|media| meanings.learn(media));
-    let declared = declared(&offer, &published);
-    let offer = without_media(&offer);
-    drop(negotiator);
     let (mut rtc, keys) = build(now, identity, reach, creds);
     let keys = keys.ok_or_else(|| Refusal::new(Code::Unavailable, "DTLS could not be set up; try again"))?;
+    let ingress = ingress_lines(&negotiator, &offer, keys.clone());
+    drop(negotiator);
+    let offer = without_media(&offer);
     accept_by_engine(&mut rtc, Offer::parse(offer.clone())?.parsed)?;
-    let lines = published;
-    let ingress =
-        IngressLines { keys: keys.clone(), lines, payload_types: payload_types.clone(), meanings, declared };
     let egress = EgressLines {
         keys,
         streams,
@@ -332,26 +326,45 @@ fn candidates(reach: &Reach) -> impl Iterator<Item = Candidate> + '_ {
     udp.chain(tcp)
 }
 
-/// What the client sends on and receives on, in the order of its offer. Directions in the `Rtc` are ours.
-fn lines(rtc: &Rtc, answer: &str) -> (Vec<PublishedLine>, Vec<SlotLine>) {
-    let (mut published, mut slots) = (Vec::new(), Vec::new());
-    let own = payload_types(rtc);
-    let mids = answer.lines().filter_map(|line| line.strip_prefix("a=mid:"));
-    for media in mids.filter_map(|mid| rtc.media(Mid::from(mid.trim()))) {
-        let (mid, direction) = (media.mid(), media.direction());
-        let kind = if media.kind().is_audio() { Kind::Audio } else { Kind::Video };
-        if matches!(direction, Direction::RecvOnly | Direction::SendRecv) {
+/// What the other side sends, by what was negotiated with `rtc`; `described` is its description.
+pub fn ingress_lines(rtc: &Rtc, described: &str, keys: KeySlot) -> IngressLines {
+    let (mut lines, mut meanings) = (Vec::<PublishedLine>::new(), Meanings::default());
+    for media in in_order(rtc, described) {
+        let is_new = lines.iter().all(|line| line.mid != media.mid());
+        if is_new && matches!(media.direction(), Direction::RecvOnly | Direction::SendRecv) {
             let rids = if let Rids::Specific(rids) = media.rids_rx() { rids.clone() } else { Vec::new() };
-            published.push(PublishedLine { mid, kind, rids });
-        }
-        if matches!(direction, Direction::SendOnly | Direction::SendRecv) {
-            let formats = own.iter().filter(|own| accepts(rtc, media.remote_pts(), own));
-            let formats = formats.map(|own| own.format).collect();
-            let described = media.remote_extmap().iter().any(|(_, ext)| ext.as_uri() == dependency::URI);
-            slots.push(SlotLine { mid, kind, formats, described });
+            lines.push(PublishedLine { mid: media.mid(), kind: kind_of(media), rids });
+            meanings.learn(media);
         }
     }
-    (published, slots)
+    let declared = declared(described, &lines);
+    IngressLines { keys, lines, payload_types: payload_types(rtc), meanings, declared }
+}
+
+/// What the client receives on, in the order of its offer.
+fn slots(rtc: &Rtc, answer: &str) -> Vec<SlotLine> {
+    let own = payload_types(rtc);
+    let receives = |media: &&Media| matches!(media.direction(), Direction::SendOnly | Direction::SendRecv);
+    let slot = |media: &Media| {
+        let formats = own.iter().filter(|own| accepts(rtc, media.remote_pts(), own));
+        SlotLine {
+            mid: media.mid(),
+            kind: kind_of(media),
+            formats: formats.map(|own| own.format).collect(),
+            described: media.remote_extmap().iter().any(|(_, ext)| ext.as_uri() == dependency::URI),
+        }
+    };
+    in_order(rtc, answer).filter(receives).map(slot).collect()
+}
+
+/// The lines of a description. Directions in the `Rtc` are ours.
+fn in_order<'a>(rtc: &'a Rtc, description: &'a str) -> impl Iterator<Item = &'a Media> {
+    let mids = description.lines().filter_map(|line| line.strip_prefix("a=mid:"));
+    mids.filter_map(|mid| rtc.media(Mid::from(mid.trim())))
+}
+
+fn kind_of(media: &Media) -> Kind {
+    if media.kind().is_audio() { Kind::Audio } else { Kind::Video }
 }
 
 fn accepts(rtc: &Rtc, pts: &[Pt], own: &PayloadType) -> bool {

@@ -40,6 +40,23 @@ impl fmt::Debug for Keys {
     }
 }
 
+impl Keys {
+    /// The keys in what a handshake exports: client key, server key, client salt, server salt (RFC 5764
+    /// §4.2). `None` where it is too short, or the profile is none of ours.
+    pub fn of(material: &[u8], profile: SrtpProfile, is_client: bool) -> Option<Self> {
+        let (key_len, salt_len) = lengths(profile)?;
+        if material.len() < 2 * (key_len + salt_len) {
+            return None;
+        }
+        let (keys, salts) = material.split_at(2 * key_len);
+        let half = |second: bool| MasterKey {
+            key: keys[usize::from(second) * key_len..][..key_len].to_vec(),
+            salt: salts[usize::from(second) * salt_len..][..salt_len].to_vec(),
+        };
+        Some(Self { profile, outgoing: half(!is_client), incoming: half(is_client) })
+    }
+}
+
 /// Where the keys of one connection will lie once its handshake is done.
 pub type KeySlot = Arc<OnceLock<Keys>>;
 
@@ -158,22 +175,12 @@ fn lengths(profile: SrtpProfile) -> Option<(usize, usize)> {
     }
 }
 
-/// The keys, and random bytes for the engine in their place. The material is client
-/// key, server key, client salt, server salt (RFC 5764 §4.2).
+/// The keys, and random bytes for the engine in their place.
 fn split(material: &[u8], profile: SrtpProfile, is_client: bool) -> Option<(Keys, KeyingMaterial)> {
-    let (key_len, salt_len) = lengths(profile)?;
-    if material.len() < 2 * (key_len + salt_len) {
-        return None;
-    }
-    let (keys, salts) = material.split_at(2 * key_len);
-    let half = |second: bool| MasterKey {
-        key: keys[usize::from(second) * key_len..][..key_len].to_vec(),
-        salt: salts[usize::from(second) * salt_len..][..salt_len].to_vec(),
-    };
-    let (outgoing, incoming) = (half(!is_client), half(is_client));
+    let keys = Keys::of(material, profile, is_client)?;
     let mut for_engine = vec![0; material.len()];
     rand::fill(&mut for_engine).ok()?;
-    Some((Keys { profile, outgoing, incoming }, KeyingMaterial::new(&for_engine)))
+    Some((keys, KeyingMaterial::new(&for_engine)))
 }
 
 #[cfg(test)]

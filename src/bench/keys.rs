@@ -1,24 +1,23 @@
-//! Which SRTP profile the DTLS handshake of a client gave, noted as the keys pass. The engine does not tell.
+//! The SRTP keys and their profile that the DTLS handshake of a client gave, noted as they pass. The engine
+//! does not tell them.
 //!
-//! Independent of the server's tap, which replaces keys: here the engine gets what it always gets.
+//! Unlike the server's tap ([`crate::media::srtp::keys`]), which replaces them: here the engine gets what it
+//! always gets.
 
 use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use str0m::config::DtlsVersion;
-use str0m::crypto::dtls::{
-    DtlsCert, DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, ProtocolVersion, SrtpProfile,
-};
+use str0m::crypto::dtls::{DtlsCert, DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, ProtocolVersion};
 use str0m::crypto::{CryptoError, CryptoProvider};
 
-/// Where the profile of one client will be once its handshake is done.
-pub type ProfileSlot = Arc<OnceLock<SrtpProfile>>;
+use crate::media::srtp::keys::{KeySlot, Keys};
 
 thread_local! {
     /// Of the client that this thread built last. The engine makes its DTLS instance while it is built, and
     /// has no way to name the client that it is for.
-    static LAST: RefCell<ProfileSlot> = RefCell::default();
+    static LAST: RefCell<KeySlot> = RefCell::default();
 }
 
 /// `provider` with its DTLS watched.
@@ -29,8 +28,8 @@ pub fn watched(provider: CryptoProvider) -> CryptoProvider {
     CryptoProvider { dtls_provider: watch, ..provider }
 }
 
-/// What `build` builds with [`watched`] DTLS, and where its profile will be.
-pub fn of_built<T>(build: impl FnOnce() -> T) -> (T, ProfileSlot) {
+/// What `build` builds with [`watched`] DTLS, and where its keys will be.
+pub fn of_built<T>(build: impl FnOnce() -> T) -> (T, KeySlot) {
     LAST.take();
     let built = build();
     (built, LAST.take())
@@ -54,7 +53,7 @@ impl DtlsProvider for Watch {
         mtu: Option<usize>,
     ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
         let inner = self.inner.new_dtls(cert, now, version, mtu)?;
-        let slot = ProfileSlot::default();
+        let slot = KeySlot::default();
         LAST.replace(Arc::clone(&slot));
         Ok(Box::new(Watched { inner, slot }))
     }
@@ -63,15 +62,18 @@ impl DtlsProvider for Watch {
 #[derive(Debug)]
 struct Watched {
     inner: Box<dyn DtlsInstance>,
-    slot: ProfileSlot,
+    slot: KeySlot,
 }
 
 impl DtlsInstance for Watched {
     fn poll_output<'a>(&mut self, buf: &'a mut [u8]) -> DtlsOutput<'a> {
+        let is_client = self.inner.is_active();
         let output = self.inner.poll_output(buf);
-        if let DtlsOutput::KeyingMaterial(_, profile) = &output {
+        if let DtlsOutput::KeyingMaterial(material, profile) = &output
+            && let Some(keys) = Keys::of(material, *profile, is_client)
+        {
             // A second handshake on one connection does not exist in WebRTC.
-            let _ = self.slot.set(*profile);
+            let _ = self.slot.set(keys);
         }
         output
     }
