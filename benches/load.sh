@@ -16,6 +16,6 @@ for ((round = 0; round < ${ROUNDS:-1}; round++)); do
   for load in $loads; do
     IFS=, read -r publishers viewers rooms <<<"$load"
     each=$(((rooms + tools - 1) / tools))
-    run "$((each * tools)) x $publishers x $viewers" 1 "$tools" --rooms "$each" --publishers "$publishers" --subscribers "$viewers"
+    run "$((each * tools)) x $publishers x $viewers" 1 "$tools" --read-runs --rooms "$each" --publishers "$publishers" --subscribers "$viewers"
   done
 done

@@ -94,6 +94,9 @@ pub struct ForwardArgs {
     /// Joins a second
     #[arg(long, default_value_t = 15.0)]
     pub join_rate: f64,
+    /// Read datagrams that come as a run as one: less work for this tool, near a server's limit
+    #[arg(long)]
+    pub read_runs: bool,
 }
 
 /// Who sits where.
@@ -150,7 +153,8 @@ impl<'a> Run<'a> {
         let unreachable = || BenchError::Unreachable(args.url.clone());
         let local = local_towards(&args.url).ok_or_else(unreachable)?;
         let key = ApiKey { id: args.api_key.clone(), secret: args.api_secret.clone() };
-        let crowd = Crowd::new(args.target, args.url.clone(), key, local)?;
+        let mut crowd = Crowd::new(args.target, args.url.clone(), key, local)?;
+        crowd.engine.reads_runs = args.read_runs;
         Ok(Self { args, number: rand::rng().random(), crowd, places: Vec::new() })
     }
 

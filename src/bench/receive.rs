@@ -83,7 +83,24 @@ fn address(from: &SockaddrStorage) -> Option<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::socket::sockopt::UdpGsoSegment;
     use std::net::UdpSocket;
+
+    #[test]
+    fn what_left_as_a_run_comes_as_one() {
+        let here = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
+        join_runs(&here).expect("it knows how");
+        let there = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
+        setsockopt(&there, UdpGsoSegment, &100).expect("it knows how");
+        let to = here.local_addr().expect("an address");
+        for run in [&[1; 340][..], &[2; 60]] {
+            there.send_to(run, to).expect("loopback takes it");
+            let mut buffer = [0; 1_000];
+            let received = receive(&here, &mut buffer).expect("it is there");
+            assert_eq!(&buffer[..received.len], run);
+            assert_eq!(received.datagram_len, run.len().min(100));
+        }
+    }
 
     #[test]
     fn what_waited_is_known_to_have_waited() {
