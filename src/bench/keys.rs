@@ -1,8 +1,8 @@
 //! The SRTP keys and their profile that the DTLS handshake of a client gave, noted as they pass. The engine
 //! does not tell them.
 //!
-//! Unlike the server's tap ([`crate::media::srtp::keys`]), which replaces them: here the engine gets what it
-//! always gets.
+//! Unlike the server's tap ([`crate::media::srtp::keys`]), which replaces them and has no way of leaving
+//! them: here the engine gets what it always gets.
 
 use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};

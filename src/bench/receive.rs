@@ -66,7 +66,7 @@ pub fn receive(socket: &impl AsRawFd, buffer: &mut [u8]) -> io::Result<Received>
             _ => {}
         }
     }
-    // None is as good as an empty one, of which there is no run.
+    // An empty datagram has no length to step by.
     let datagram_len = datagram_len.max(1);
     let waited = came.and_then(|came| SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + came).ok());
     let waited = waited.filter(|waited| *waited < WAIT_MAX).unwrap_or_default();

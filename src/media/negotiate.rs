@@ -330,6 +330,7 @@ fn candidates(reach: &Reach) -> impl Iterator<Item = Candidate> + '_ {
 pub fn ingress_lines(rtc: &Rtc, described: &str, keys: KeySlot) -> IngressLines {
     let (mut lines, mut meanings) = (Vec::<PublishedLine>::new(), Meanings::default());
     for media in in_order(rtc, described) {
+        // A description may name a line twice; the engine has it once.
         let is_new = lines.iter().all(|line| line.mid != media.mid());
         if is_new && matches!(media.direction(), Direction::RecvOnly | Direction::SendRecv) {
             let rids = if let Rids::Specific(rids) = media.rids_rx() { rids.clone() } else { Vec::new() };

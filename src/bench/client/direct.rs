@@ -3,7 +3,9 @@
 //! tool would be full long before the server. ICE, DTLS and channels stay the engine's.
 //!
 //! It says what the engine would: arrivals each 50 ms, reports each second, requests for what is lost at
-//! once. Tests receive by the engine, so that the server is not judged by its own code.
+//! once. Tests receive by the engine, so that the server is not judged by its own code. The engine has the
+//! same keys, so nothing of what it seals may leave ([`Direct::takes`]): no nonce is used twice (RFC 7714
+//! §9.1).
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -14,7 +16,7 @@ use str0m::net::{Protocol, Transmit};
 
 use crate::bench::phase::Phase;
 use crate::core::rtcp::{self, Feedback};
-use crate::media::ingress::{ARRIVALS_INTERVAL, Incoming, Ingress};
+use crate::media::ingress::{ARRIVALS_INTERVAL, Incoming, Ingress, Untaken};
 use crate::media::negotiate::ingress_lines;
 use crate::media::srtp::keys::KeySlot;
 use crate::media::srtp::{RtcpOpener, Sealer};
@@ -69,21 +71,25 @@ impl Direct {
     }
 
     /// Takes a datagram that is RTCP or RTP. Gives the packet of media that was in it, and its line.
+    ///
+    /// # Errors
+    /// Why there is none; [`Untaken::Nothing`] also for RTCP.
     pub fn receive<'a>(
         &mut self,
         now: Instant,
         source: SocketAddr,
         datagram: &'a [u8],
-    ) -> Option<(Mid, Incoming<'a>)> {
+    ) -> Result<(Mid, Incoming<'a>), Untaken> {
         self.remote = Some(source);
         // RFC 5761 §4.
         if matches!(datagram, [_, 192..=223, ..]) {
             self.handle_rtcp(now, datagram);
-            return None;
+            return Err(Untaken::Nothing);
         }
-        let ingress = self.ingress.as_mut()?;
-        let incoming = ingress.receive(now, datagram).ok()?;
-        Some((ingress.lines().get(usize::from(incoming.line))?.mid, incoming))
+        let ingress = self.ingress.as_mut().ok_or(Untaken::Unknown)?;
+        let incoming = ingress.receive(now, datagram)?;
+        let line = ingress.lines().get(usize::from(incoming.line)).ok_or(Untaken::Unknown)?;
+        Ok((line.mid, incoming))
     }
 
     fn handle_rtcp(&mut self, now: Instant, datagram: &[u8]) {

@@ -9,9 +9,9 @@ use str0m::net::Transmit;
 use str0m::rtp::RtpPacket;
 
 use super::Client;
-use super::direct::Direct;
 use crate::bench::reception::Arrival;
 use crate::bench::stamp::Stamp;
+use crate::media::ingress::{Incoming, Untaken};
 
 /// Packets kept for a decoder: some seconds of them. Beyond it the oldest are dropped.
 const RECEIVED_MAX: usize = 10_000;
@@ -63,14 +63,12 @@ impl Client {
         let arrived = now.checked_sub(self.waited).unwrap_or(now);
         let received = direct.receive(arrived, source, datagram);
         let is_alarmed = direct.is_alarmed(now);
-        if let Some((mid, incoming)) = received {
-            match Stamp::read(&incoming.payload) {
-                Some(stamp) => {
-                    let (seq_no, ssrc, marker) = (incoming.seq_no, incoming.ssrc, incoming.marker);
-                    self.count(now, mid, Arrival { seq_no, ssrc, marker, stamp, at: now });
-                }
-                None => self.foreign_packets += 1,
+        match received.map(|(mid, incoming)| (mid, Stamp::read(&incoming.payload), incoming)) {
+            Ok((mid, Some(stamp), Incoming { seq_no, ssrc, marker, .. })) => {
+                self.count(now, mid, Arrival { seq_no, ssrc, marker, stamp, at: now });
             }
+            Err(Untaken::Nothing) => {}
+            Ok(_) | Err(_) => self.foreign_packets += 1,
         }
         if is_alarmed {
             self.tell_directly(now);
@@ -84,7 +82,7 @@ impl Client {
     }
 
     pub(super) fn takes_directly(&self, transmit: &Transmit) -> bool {
-        self.direct.as_ref().is_some_and(|direct: &Direct| direct.takes(&transmit.contents))
+        self.direct.as_ref().is_some_and(|direct| direct.takes(&transmit.contents))
     }
 
     fn count(&mut self, now: Instant, mid: Mid, arrival: Arrival) {
